@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { arch, homedir, platform } from 'node:os';
+import { arch, platform } from 'node:os';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { printable, UsageError } from './errors.ts';
@@ -8,6 +8,7 @@ import { DEFAULT_CONNECTIONS, type RegistryOptions, retryPolicyOf } from './regi
 import type { PullEvent, Report } from './report/event.ts';
 import type { PullRequest } from './requests.ts';
 import { type PartOptions, Selection } from './rootfs/selection.ts';
+import { homeDirectory } from './sys/config-files.ts';
 import { shellWord, type Environment } from './sys/os-path.ts';
 import { RequestQueue } from './sys/request-queue.ts';
 import type { RetryPolicy } from './sys/retry.ts';
@@ -25,7 +26,15 @@ type Resolved =
   | 'offline'
   | 'registry';
 /** Members without a default. */
-type Optional = 'addOwner' | 'layers' | 'idMappings' | 'diskSize' | 'diskCompression' | 'backend' | 'stdin';
+type Optional =
+  | 'policy'
+  | 'addOwner'
+  | 'layers'
+  | 'idMappings'
+  | 'diskSize'
+  | 'diskCompression'
+  | 'backend'
+  | 'stdin';
 
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions
@@ -225,6 +234,8 @@ function fillingCommand(request: PullRequest): string {
   const words = ['dlrootfs', 'cache', 'add', request.image];
   if (request.platform) words.push('--platform', formatPlatform(request.platform));
   if (request.cacheDirectory !== undefined) words.push('--cache-dir', request.cacheDirectory);
+  if (request.policy === false) words.push('--insecure-policy');
+  else if (request.policy !== undefined) words.push('--policy', request.policy);
   for (const [member, value] of Object.entries(request.signers ?? {})) {
     const flag = SIGNER_FLAGS[member as keyof SignerRequest];
     for (const text of [value ?? []].flat()) words.push(flag, text);
@@ -236,19 +247,8 @@ function fillingCommand(request: PullRequest): string {
 export function defaultCacheDirectory(environment: Environment): string | undefined {
   const base = environment['XDG_CACHE_HOME'];
   if (base !== undefined && path.isAbsolute(base)) return path.join(base, 'dlrootfs');
-  const home = environment['HOME'] ?? homeOfPasswd();
-  return home !== undefined && path.isAbsolute(home) && home !== '/nonexistent'
-    ? path.join(home, '.cache', 'dlrootfs')
-    : undefined;
-}
-
-/** From passwd(5); undefined for a user id without an entry, as in many containers. */
-function homeOfPasswd(): string | undefined {
-  try {
-    return homedir();
-  } catch {
-    return undefined;
-  }
+  const home = homeDirectory(environment);
+  return home !== undefined && home !== '/nonexistent' ? path.join(home, '.cache', 'dlrootfs') : undefined;
 }
 
 function thisHost(): Platform {

@@ -43,6 +43,11 @@ export interface DiffRequest {
     | undefined;
   /** The image must be signed by one of these; else nothing of its layers is requested. Default: no signature is required. */
   readonly signers?: SignerRequest | undefined;
+  /**
+   * A policy.json instead of the host's; false: none, and any image is accepted. Default: `~/.config/containers/policy.json`, else
+   * `/etc/containers/policy.json`.
+   */
+  readonly policy?: string | false | undefined;
   /** The archive for the image `-`. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly environment?: Environment | undefined;
@@ -162,6 +167,7 @@ const REQUEST_MEMBERS: Readonly<Record<keyof PullRequest, true>> = {
   report: true,
   secrets: true,
   signers: true,
+  policy: true,
   signal: true,
 };
 

@@ -22,10 +22,12 @@ import {
 /** The flags' values. A flag that is not given has its default, or none. */
 export interface FlagValues
   extends
-    Omit<PullRequest, 'image' | 'layers' | 'registry' | 'signers'>,
+    Omit<PullRequest, 'image' | 'layers' | 'registry' | 'signers' | 'policy'>,
     NonNullable<PullRequest['registry']>,
     NonNullable<PullRequest['signers']> {
   readonly output?: string;
+  readonly policy?: string;
+  readonly insecurePolicy?: boolean;
   /** In the order of the command line. */
   readonly layers?: readonly WantedLayers[];
   readonly for?: readonly (Runtime | VirtualMachine)[];
@@ -226,6 +228,12 @@ const trust = group('Trust', [
     "trusted_root.json with the authorities (default: those of Sigstore's public instance)",
     (o) => o.parsed(fileName),
   ],
+  [
+    '--policy <file>',
+    'obey this policy.json (default: ~/.config/containers/policy.json, else /etc/containers/policy.json)',
+    (o) => o.parsed(fileName),
+  ],
+  ['--insecure-policy', 'obey no policy.json: accept any image'],
 ]);
 
 const download = group('Download and cache', [

@@ -55,11 +55,19 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
       certificateOidcIssuerRegexp: values.certificateOidcIssuerRegexp,
       trustedRoot: values.trustedRoot,
     },
+    policy: policyOf(values),
     stdin: images.some((name) => name === '-' || name.startsWith('-:')) ? openStdin(context) : undefined,
     environment: context.environment,
     secrets: context.secrets,
     signal: context.signal,
   };
+}
+
+/** @throws UsageError for both flags */
+function policyOf({ policy, insecurePolicy }: FlagValues): PullRequest['policy'] {
+  if (policy !== undefined && insecurePolicy === true)
+    throw new UsageError('--insecure-policy contradicts --policy', { hint: 'leave one of them out' });
+  return insecurePolicy === true ? false : policy;
 }
 
 /** What `readCredentials` does not return. */

@@ -35,7 +35,7 @@ For a private CA use --ca-file, or put *.crt into /etc/containers/certs.d/HOST:P
 Behind a proxy set HTTPS_PROXY, as in HTTPS_PROXY=http://proxy:3128 dlrootfs alpine; HTTP_PROXY is for plain http. A proxy may be http://, https:// or socks5://, with user:password@. NO_PROXY names the hosts that need none; loopback never does.
 Mirrors are tried before the registry itself: --mirror HOST, or [[registry.mirror]] in /etc/containers/registries.conf (also CONTAINERS_REGISTRIES_CONF, ~/.config/containers/registries.conf). The settings insecure, blocked and location work as in podman. Digests verify the content of a mirror.
 
-# trust: TRUST: signatures of images: --verify-key, --certificate-identity
+# trust: TRUST: signatures of images, and policy.json: --verify-key, --certificate-identity, --policy
 A digest proves that an image is the one that the registry names, not its maker. With these flags an image must be signed. The signature is checked before the first layer is requested; without a valid one nothing is written, and the exit code is 6:
   --verify-key cosign.pub  with this key, as by cosign sign --key, or by skopeo or podman with --sign-by-sigstore-private-key; several times: with any of them
   --certificate-identity NAME --certificate-oidc-issuer URL  by this identity with a certificate of Sigstore, as by a workflow of GitHub; both are needed
@@ -43,6 +43,10 @@ A digest proves that an image is the one that the registry names, not its maker.
   --trusted-root FILE  the authorities for identities; without it those of Sigstore's public instance, embedded with their date
   dlrootfs inspect IMAGE --verify-key cosign.pub  prints the signatures that count
 For a workflow of GitHub: --certificate-identity https://github.com/ORG/REPO/.github/workflows/FILE@refs/heads/main --certificate-oidc-issuer https://token.actions.githubusercontent.com. Signed may be the index of the platforms or the manifest of one. Signatures are found as referrers, as bundles of Sigstore or in the older form, and under the tag sha256-….sig; in oci: and oci-archive: too. The cache keeps them for --offline.
+The policy of this machine is obeyed as by podman and skopeo: ~/.config/containers/policy.json, else /etc/containers/policy.json (containers-policy.json(5)). The flags above are required on top of it. An image that it refuses, and a policy that cannot be read, end with exit code 6 before a layer is requested; without any such file every image is accepted. inspect prints an image in any case, with a notice if a pull is refused.
+  --policy FILE  another policy
+  --insecure-policy  no policy
+A sigstoreSigned requirement counts only signatures for which registries.d has use-sigstore-attachments: true (containers-registries.d(5)), as with podman; signedBy needs the program gpgv; "pki" is not supported and refuses.
 
 # cache: CACHE: what the cache keeps, and where
 The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads no layer, and an interrupted pull resumes.
@@ -182,7 +186,7 @@ It goes with -g, -o, --path, --exclude and cat, too. DIR/json is the JSON of the
   NODE_EXTRA_CA_CERTS  file with more CAs to trust
   SSL_CERT_FILE, SSL_CERT_DIR  CAs instead of those of the system's store
   HOME  place of ~/.cache, ~/.config and ~/.docker
-  PATH  where credential helpers and the programs for disk images are looked up
+  PATH  where credential helpers, gpgv and the programs for disk images are looked up
   TERM  dumb: plain lines instead of bars. There are no colours, so NO_COLOR has no effect
 
 # json: JSON: fields of the JSON output
@@ -234,7 +238,7 @@ With --progress json each line on standard error is an object with a type:
   3  image, tag or platform not found
   4  not authorized
   5  network: the registry cannot be reached, or its answer is not one of a registry
-  6  integrity: a digest is wrong, manifest, config or layer are malformed, or a signature is missing or wrong
+  6  integrity: a digest is wrong, manifest, config or layer are malformed, a signature is missing or wrong, or policy.json refuses the image
   7  destination (or git): it cannot be read or written
   8  rate limit of the registry
   9  verify or diff found differences, or --replace --dry-run a DIR that is not up to date

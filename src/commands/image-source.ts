@@ -1,5 +1,5 @@
 import { decompress } from '../blob/decode/decompress.ts';
-import { formatSource, parseSource } from '../layout/local-source.ts';
+import { formatSource, parseSource, type Source } from '../layout/local-source.ts';
 import type { Session } from '../oci/image.ts';
 import { Reference } from '../oci/reference.ts';
 import type { PullOptions } from '../options.ts';
@@ -13,6 +13,8 @@ export interface ImageSource {
   readonly reference: string;
   /** `docker.io`, or `host[:port]`; undefined for a local source. */
   readonly registry: string | undefined;
+  /** The name in a registry, or the place on this machine. */
+  readonly parsed: Reference | Source;
   /** The blobs are on this machine already: no store needs a copy of them. */
   readonly local: boolean;
   /**
@@ -38,7 +40,7 @@ export function parseImage(
       const { openLayout } = await import('../layout/open-layout.ts');
       return await openLayout(source, { spoolDirectory, decompress, stdin, signal });
     };
-    return { name, reference: name, registry: undefined, local: true, open };
+    return { name, reference: name, parsed: source, registry: undefined, local: true, open };
   }
   const reference = Reference.parse(image);
   const open: ImageSource['open'] = async (manifestStore, _, storeAlone) => {
@@ -47,5 +49,6 @@ export function parseImage(
     return await openSession(reference, { ...registry, ...quiet, manifestStore, signal });
   };
   const [name, formatted] = [Reference.name(reference), Reference.format(reference)];
-  return { name, reference: formatted, registry: reference.registry, local: false, open };
+  const { registry: host } = reference;
+  return { name, reference: formatted, parsed: reference, registry: host, local: false, open };
 }

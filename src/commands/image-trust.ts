@@ -1,51 +1,182 @@
-import type { Signer } from '../oci/artifact.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { UntrustedError } from '../errors.ts';
+import type { Source } from '../layout/local-source.ts';
+import type { Attachments, Signer } from '../oci/artifact.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Image, Session } from '../oci/image.ts';
+import type { Reference } from '../oci/reference.ts';
 import type { PullOptions } from '../options.ts';
+import type { ChosenRequirements } from '../trust/policy.ts';
+import { findPolicy, readPolicy } from '../trust/policy-file.ts';
+import type { PolicyPlaces } from '../trust/registries-d.ts';
 import type { SignatureSearch } from '../trust/search.ts';
 import type { WantedSigners } from '../trust/signers.ts';
 
-/** The checks of an image before the first of its layers is requested. Without demands none of their code is loaded. */
-export class ImageTrust {
-  readonly #signers: WantedSigners;
-  readonly #search: SignatureSearch;
-  readonly #offline: PullOptions['offline'];
+/** The image that is to be trusted. */
+export interface TrustedSource {
+  /** `name:tag` or `name@digest`, or a local source as it was typed: for messages. */
+  readonly reference: string;
+  /** The name in a registry, or the place on this machine. */
+  readonly parsed: Reference | Source;
+  readonly session: Pick<Session, 'attachments'>;
+  readonly temporaryFile: () => Promise<FileHandle>;
+}
 
-  private constructor(signers: WantedSigners, search: SignatureSearch, offline: PullOptions['offline']) {
+/**
+ * The checks of an image before the first of its layers is requested: the policy of the host, and the signers that the caller wants on top
+ * of it. What is not demanded has none of its code loaded.
+ */
+export class ImageTrust {
+  readonly #source: TrustedSource;
+  readonly #options: PullOptions;
+  readonly #attachments: () => Promise<Attachments | undefined>;
+  readonly #search: SignatureSearch;
+  readonly #signers: WantedSigners | undefined;
+  readonly #policy: HostPolicy | undefined;
+
+  private constructor(
+    source: TrustedSource,
+    options: PullOptions,
+    search: typeof SignatureSearch,
+    signers: WantedSigners | undefined,
+    policy: HostPolicy | undefined,
+  ) {
+    this.#source = source;
+    this.#options = options;
+    let attachments: Promise<Attachments | undefined> | undefined;
+    this.#attachments = () => (attachments ??= source.session.attachments());
+    this.#search = new search(this.#attachments);
     this.#signers = signers;
-    this.#search = search;
-    this.#offline = offline;
+    this.#policy = policy;
   }
 
   /**
    * Undefined where nothing is demanded of the image.
    *
-   * @throws UsageError for keys and other files that cannot be used
+   * @throws UsageError for keys and other files that cannot be used; UntrustedError for a policy that cannot be used or rejects the image
    */
   static async open(
-    { signers, signal, offline }: Pick<PullOptions, 'signers' | 'signal' | 'offline'>,
-    session: Session,
+    source: TrustedSource,
+    options: PullOptions,
+    use: 'inspect' | 'read',
   ): Promise<ImageTrust | undefined> {
-    if (Object.values(signers).every((value) => value === undefined)) return undefined;
-    const [{ WantedSigners: wanted }, { SignatureSearch: search }] = await Promise.all([
-      import('../trust/signers.ts'),
-      import('../trust/search.ts'),
-    ]);
-    const read = await wanted.read(signers, signal);
-    return read && new ImageTrust(read, new search(session.attachments()), offline);
+    const policy = await whereItCounts(use, options, () => HostPolicy.open(source, options));
+    const signers = await wantedSigners(options);
+    if (!signers && !policy) return undefined;
+    const { SignatureSearch: search } = await import('../trust/search.ts');
+    return new ImageTrust(source, options, search, signers, policy);
   }
 
   /** Requests the signatures of a manifest or index, while the session still looks for the image. */
   begin(digest: Digest): void {
-    this.#search.begin(digest);
+    if (this.#signers) this.#search.begin(digest);
   }
 
   /**
-   * @param name of the image, for messages
-   * @param all every signer, not only the first one that is found
+   * The signers, where some are wanted.
+   *
+   * @param use to `inspect` an image finds all its signers, and only reports what the policy says
    * @throws UntrustedError, and errors of the registry
    */
-  async check(image: Image, name: string, all: boolean): Promise<readonly Signer[]> {
-    return await this.#signers.of(image, name, this.#search, all, this.#offline);
+  async check(image: Image, use: 'inspect' | 'read'): Promise<readonly Signer[] | undefined> {
+    const { reference } = this.#source;
+    const { offline } = this.#options;
+    await whereItCounts(use, this.#options, () => this.#checkPolicy(image));
+    return await this.#signers?.of(image, reference, this.#search, use === 'inspect', offline);
+  }
+
+  async #checkPolicy(image: Image): Promise<void> {
+    if (!this.#policy) return;
+    const { reference: name, parsed, temporaryFile } = this.#source;
+    const { signal, report, offline } = this.#options;
+    const { file, places } = this.#policy;
+    const chosen = this.#policy.chosenFor(image);
+    const { checkRequirements } = await import('../trust/policy-check.ts');
+    await checkRequirements(image, {
+      name,
+      file,
+      chosen,
+      places,
+      temporaryFile,
+      signal,
+      offline,
+      reference: 'transport' in parsed ? undefined : parsed,
+      search: this.#search,
+      attachments: this.#attachments,
+    });
+    report({ type: 'debug', message: `the policy ${file} accepts ${name} (${chosen.scope})` });
+  }
+}
+
+async function wantedSigners({ signers, signal }: PullOptions): Promise<WantedSigners | undefined> {
+  if (Object.values(signers).every((value) => value === undefined)) return undefined;
+  const { WantedSigners: wanted } = await import('../trust/signers.ts');
+  return await wanted.read(signers, signal);
+}
+
+/** To inspect an image is to read no layer: as with skopeo, no policy refuses that; a notice has what a pull would say. */
+async function whereItCounts<T>(
+  use: 'inspect' | 'read',
+  { report }: Pick<PullOptions, 'report'>,
+  check: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await check();
+  } catch (error) {
+    if (use === 'read' || !(error instanceof UntrustedError)) throw error;
+    report({ type: 'notice', message: `a pull is refused: ${error.message}` });
+    return undefined;
+  }
+}
+
+/** policy.json, as far as it is about one image. */
+class HostPolicy {
+  readonly file: string;
+  readonly places: PolicyPlaces;
+  /** Of an archive on standard input, the transport is known when it is read. */
+  readonly chosenFor: (image: Image) => ChosenRequirements;
+
+  private constructor(file: string, places: PolicyPlaces, chosenFor: HostPolicy['chosenFor']) {
+    this.file = file;
+    this.places = places;
+    this.chosenFor = chosenFor;
+  }
+
+  /**
+   * Undefined where the policy accepts anything, and where there is none.
+   *
+   * @throws UntrustedError for a file that cannot be used, and for an image that it rejects
+   */
+  static async open(source: TrustedSource, options: PullOptions): Promise<HostPolicy | undefined> {
+    const { policy: given, environment, registry, report, signal, uid } = options;
+    if (given === false) return undefined;
+    const places = { environment, configDirs: registry.configDirs, uid };
+    const file = given ?? findPolicy(places);
+    const none = (message: string): undefined => {
+      report({ type: 'debug', message });
+      return undefined;
+    };
+    if (file === undefined) return none('the host has no policy.json: any image is accepted');
+    const policy = await readPolicy(file, given !== undefined, signal);
+    const [{ requirementsFor }, { scopesOf }] = await Promise.all([
+      import('../trust/policy.ts'),
+      import('../trust/scopes.ts'),
+    ]);
+    const { parsed, reference: name } = source;
+    if ('transport' in parsed && parsed.transport === 'stdin')
+      return new HostPolicy(file, places, ({ digest }) =>
+        requirementsFor(policy, digest === undefined ? 'docker-archive' : 'oci-archive', []),
+      );
+    const { transport, scopes } = scopesOf(parsed);
+    const chosen = requirementsFor(policy, transport, scopes);
+    const types = chosen.requirements.map(({ type }) => type);
+    if (types.includes('reject')) {
+      // No request is needed for it.
+      const { refusedAlways } = await import('../trust/policy-check.ts');
+      throw refusedAlways({ name, file, chosen });
+    }
+    if (types.every((type) => type === 'insecureAcceptAnything'))
+      return none(`the policy ${file} accepts any image (${chosen.scope})`);
+    return new HostPolicy(file, places, () => chosen);
   }
 }

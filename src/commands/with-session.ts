@@ -37,7 +37,7 @@ export interface FoundImage {
 /**
  * The image for the wanted platform; a notice where it is for another one, unless the caller named the platform.
  *
- * @param use layers will be read; to `inspect` an image finds all its signers
+ * @param use layers will be read; to `inspect` an image finds all its signers, and the policy only reports
  * @throws errors of the session; NotFoundError without an image for the platform; UntrustedError
  */
 export async function findImage(
@@ -45,14 +45,16 @@ export async function findImage(
   options: PullOptions,
   use: 'inspect' | 'read',
 ): Promise<FoundImage> {
-  const { source, session } = opened;
+  const { source, session, store } = opened;
   const { platform, platformAsked, report } = options;
   const offline = source.local ? undefined : options.offline;
-  const trust = await ImageTrust.open({ ...options, offline }, session);
+  const { reference, parsed } = source;
+  const trusted = { reference, parsed, session, temporaryFile: () => store.spool() };
+  const trust = await ImageTrust.open(trusted, { ...options, offline }, use);
   const image = await askedImage(opened, options, trust);
-  const signers = await trust?.check(image, source.reference, use === 'inspect');
+  const signers = await trust?.check(image, use);
   for (const signer of signers ?? []) report({ type: 'debug', message: `signed: ${signerText(signer)}` });
-  const unfit = platformNotice(image, platform, platformAsked, source.reference);
+  const unfit = platformNotice(image, platform, platformAsked, reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return { image, signers };
 }

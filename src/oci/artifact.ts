@@ -65,6 +65,8 @@ export interface Attachments {
    * @throws NotFoundError where it does not exist
    */
   blob(blob: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array>;
+  /** A small document at another address, without credentials; undefined where it does not exist. A layout has no such way. */
+  elsewhere?(url: URL): Promise<Uint8Array | undefined>;
 }
 
 /** The tag of a repository without the API for referrers that lists those of a manifest: "Referrers Tag Schema". */

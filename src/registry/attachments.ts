@@ -1,4 +1,4 @@
-import { IntegrityError, NotFoundError } from '../errors.ts';
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { type Attachments, type Referrers, referrersTag } from '../oci/artifact.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
@@ -141,6 +141,22 @@ export class RegistryAttachments implements Attachments {
     const bytes = await this.#endpoints.ask({ path: `blobs/${digest}`, subject, read: readBlob });
     verifyDigest(bytes, digest, subject);
     await store?.put(digest, bytes);
+    return bytes;
+  }
+
+  async elsewhere(url: URL): Promise<Uint8Array | undefined> {
+    const { manifestStore: store, offline } = this.#options;
+    const note = `document ${url.href}`;
+    if (offline) {
+      const last = await store?.recall(note);
+      return last && (await store?.get(last.digest));
+    }
+    const subject = `the document ${printable(url.href)}`;
+    const endpoint = this.#endpoints.last!.elsewhere(url);
+    const bytes = await endpoint.ask({ path: '', subject, read: readBlob }).catch(unlessAbsent);
+    if (!bytes) return undefined;
+    await store?.put(digestOf(bytes), bytes);
+    await store?.remember(note, digestOf(bytes));
     return bytes;
   }
 }

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { open, readdir, type FileHandle } from 'node:fs/promises';
-import { join } from 'node:path';
+import { homedir } from 'node:os';
+import { isAbsolute, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from './os-error.ts';
 import type { Environment } from './os-path.ts';
@@ -19,6 +20,16 @@ export function configHome(environment: Environment): string | undefined {
   const { XDG_CONFIG_HOME: xdg, HOME: home } = environment;
   if (xdg) return xdg;
   return home ? join(home, '.config') : undefined;
+}
+
+/** HOME, else the home of passwd(5). Undefined where that is no absolute path, and for a user id without an entry, as in many containers. */
+export function homeDirectory({ HOME: home }: Environment): string | undefined {
+  if (home !== undefined) return isAbsolute(home) ? home : undefined;
+  try {
+    return homedir();
+  } catch {
+    return undefined;
+  }
 }
 
 /** Where configuration files are looked for. */
@@ -44,16 +55,24 @@ export class NoDataError extends Error {
   }
 }
 
+/** As `readConfigBytes`, as text. */
+export async function readConfigFile(
+  path: string,
+  options: { readonly named: boolean; readonly signal: AbortSignal | undefined },
+): Promise<string> {
+  return (await readConfigBytes(path, options)).toString('utf8');
+}
+
 /**
- * The text of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device.
+ * The bytes of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device.
  *
  * @param options.named the user named this file: wait for data if it is a pipe
  * @throws system errors, NoDataError, and Error for a file that is too long
  */
-export async function readConfigFile(
+export async function readConfigBytes(
   path: string,
   { named, signal }: { readonly named: boolean; readonly signal: AbortSignal | undefined },
-): Promise<string> {
+): Promise<Buffer> {
   const file = await open(path, READ_FLAGS);
   try {
     const isPipe = (await file.stat()).isFIFO();
@@ -69,7 +88,7 @@ export async function readConfigFile(
       else if (performance.now() >= deadline) throw new NoDataError();
       else await sleep(20, undefined, { signal });
     }
-    return Buffer.concat(chunks).toString('utf8');
+    return Buffer.concat(chunks);
   } finally {
     await file.close();
   }

@@ -1,4 +1,5 @@
 import { DlrootfsError, printable } from '../errors.ts';
+import { osErrorOf } from '../sys/os-error.ts';
 
 /** The reason why one signature does not count; others may. */
 export class Refusal extends Error {}
@@ -9,6 +10,8 @@ const MAX_REASON = 300;
 /** The reason in an error of a check, fit for a terminal: parsers of certificates and bundles throw errors of any kind. */
 export function reasonFor(error: unknown): string {
   if (error instanceof Refusal || error instanceof DlrootfsError) return printable(error.message, MAX_REASON);
+  const system = osErrorOf(error)?.text;
+  if (system !== undefined) return system;
   const { message, cause } = error as { readonly message?: unknown; readonly cause?: unknown };
   const because = cause instanceof Error ? ` (${cause.message})` : '';
   return printable(typeof message === 'string' ? message + because : 'it is malformed', MAX_REASON);

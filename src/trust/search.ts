@@ -16,6 +16,8 @@ const PREDICATE_ANNOTATION = 'dev.sigstore.bundle.predicateType';
 /** A signature as it was found; nothing of it is verified but its digest. */
 export type Signature = { readonly place: string } & (
   | { readonly form: 'bundle'; readonly bytes: Uint8Array }
+  /** What `gpg --sign` writes, with the payload in it. */
+  | { readonly form: 'gpg'; readonly bytes: Uint8Array }
   | {
       readonly form: 'simple';
       readonly payload: Uint8Array;
@@ -46,13 +48,13 @@ export interface Found {
 
 /** Finds the signatures of manifests beside them: in referrers, and under the tags of cosign. */
 export class SignatureSearch {
-  readonly #source: Promise<Attachments | undefined>;
+  readonly #open: () => Promise<Attachments | undefined>;
   readonly #all = new Map<Digest, Promise<Found>>();
   readonly #tagged = new Map<Digest, Promise<Found>>();
 
-  constructor(source: Promise<Attachments | undefined>) {
-    this.#source = source;
-    source.catch(() => undefined);
+  /** @param open is called when the first signature is looked for */
+  constructor(open: () => Promise<Attachments | undefined>) {
+    this.#open = open;
   }
 
   /** Requests the signatures of a manifest, for `find`. */
@@ -83,7 +85,7 @@ export class SignatureSearch {
   }
 
   async #fromTag(digest: Digest): Promise<Found> {
-    const source = await this.#source;
+    const source = await this.#open();
     const tag = `${algorithmOf(digest)}-${hexOf(digest)}.sig`;
     const bytes = await source?.manifest(tag);
     if (!source || !bytes) return { candidates: [], failures: [] };
@@ -99,7 +101,7 @@ export class SignatureSearch {
   }
 
   async #fromReferrers(digest: Digest): Promise<Found> {
-    const source = await this.#source;
+    const source = await this.#open();
     if (!source) return { candidates: [], failures: [] };
     const { descriptors, isCut } = await source.referrers(digest, [BUNDLE_TYPE, COSIGN_ARTIFACT_TYPE]);
     const candidates = descriptors

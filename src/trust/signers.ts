@@ -1,12 +1,13 @@
-import { NetworkError, RateLimitError, UnauthorizedError, UntrustedError, UsageError } from '../errors.ts';
+import { UntrustedError, UsageError } from '../errors.ts';
 import type { Signer } from '../oci/artifact.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
 import { parseBundle, signedManifests } from './bundle.ts';
+import { judge, listed } from './decision.ts';
 import { type Identity, type IdentityRequest, parseIdentity, requireIdentity } from './identity.ts';
 import { isSignedBy, type PublicKey, readPublicKey } from './keys.ts';
-import { reasonFor, Refusal } from './refusal.ts';
-import { type Signature, type SignatureSearch, signaturesOf } from './search.ts';
+import { Refusal } from './refusal.ts';
+import type { Signature, SignatureSearch } from './search.ts';
 import { bundleOfAnnotations, signatureBytes, verifyCertified } from './sigstore.ts';
 import { parseSimpleSigning, requireDigest } from './simple-signing.ts';
 import { type Authorities, readAuthorities } from './trusted-root.ts';
@@ -71,28 +72,13 @@ export class WantedSigners {
     all: boolean,
     offline: { readonly hint: string } | undefined,
   ): Promise<readonly [Signer, ...Signer[]]> {
-    const signers: Signer[] = [];
-    const reasons: string[] = [];
-    let unanswered: unknown;
-    const note = (error: unknown, place?: string): void => {
-      reasons.push(place === undefined ? reasonFor(error) : `${place}: ${reasonFor(error)}`);
-      if (isUnanswered(error)) unanswered ??= error;
-    };
-    for (const digest of [...(image.indexes ?? []), ...(image.digest === undefined ? [] : [image.digest])]) {
-      const { candidates, failures } = await search.find(digest);
-      for (const failure of failures) note(failure);
-      for await (const signature of signaturesOf(candidates)) {
-        try {
-          if ('error' in signature) throw signature.error;
-          signers.push(this.#check(signature, digest));
-        } catch (error) {
-          note(error, signature.place);
-        }
-        if (signers.length > 0 && !all) break;
-      }
-      if (signers.length > 0 && !all) break;
-    }
-    const [first, ...others] = signers;
+    const { accepted, reasons, unanswered } = await judge(
+      image,
+      (digest) => search.find(digest),
+      (signature, digest) => this.#check(signature, digest),
+      all,
+    );
+    const [first, ...others] = accepted;
     if (first) return [first, ...others];
     throw unanswered ?? this.#refusal(name, reasons, offline);
   }
@@ -108,11 +94,9 @@ export class WantedSigners {
       return offline
         ? refuse('the cache has no signature of it', 'NO_SIGNATURE', offline.hint)
         : refuse('it has no signature', 'NO_SIGNATURE');
-    const listed = reasons.slice(0, MOST_REASONS);
-    if (reasons.length > MOST_REASONS) listed.push(`and ${reasons.length - MOST_REASONS} more`);
     const age = 'authorities' in this.#demand ? this.#demand.authorities.age : undefined;
     const hint = age === undefined ? undefined : `check the identity with the publisher; ${age}`;
-    return refuse(listed.join('; '), 'BAD_SIGNATURE', hint);
+    return refuse(listed(reasons), 'BAD_SIGNATURE', hint);
   }
 
   /** For messages. */
@@ -137,6 +121,7 @@ export class WantedSigners {
       requireDigest(signedManifests(parsed.statement), digest);
       return { signed: digest, place, ...by };
     }
+    if (signature.form === 'gpg') throw new Refusal('it is by GPG');
     const { payload } = signature;
     const by = this.#by(
       () => ({ bytes: payload, signature: signatureBytes(signature) }),
@@ -162,13 +147,4 @@ export class WantedSigners {
     requireIdentity(identity, { subject, issuer });
     return { identity: subject, issuer };
   }
-}
-
-/** Reasons that an error lists; of more it tells the number. */
-const MOST_REASONS = 10;
-
-/** Nothing is known about the signatures without this answer of the registry. */
-function isUnanswered(error: unknown): boolean {
-  if (error instanceof NetworkError) return error.code !== 'BODY_TOO_LARGE';
-  return error instanceof UnauthorizedError || error instanceof RateLimitError;
 }

@@ -6,12 +6,13 @@ import { isObject, parseJsonObject } from '../oci/json.ts';
 import { Refusal } from './refusal.ts';
 import type { Signature } from './search.ts';
 
-type SimpleSignature = Extract<Signature, { form: 'simple' }>;
+export type SimpleSignature = Extract<Signature, { form: 'simple' }>;
 
 const SIGNATURE = 'dev.cosignproject.cosign/signature';
 const CERTIFICATE = 'dev.sigstore.cosign/certificate';
+const CHAIN = 'dev.sigstore.cosign/chain';
 const REKOR_BUNDLE = 'dev.sigstore.cosign/bundle';
-const TIME_STAMP = 'dev.sigstore.cosign/rfc3161timestamp';
+export const TIME_STAMP = 'dev.sigstore.cosign/rfc3161timestamp';
 
 /** The signature itself. @throws Refusal */
 export function signatureBytes({ annotations }: SimpleSignature): Buffer {
@@ -39,31 +40,71 @@ export function verifyCertified(
   material: TrustMaterial,
   payload?: Uint8Array,
 ): CertifiedSigner {
-  const verifier = new Verifier(material, {
-    tlogThreshold: material.tlogs.length > 0 ? 1 : 0,
-    ctlogThreshold: material.ctlogs.length > 0 ? 1 : 0,
-    timestampThreshold: 1,
-  });
-  const { key, identity } = verifier.verify(toSignedEntity(bundle, payload && Buffer.from(payload)));
+  const { key, identity } = verifierFor(material).verify(
+    toSignedEntity(bundle, payload && Buffer.from(payload)),
+  );
   if (!identity) throw new Refusal('it was made with a key, not by an identity');
   return { subject: identity.subjectAlternativeName, issuer: identity.extensions?.issuer, key };
 }
 
 /**
+ * Verifies a signature by a key of the trust material, and the entry that a log must have of it.
+ *
+ * @throws errors of any kind
+ */
+export function verifyLogged(bundle: Bundle, material: TrustMaterial, payload: Uint8Array): void {
+  verifierFor(material).verify(toSignedEntity(bundle, Buffer.from(payload)));
+}
+
+function verifierFor(material: TrustMaterial): Verifier {
+  return new Verifier(material, {
+    tlogThreshold: material.tlogs.length > 0 ? 1 : 0,
+    ctlogThreshold: material.ctlogs.length > 0 ? 1 : 0,
+    timestampThreshold: 1,
+  });
+}
+
+/** The certificate of cosign's annotations, and those between it and its authority, in PEM. @throws Refusal without one */
+export function certificatesOf({ annotations }: SimpleSignature): {
+  readonly certificate: string;
+  readonly chain: readonly string[];
+} {
+  const [certificate] = pemCertificates(annotations[CERTIFICATE] ?? '');
+  if (certificate === undefined) throw new Refusal('it has no certificate: it was made with a key');
+  return { certificate, chain: pemCertificates(annotations[CHAIN] ?? '') };
+}
+
+/** All certificates in a text. */
+export function pemCertificates(text: string): string[] {
+  return text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+}
+
+/** The bytes of a certificate in PEM, in base64. */
+export function certificateBytes(pem: string): string {
+  return pem.replaceAll(/-----[A-Z ]+-----|\s/g, '');
+}
+
+/**
  * cosign's annotations as a bundle: certificate, log entry and time stamp (SIGNATURE_SPEC.md).
  *
+ * @param hint names a key of the trust material, for a signature that was made with a key
  * @throws Refusal without a certificate, and errors of any kind for malformed annotations
  */
-export function bundleOfAnnotations(signature: SimpleSignature): Bundle {
+export function bundleOfAnnotations(signature: SimpleSignature, hint?: string): Bundle {
   const { annotations, payload } = signature;
-  const certificate = annotations[CERTIFICATE];
-  if (certificate === undefined) throw new Refusal('it has no certificate: it was made with a key');
-  const [, body = ''] = /-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----/.exec(certificate) ?? [];
+  const signer =
+    hint === undefined
+      ? {
+          x509CertificateChain: {
+            certificates: [{ rawBytes: certificateBytes(certificatesOf(signature).certificate) }],
+          },
+        }
+      : { publicKey: { hint } };
   return bundleFromJSON({
     // Later versions have no chains of certificates.
     mediaType: 'application/vnd.dev.sigstore.bundle+json;version=0.1',
     verificationMaterial: {
-      x509CertificateChain: { certificates: [{ rawBytes: body.replaceAll(/\s/g, '') }] },
+      ...signer,
       tlogEntries: logEntries(annotations),
       timestampVerificationData: { rfc3161Timestamps: timeStamps(annotations) },
     },

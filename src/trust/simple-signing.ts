@@ -2,6 +2,7 @@ import { Digest } from '../oci/digest.ts';
 import { isObject, parseJsonObject } from '../oci/json.ts';
 import { printable } from '../errors.ts';
 import { Refusal } from './refusal.ts';
+import { parseStrictJson, requireMembers } from './strict-json.ts';
 
 /** `critical.type` of a payload that cosign and skopeo sign, and of one that GPG signs. */
 export type PayloadType = 'cosign container image signature' | 'atomic container signature';
@@ -34,6 +35,23 @@ export function parseSimpleSigning(payload: Uint8Array, type: PayloadType): Simp
 export function requireDigest(signed: readonly Digest[], digest: Digest): void {
   if (signed.includes(digest)) return;
   throw new Refusal(`it is for ${signed.length === 0 ? 'no image' : `another image, ${signed[0]!}`}`);
+}
+
+/**
+ * As `parseSimpleSigning`, by the rules of containers/image: no member is unknown, or there twice.
+ *
+ * @throws errors of any kind
+ */
+export function parseStrictSimpleSigning(payload: Uint8Array, type: PayloadType): SimpleSigning {
+  const document = requireMembers(parseStrictJson(payload, 'its payload'), 'its payload', {
+    required: ['critical', 'optional'],
+  });
+  const critical = requireMembers(document['critical'], '"critical"', {
+    required: ['type', 'image', 'identity'],
+  });
+  requireMembers(critical['image'], '"image"', { required: ['docker-manifest-digest'] });
+  requireMembers(critical['identity'], '"identity"', { required: ['docker-reference'] });
+  return parseSimpleSigning(payload, type);
 }
 
 function shown(value: unknown): string {

@@ -5,7 +5,7 @@ import { createServer, type Server, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { createAuthority, type Authority } from './certificates.ts';
-import { fakeManifest, type FakeImage, type FakeManifest } from './fake-image.ts';
+import { fakeManifest, type FakeImage, type FakeManifest, mediaTypes, sha256 } from './fake-image.ts';
 import { Scratch } from './program.ts';
 import { until } from './until.ts';
 
@@ -20,6 +20,13 @@ export interface DockerRegistryOptions {
   /** Pushing schema 1 is allowed. */
   readonly schema1?: boolean;
 }
+
+/** A descriptor. */
+const described = (mediaType: string, bytes: Uint8Array) => ({
+  mediaType,
+  size: bytes.length,
+  digest: sha256(bytes),
+});
 
 function configuration(options: DockerRegistryOptions, scratch: Scratch): object {
   const { htpasswd, token, tls, proxy, schema1 } = options;
@@ -108,6 +115,36 @@ export class DockerRegistry implements AsyncDisposable {
     authorization?: string,
   ): Promise<FakeManifest> {
     const manifest = fakeManifest(image);
+    await this.#pushManifest(repository, tag, manifest, authorization);
+    return manifest;
+  }
+
+  /** Stores a signature of a manifest under the tag that cosign uses. */
+  async pushSignature(
+    repository: string,
+    digest: string,
+    payload: Uint8Array,
+    annotations: Readonly<Record<string, string>>,
+  ): Promise<void> {
+    const config = Buffer.from('{}');
+    const document = {
+      schemaVersion: 2,
+      mediaType: mediaTypes.oci.manifest,
+      config: described(mediaTypes.oci.config, config),
+      layers: [{ ...described('application/vnd.dev.cosign.simplesigning.v1+json', payload), annotations }],
+    };
+    const blobs = new Map([config, payload].map((bytes) => [sha256(bytes), bytes]));
+    const bytes = Buffer.from(JSON.stringify(document));
+    const manifest = { mediaType: mediaTypes.oci.manifest, bytes, blobs };
+    await this.#pushManifest(repository, `${digest.replace(':', '-')}.sig`, manifest);
+  }
+
+  async #pushManifest(
+    repository: string,
+    tag: string,
+    manifest: Pick<FakeManifest, 'mediaType' | 'bytes' | 'blobs'>,
+    authorization?: string,
+  ): Promise<void> {
     for (const [digest, blob] of manifest.blobs) {
       const started = await this.#send(
         'POST',
@@ -128,7 +165,6 @@ export class DockerRegistry implements AsyncDisposable {
     }
     const headers = { 'content-type': manifest.mediaType };
     await this.#send('PUT', `/v2/${repository}/manifests/${tag}`, headers, manifest.bytes, authorization);
-    return manifest;
   }
 
   /** Resolves when a blob is in its store: a pull-through registry stores after it has answered. */

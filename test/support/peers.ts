@@ -63,11 +63,15 @@ export class Skopeo {
   readonly #policy: string;
   readonly #registries: string;
 
-  /** @param policy the file of the policy; attachments are on for every registry */
-  constructor(scratch: Scratch, policy: string) {
+  /**
+   * @param policy the file of the policy
+   * @param registries its registries.d; by default attachments are on for every registry
+   */
+  constructor(scratch: Scratch, policy: string, registries?: string) {
     this.#scratch = scratch;
     this.#policy = policy;
-    this.#registries = scratch.join('registries.d');
+    this.#registries = registries ?? scratch.join('registries.d');
+    if (registries !== undefined) return;
     mkdirSync(this.#registries, { recursive: true });
     writeFileSync(`${this.#registries}/all.yaml`, 'default-docker:\n  use-sigstore-attachments: true\n');
   }
@@ -80,11 +84,16 @@ export class Skopeo {
     });
   }
 
-  /** Undefined where the policy lets the image be copied. */
-  pull(reference: string): Promise<string | undefined> {
+  /** Undefined where the policy lets the image of a registry be copied. */
+  pull(reference: string, policy?: string): Promise<string | undefined> {
+    return this.copies(`docker://${reference}`, policy);
+  }
+
+  /** The same for an image with its transport. */
+  copies(image: string, policy = this.#policy): Promise<string | undefined> {
     const target = this.#scratch.join(`skopeo-${Math.random().toString(36).slice(2)}`);
-    const flags = ['--registries.d', this.#registries, '--policy', this.#policy];
-    const copy = ['copy', '--src-tls-verify=false', `docker://${reference}`, `dir:${target}`];
+    const flags = ['--registries.d', this.#registries, '--policy', policy];
+    const copy = ['copy', '--src-tls-verify=false', '--remove-signatures', image, `dir:${target}`];
     return refusal('skopeo', [...flags, ...copy], { HOME: this.#scratch.path });
   }
 }

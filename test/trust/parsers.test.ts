@@ -10,6 +10,9 @@ import { parseBundle, signedManifests } from '../../src/trust/bundle.ts';
 import { parseIdentity } from '../../src/trust/identity.ts';
 import { isSignedBy, parsePublicKey } from '../../src/trust/keys.ts';
 import { reasonFor, Refusal } from '../../src/trust/refusal.ts';
+import { keyringOf } from '../../src/trust/gpg.ts';
+import { parsePolicy } from '../../src/trust/policy.ts';
+import { parseStrictJson } from '../../src/trust/strict-json.ts';
 import { parseSimpleSigning } from '../../src/trust/simple-signing.ts';
 import {
   keyBundle,
@@ -141,6 +144,80 @@ describe('after a change of one byte', () => {
         }
         if (isSignedBy(key, parsed.signedBytes, parsed.signature))
           assert.equal(Buffer.from(parsed.statement).toString(), text);
+      }),
+      { numRuns },
+    );
+  });
+});
+
+describe('policies', () => {
+  const name = fc.constantFrom(
+    'default',
+    'transports',
+    'docker',
+    'oci',
+    '/a',
+    'type',
+    'keyPath',
+    'a"b',
+    '__proto__',
+  );
+  const { value } = fc.letrec<{ readonly value: string }>((tie) => ({
+    value: fc.oneof(
+      { depthSize: 'small' },
+      fc.constantFrom(
+        '"reject"',
+        '"insecureAcceptAnything"',
+        '"sigstoreSigned"',
+        'null',
+        '1',
+        '"{"',
+        '"\\""',
+      ),
+      fc.array(tie('value'), { maxLength: 3 }).map((all) => `[${all.join(' ,')}]`),
+      fc
+        .array(fc.tuple(name, tie('value')), { maxLength: 4 })
+        .map((all) => `{${all.map(([member, each]) => `${JSON.stringify(member)} : ${each}`).join(',')}}`),
+    ),
+  }));
+
+  test('a member that an object has twice, and nothing else, is refused', () => {
+    fc.assert(
+      fc.property(value, (text) => {
+        // Without double members a value keeps all its members.
+        const count = (one: unknown): number =>
+          one !== null && typeof one === 'object'
+            ? Object.values(one).reduce<number>((sum, each) => sum + 1 + count(each), 0)
+            : 0;
+        const written = text.replaceAll(/"(?:[^"\\]|\\.)*"(?= :)/g, () => '"x"').match(/"x" :/g)?.length ?? 0;
+        const members = (one: unknown): number =>
+          one !== null && typeof one === 'object'
+            ? (Array.isArray(one) ? 0 : Object.keys(one).length) +
+              Object.values(one).reduce<number>((sum, each) => sum + members(each), 0)
+            : 0;
+        const parsed: unknown = JSON.parse(text);
+        const isDouble = members(parsed) < written;
+        if (isDouble) assert.throws(() => parseStrictJson(Buffer.from(text), 'it'), /twice in one object/);
+        else assert.equal(count(parseStrictJson(Buffer.from(text), 'it')), count(parsed));
+      }),
+      { numRuns },
+    );
+  });
+
+  test('noise is an error with a reason', () => {
+    const noise = fc.oneof(
+      bytes,
+      value.map((text) => Buffer.from(`{"default":${text},"transports":{"docker":${text}}}`)),
+    );
+    fc.assert(
+      fc.property(noise, (input) => {
+        try {
+          parsePolicy(input);
+        } catch (error) {
+          assert.ok(error instanceof Error && !(error instanceof TypeError), String(error));
+          assert.match(error.message, / /);
+        }
+        keyringOf([input]);
       }),
       { numRuns },
     );

@@ -1,0 +1,117 @@
+import { once } from 'node:events';
+import type { FileHandle } from 'node:fs/promises';
+import type { Readable } from 'node:stream';
+import { spawnBound } from '../sys/child.ts';
+import { findProgram, type Environment } from '../sys/os-path.ts';
+import { Refusal } from './refusal.ts';
+
+/** Descriptors that gpgv inherits. */
+const STATUS = 3;
+const KEYRING = '/proc/self/fd/4';
+const SIGNATURE = '/proc/self/fd/5';
+/** Limit in bytes on what a signature contains, and on what gpgv says. */
+const MAX_OUTPUT_BYTES = 1024 * 1024;
+
+/** The program `gpgv`, an absolute path; undefined where there is none. */
+export function findGpgv(environment: Environment): string | undefined {
+  return findProgram('gpgv', (environment['PATH'] ?? '').split(':'));
+}
+
+/** Armor of OpenPGP (RFC 9580, 6.2): headers up to an empty line, base64, a checksum. */
+const ARMOR =
+  /-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n]+\r?\n)*[ \t]*\r?\n([^-]*)-----END PGP PUBLIC KEY BLOCK-----/g;
+
+/** Keys as gpgv reads them: without armor. */
+export function keyringOf(keys: readonly Uint8Array[]): Buffer {
+  return Buffer.concat(
+    keys.flatMap((bytes) => {
+      // The first bit of a packet is set.
+      if ((bytes[0] ?? 0) >= 0x80) return [bytes];
+      const blocks = [...Buffer.from(bytes).toString('latin1').matchAll(ARMOR)];
+      return blocks.map(([, body = '']) => Buffer.from(body.replace(/^=.{4}\s*$/m, ''), 'base64'));
+    }),
+  );
+}
+
+export interface GpgRun {
+  /** An absolute path. */
+  readonly gpgv: string;
+  /** The trusted keys. */
+  readonly keyring: Uint8Array;
+  /** A file that only this process can open. */
+  readonly temporaryFile: () => Promise<FileHandle>;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * What a signature of GPG contains, after gpgv has verified it with these keys and no others: neither the user's keys nor settings are read.
+ *
+ * @throws Refusal
+ */
+export async function verifyGpg(signature: Uint8Array, run: GpgRun): Promise<Uint8Array> {
+  const { gpgv, keyring, temporaryFile, signal } = run;
+  await using keys = await temporaryFile();
+  await keys.writeFile(keyring);
+  await using signed = await temporaryFile();
+  await signed.writeFile(signature);
+  signal.throwIfAborted();
+  const child = spawnBound(
+    gpgv,
+    `--homedir /nonexistent --keyring ${KEYRING} --status-fd ${STATUS} --output - ${SIGNATURE}`.split(' '),
+    {
+      environment: { LC_ALL: 'C.UTF-8' },
+      stdio: ['ignore', 'pipe', 'ignore', 'pipe', keys.fd, signed.fd],
+    },
+  );
+  const kill = (): void => void child.kill('SIGKILL');
+  signal.addEventListener('abort', kill, { once: true });
+  try {
+    const ended = once(child, 'close') as Promise<[number | null]>;
+    const [payload, status, [code]] = await Promise.all([
+      collect(child.stdio[1] as Readable, kill),
+      collect(child.stdio[3] as Readable, kill),
+      ended,
+    ]);
+    signal.throwIfAborted();
+    requireGood(status.toString('latin1'), code);
+    return payload;
+  } finally {
+    signal.removeEventListener('abort', kill);
+  }
+}
+
+/** @throws Refusal for more than the limit */
+async function collect(stream: Readable, kill: () => void): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_OUTPUT_BYTES) {
+      kill();
+      throw new Refusal(`it contains more than ${MAX_OUTPUT_BYTES} bytes`);
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Words of gpgv's status (GnuPG's doc/DETAILS) that refuse a signature. */
+const BAD: Readonly<Record<string, string>> = {
+  NO_PUBKEY: 'it was not made with a key of the policy',
+  BADSIG: 'it is wrong',
+  EXPSIG: 'it has expired',
+  EXPKEYSIG: 'its key has expired',
+  REVKEYSIG: 'its key was revoked',
+  ERRSIG: 'it cannot be checked',
+};
+
+/** One good signature, and nothing else. */
+function requireGood(status: string, code: number | null): void {
+  const words = [...status.matchAll(/^\[GNUPG:\] ([A-Z_]+)/gm)].map(([, word = '']) => word);
+  const bad = Object.keys(BAD).find((word) => words.includes(word));
+  if (bad !== undefined) throw new Refusal(BAD[bad]);
+  const count = (word: string): number => words.filter((each) => each === word).length;
+  if (count('NEWSIG') > 1) throw new Refusal('it holds several signatures');
+  if (code !== 0 || count('GOODSIG') !== 1 || count('VALIDSIG') !== 1)
+    throw new Refusal('it is no signature of GPG');
+}

@@ -1,0 +1,48 @@
+import { realpathSync } from 'node:fs';
+import path from 'node:path';
+import type { Reference } from '../oci/reference.ts';
+
+/**
+ * The scopes of an image of a registry, the most specific one first: its name with tag or digest, the repository, the namespaces above,
+ * the host, and the domains above as `*.example.com` (containers-policy.json(5), containers-registries.d(5)).
+ */
+export function scopesOfReference({ registry, repository, tag, digest }: Reference): readonly string[] {
+  const name = `${registry}/${repository}`;
+  const parts = name.split('/');
+  const above = parts.map((_, index) => parts.slice(0, parts.length - index).join('/'));
+  const labels = registry.replace(/:\d+$/, '').split('.');
+  const domains = labels.slice(1).map((_, index) => `*.${labels.slice(index + 1).join('.')}`);
+  return [name + (digest === undefined ? `:${tag ?? 'latest'}` : `@${digest}`), ...above, ...domains];
+}
+
+/** An image on this machine. */
+interface LocalImage {
+  readonly transport: string;
+  readonly path: string;
+}
+
+/** The transport of an image in a policy, and its scopes there. An archive of `docker save` has none. */
+export function scopesOf(image: Reference | LocalImage): {
+  readonly transport: string;
+  readonly scopes: readonly string[];
+} {
+  if (!('transport' in image)) return { transport: 'docker', scopes: scopesOfReference(image) };
+  const { transport, path: file } = image;
+  return { transport, scopes: transport === 'docker-archive' ? [] : scopesOfPath(file) };
+}
+
+/** The scopes of a layout or archive: its path, links resolved, and the directories above, without the root. */
+function scopesOfPath(file: string): readonly string[] {
+  const parts = resolved(path.resolve(file)).split('/');
+  return parts.slice(1).map((_, index) => parts.slice(0, parts.length - index).join('/'));
+}
+
+/** What does not exist is looked for in the directories above: the error about it is for the one that opens it. */
+function resolved(file: string): string {
+  try {
+    return realpathSync(file);
+  } catch {
+    const above = path.dirname(file);
+    return above === file ? file : path.join(resolved(above), path.basename(file));
+  }
+}

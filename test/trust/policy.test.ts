@@ -1,0 +1,611 @@
+/** The host's policy.json, with skopeo as the judge: what it copies is accepted here, and what it refuses is refused. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { file, tar } from '../support/archive.ts';
+import { DockerRegistry } from '../support/docker-registry.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { runHere } from '../support/in-process.ts';
+import { Cosign, Skopeo } from '../support/peers.ts';
+import { Scratch } from '../support/program.ts';
+import { signingKey, simpleSignature, simpleSigning, tagSignatures } from '../support/signatures.ts';
+import { PolicySigstore } from '../support/policy-sigstore.ts';
+
+const layer = { tar: tar(file('etc/motd', 'hello')) };
+const accept = { type: 'insecureAcceptAnything' };
+const reject = { type: 'reject' };
+
+const scratch = new Scratch();
+const write = (name: string, content: string | Uint8Array): string => {
+  const place = scratch.join(name);
+  mkdirSync(path.dirname(place), { recursive: true });
+  writeFileSync(place, content);
+  return place;
+};
+
+const base64 = (place: string): string => readFileSync(place).toString('base64');
+
+let policies = 0;
+/** The file of a policy. */
+const policyFile = (policy: unknown): string =>
+  write(`policy-${(policies += 1)}.json`, typeof policy === 'string' ? policy : JSON.stringify(policy));
+
+/** The words with which an image is refused; undefined where it is accepted. */
+async function refusal(
+  image: string,
+  flags: readonly string[],
+  home = scratch.path,
+): Promise<string | undefined> {
+  const { exitCode, stderr } = await runHere(['ls', image, '--no-cache', ...flags], {
+    HOME: home,
+  });
+  assert.ok(exitCode === 0 || exitCode === 6, `${exitCode} ${stderr}`);
+  return exitCode === 0 ? undefined : stderr;
+}
+
+after(() => scratch[Symbol.dispose]());
+
+describe('policy.json before skopeo and dlrootfs', () => {
+  const cosign = new Cosign(scratch);
+  const sigstore = new PolicySigstore(scratch);
+  let skopeo: Skopeo;
+  let docker: DockerRegistry;
+  let key: string;
+  let other: string;
+  let gpg: string;
+
+  /** The same section for every registry: skopeo gets the directory by a flag, dlrootfs finds it in HOME. */
+  const registries = (section: object, home = scratch.path): string => {
+    const text = JSON.stringify({ 'default-docker': section });
+    const place = path.relative(scratch.path, path.join(home, '.config/containers/registries.d/all.yaml'));
+    return path.dirname(write(place, text));
+  };
+
+  before(async () => {
+    [docker, key] = await Promise.all([DockerRegistry.start(), cosign.generateKeys()]);
+    other = write('other.pub', signingKey().pem);
+    const lookaside = `file://${scratch.join('lookaside')}`;
+    const directory = registries({
+      'use-sigstore-attachments': true,
+      lookaside,
+      'lookaside-staging': lookaside,
+    });
+    registries({ lookaside }, scratch.join('without'));
+    skopeo = new Skopeo(scratch, scratch.join('unused'), directory);
+    writeFileSync(scratch.join('no-password'), '\n');
+    mkdirSync(scratch.join('gnupg'), { mode: 0o700 });
+    const environment = { GNUPGHOME: scratch.join('gnupg') };
+    const runGpg = (...argv: readonly string[]): string =>
+      execFileSync(
+        'gpg',
+        ['--batch', '--quiet', '--passphrase', '', '--pinentry-mode', 'loopback', ...argv],
+        {
+          env: { ...process.env, ...environment },
+          encoding: 'utf8',
+          stdio: ['ignore', 'pipe', 'pipe'],
+        },
+      );
+    for (const name of ['one', 'two']) {
+      runGpg('--quick-gen-key', `${name}@example.com`, 'ed25519', 'sign', '1d');
+      write(`${name}.asc`, runGpg('--armor', '--export', `${name}@example.com`));
+    }
+    gpg = scratch.join('one.asc');
+    await docker.push('plain', 'latest', { layers: [layer] });
+    const byCosign = await docker.push('by-cosign', 'latest', { layers: [layer] });
+    await cosign.sign(docker.reference('by-cosign', byCosign.digest));
+    const copy = (target: string, ...flags: readonly string[]) => {
+      const names = [`docker://${docker.reference('plain')}`, `docker://${docker.host}/${target}`];
+      const argv = ['copy', '--src-tls-verify=false', '--dest-tls-verify=false', ...flags, ...names];
+      return skopeo.run(argv, environment);
+    };
+    const byKey = ['--sign-by-sigstore-private-key', scratch.join('cosign.key')];
+    await copy('team/app:1.0', ...byKey, '--sign-passphrase-file', scratch.join('no-password'));
+    await copy('team/gpg:1.0', '--sign-by', 'one@example.com');
+    await sigstore.push(docker, 'by-identity');
+    execFileSync('gpgconf', ['--kill', 'all'], { env: { ...process.env, ...environment } });
+  });
+
+  after(async () => {
+    await docker[Symbol.asyncDispose]();
+  });
+
+  /** By name: the requirements, the image, and whether both accept it. */
+  const table: Readonly<
+    Record<string, readonly [requirements: () => unknown, image: string, accepted: boolean]>
+  > = {
+    anything: [() => [accept], 'plain:latest', true],
+    reject: [() => [reject], 'plain:latest', false],
+    'anything, and reject': [() => [accept, reject], 'plain:latest', false],
+    'a key, an image that skopeo has signed': [() => [byKey({})], 'team/app:1.0', true],
+    'keyPaths with a wrong key first': [() => [byKey({}, { keyPaths: [other, key] })], 'team/app:1.0', true],
+    keyData: [() => [byKey({}, { keyData: base64(key) })], 'team/app:1.0', true],
+    keyDatas: [() => [byKey({}, { keyDatas: [base64(other), base64(key)] })], 'team/app:1.0', true],
+    'another key': [() => [byKey({}, { keyPath: other })], 'team/app:1.0', false],
+    'a key that does not exist': [() => [byKey({}, { keyPath: '/nonexistent' })], 'team/app:1.0', false],
+    'a key that is a directory': [() => [byKey({}, { keyPath: '/etc' })], 'team/app:1.0', false],
+    'two keys, both required': [() => [byKey({}), byKey({}, { keyPath: other })], 'team/app:1.0', false],
+    'an image without signature': [() => [byKey({})], 'plain:latest', false],
+    'no entry of the log': [
+      () => [byKey({}, { keyPath: key, rekorPublicKeyPath: other })],
+      'team/app:1.0',
+      false,
+    ],
+    'cosign, by the default identity': [() => [byKey({})], 'by-cosign:latest', false],
+    'cosign, matchRepository': [() => [byKey({ type: 'matchRepository' })], 'by-cosign:latest', true],
+    matchExact: [() => [byKey({ type: 'matchExact' })], 'team/app:1.0', true],
+    exactReference: [
+      () => [byKey({ type: 'exactReference', dockerReference: `${docker.host}/team/app:1.0` })],
+      'team/app:1.0',
+      true,
+    ],
+    'exactReference of another tag': [
+      () => [byKey({ type: 'exactReference', dockerReference: `${docker.host}/team/app:2.0` })],
+      'team/app:1.0',
+      false,
+    ],
+    exactRepository: [
+      () => [byKey({ type: 'exactRepository', dockerRepository: `${docker.host}/team/app` })],
+      'team/app:1.0',
+      true,
+    ],
+    'exactRepository of another': [
+      () => [byKey({ type: 'exactRepository', dockerRepository: 'team/app' })],
+      'team/app:1.0',
+      false,
+    ],
+    'remapIdentity to itself': [
+      () => [byKey({ type: 'remapIdentity', prefix: docker.host, signedPrefix: docker.host })],
+      'team/app:1.0',
+      true,
+    ],
+    'remapIdentity to another': [
+      () => [
+        byKey({ type: 'remapIdentity', prefix: `${docker.host}/team`, signedPrefix: 'example.com/team' }),
+      ],
+      'team/app:1.0',
+      false,
+    ],
+    GPG: [() => [byGpg({})], 'team/gpg:1.0', true],
+    'GPG, keyData': [() => [byGpg({ keyData: base64(gpg) })], 'team/gpg:1.0', true],
+    'GPG, keyPaths': [() => [byGpg({ keyPaths: [scratch.join('two.asc'), gpg] })], 'team/gpg:1.0', true],
+    'GPG, another key': [() => [byGpg({ keyPath: scratch.join('two.asc') })], 'team/gpg:1.0', false],
+    'GPG, no key': [() => [byGpg({ keyPath: other })], 'team/gpg:1.0', false],
+    'GPG, another name': [
+      () => [
+        byGpg({
+          keyPath: gpg,
+          signedIdentity: { type: 'exactRepository', dockerRepository: 'example.com/gpg' },
+        }),
+      ],
+      'team/gpg:1.0',
+      false,
+    ],
+    'GPG, no signature': [() => [byGpg({})], 'plain:latest', false],
+    X509Certificates: [() => [byGpg({ keyType: 'X509Certificates', keyPath: gpg })], 'team/gpg:1.0', false],
+    signedBaseLayer: [
+      () => [{ type: 'signedBaseLayer', baseLayerIdentity: { type: 'matchExact' } }],
+      'plain:latest',
+      false,
+    ],
+    'GPG and Sigstore, of which the image has one': [() => [byGpg({}), byKey({})], 'team/gpg:1.0', false],
+    'an identity': [() => [sigstore.rule({})], 'by-identity:latest', true],
+    'an identity of another provider': [
+      () => [sigstore.rule({ oidcIssuer: 'https://other.example' })],
+      'by-identity:latest',
+      false,
+    ],
+    'an identity with another address': [
+      () => [sigstore.rule({ subjectEmail: 'eve@example.com' })],
+      'by-identity:latest',
+      false,
+    ],
+    'an identity by another authority': [
+      () => [sigstore.rule({ caData: sigstore.otherAuthority })],
+      'by-identity:latest',
+      false,
+    ],
+    'an identity in another log': [() => [sigstore.rule({}, base64(other))], 'by-identity:latest', false],
+    'an identity, of a signature by a key': [() => [sigstore.rule({})], 'team/app:1.0', false],
+  };
+
+  const byKey = (signedIdentity: object, keys: object = { keyPath: key }): object => ({
+    type: 'sigstoreSigned',
+    ...keys,
+    ...('type' in signedIdentity && { signedIdentity }),
+  });
+  const byGpg = (members: object): object => {
+    const hasKey = ['keyPath', 'keyPaths', 'keyData'].some((name) => Object.hasOwn(members, name));
+    return { type: 'signedBy', keyType: 'GPGKeys', ...(hasKey ? {} : { keyPath: gpg }), ...members };
+  };
+
+  for (const [name, [requirements, image, accepted]] of Object.entries(table))
+    test(`${accepted ? 'accepted' : 'refused'}: ${name}`, async () => {
+      const policy = policyFile({ default: requirements() });
+      const [bySkopeo, here] = await Promise.all([
+        skopeo.pull(`${docker.host}/${image}`, policy),
+        refusal(`${docker.host}/${image}`, ['--policy', policy]),
+      ]);
+      assert.equal(bySkopeo === undefined, accepted, `skopeo: ${bySkopeo}`);
+      assert.equal(here === undefined, accepted, `dlrootfs: ${here}`);
+      if (here !== undefined) assert.match(here, /the policy .* refuses .*: (?:reject|requirement \d)/);
+    });
+
+  describe('scopes', () => {
+    /** By name: what follows "docker" in "transports", and whether team/app:1.0 is accepted by both. */
+    const scopes: Readonly<Record<string, readonly [() => Readonly<Record<string, unknown>>, boolean]>> = {
+      'the name with its tag': [() => ({ [`${docker.host}/team/app:1.0`]: [accept] }), true],
+      'another tag': [() => ({ [`${docker.host}/team/app:2.0`]: [accept] }), false],
+      'the repository': [() => ({ [`${docker.host}/team/app`]: [accept] }), true],
+      'the namespace': [() => ({ [`${docker.host}/team`]: [accept] }), true],
+      'half a namespace': [() => ({ [`${docker.host}/te`]: [accept] }), false],
+      'the host with its port': [() => ({ [docker.host]: [accept] }), true],
+      'the host without its port': [() => ({ '127.0.0.1': [accept] }), false],
+      'a wildcard': [() => ({ '*.0.0.1': [accept] }), true],
+      'a wildcard of the last label': [() => ({ '*.1': [accept] }), true],
+      'the more specific one': [
+        () => ({ [docker.host]: [accept], [`${docker.host}/team`]: [reject] }),
+        false,
+      ],
+      'the transport': [() => ({ '': [accept] }), true],
+      'a scope rather than the transport': [() => ({ '': [accept], [docker.host]: [reject] }), false],
+    };
+    for (const [name, [make, accepted]] of Object.entries(scopes))
+      test(name, async () => {
+        const policy = policyFile({ default: [reject], transports: { docker: make() } });
+        const image = `${docker.host}/team/app:1.0`;
+        assert.equal((await skopeo.pull(image, policy)) === undefined, accepted);
+        assert.equal((await refusal(image, ['--policy', policy])) === undefined, accepted);
+      });
+
+    test('a digest', async () => {
+      const { digest } = await docker.push('plain', 'latest', { layers: [layer] });
+      const image = `${docker.host}/plain@${digest}`;
+      for (const [scope, accepted] of [
+        [image, true],
+        [`${docker.host}/plain:latest`, false],
+      ] as const) {
+        const policy = policyFile({ default: [reject], transports: { docker: { [scope]: [accept] } } });
+        assert.equal((await skopeo.pull(image, policy)) === undefined, accepted);
+        assert.equal((await refusal(image, ['--policy', policy])) === undefined, accepted);
+      }
+    });
+
+    test('layouts and archives', async () => {
+      const layout = scratch.join('layouts/app');
+      const ociArchive = scratch.join('app-oci.tar');
+      const dockerArchive = scratch.join('app-docker.tar');
+      mkdirSync(scratch.join('layouts'));
+      const all = policyFile({ default: [accept] });
+      for (const target of [
+        `oci:${layout}`,
+        `oci-archive:${ociArchive}`,
+        `docker-archive:${dockerArchive}:app:1`,
+      ])
+        await skopeo.run([
+          '--policy',
+          all,
+          'copy',
+          '--src-tls-verify=false',
+          `docker://${docker.reference('plain')}`,
+          target,
+        ]);
+      symlinkSync(layout, scratch.join('link'));
+      const cases = [
+        [`oci:${layout}`, 'oci', layout, true],
+        [`oci:${layout}`, 'oci', scratch.join('layouts'), true],
+        [`oci:${layout}`, 'oci', scratch.join('lay'), false],
+        [`oci:${layout}`, 'oci-archive', layout, false],
+        [`oci:${scratch.join('link')}`, 'oci', layout, true],
+        [`oci:${scratch.join('link')}`, 'oci', scratch.join('link'), false],
+        [`oci-archive:${ociArchive}`, 'oci-archive', ociArchive, true],
+        [`docker-archive:${dockerArchive}`, 'docker-archive', '', true],
+        [`docker-archive:${dockerArchive}`, 'oci', '', false],
+      ] as const;
+      for (const [image, transport, scope, accepted] of cases) {
+        const policy = policyFile({ default: [reject], transports: { [transport]: { [scope]: [accept] } } });
+        const what = `${image} by ${transport} ${scope}`;
+        assert.equal((await skopeo.copies(image, policy)) === undefined, accepted, what);
+        assert.equal((await refusal(image, ['--policy', policy])) === undefined, accepted, what);
+      }
+      const signed = policyFile({ default: [byKey({ type: 'matchRepository' })] });
+      assert.match((await skopeo.copies(`oci:${layout}`, signed)) ?? '', /no signature exists/);
+      assert.match(
+        (await refusal(`oci:${layout}`, ['--policy', signed])) ?? '',
+        /layouts and archives are not looked at/,
+      );
+    });
+  });
+
+  describe('malformed policies are refused by both', () => {
+    const quoted = JSON.stringify;
+    const cases: Readonly<Record<string, () => string>> = {
+      nothing: () => '',
+      'no JSON': () => 'default: reject',
+      'a list': () => '[]',
+      null: () => 'null',
+      'no default': () => '{}',
+      'an empty list': () => quoted({ default: [] }),
+      'default null': () => quoted({ default: null }),
+      'an unknown member': () => quoted({ default: [accept], defaults: [] }),
+      Default: () => quoted({ Default: [accept] }),
+      'default twice': () => `{"default":[${quoted(accept)}],"default":[${quoted(accept)}]}`,
+      'default twice, escaped': () => `{"default":[${quoted(accept)}],"d\\u0065fault":[${quoted(accept)}]}`,
+      'a scope twice': () =>
+        `{"default":[${quoted(accept)}],"transports":{"docker":{"a":[${quoted(accept)}],"a":[${quoted(accept)}]}}}`,
+      'a transport twice': () => `{"default":[${quoted(accept)}],"transports":{"docker":{},"docker":{}}}`,
+      'type twice': () => '{"default":[{"type":"reject","type":"insecureAcceptAnything"}]}',
+      'an unknown type': () => quoted({ default: [{ type: 'accept' }] }),
+      'no type': () => quoted({ default: [{}] }),
+      'a member that the type has not': () => quoted({ default: [{ ...accept, keyPath: '/x' }] }),
+      'a list instead of a requirement': () => quoted({ default: [[]] }),
+      'transports null': () => quoted({ default: [accept], transports: null }),
+      'scopes that are a list': () => quoted({ default: [accept], transports: { docker: [] } }),
+      'a scope without requirements': () => quoted({ default: [accept], transports: { docker: { a: [] } } }),
+      'an unknown member in an unused scope': () =>
+        quoted({ default: [accept], transports: { docker: { 'x.example': [{ ...reject, a: 1 }] } } }),
+      'a relative path': () => quoted({ default: [accept], transports: { oci: { 'a/b': [accept] } } }),
+      'the root directory': () => quoted({ default: [accept], transports: { oci: { '/': [accept] } } }),
+      'a path with two slashes': () =>
+        quoted({ default: [accept], transports: { oci: { '/a//b': [accept] } } }),
+      'a scope of docker-archive': () =>
+        quoted({ default: [accept], transports: { 'docker-archive': { '/a': [accept] } } }),
+      'no key': () => quoted({ default: [{ type: 'sigstoreSigned' }] }),
+      'two kinds of keys': () => quoted({ default: [byKey({}, { keyPath: key, keyData: 'AA==' })] }),
+      'an empty path': () => quoted({ default: [byKey({}, { keyPath: '' })] }),
+      'an empty list of keys': () => quoted({ default: [byKey({}, { keyPaths: [] })] }),
+      'a key that is a number': () => quoted({ default: [byKey({}, { keyPath: 1 })] }),
+      'a key that is not base64': () => quoted({ default: [byKey({}, { keyData: '%' })] }),
+      'fulcio without a log': () =>
+        quoted({ default: [{ ...sigstore.rule({}), rekorPublicKeyData: undefined }] }),
+      'fulcio without an address': () => quoted({ default: [sigstore.rule({ subjectEmail: '' })] }),
+      'fulcio with two authorities': () => quoted({ default: [sigstore.rule({ caPath: '/x' })] }),
+      'fulcio with an unknown member': () => quoted({ default: [sigstore.rule({ subjectURI: 'x' })] }),
+      'two kinds of log keys': () =>
+        quoted({
+          default: [byKey({}, { keyPath: key, rekorPublicKeyPath: '/x', rekorPublicKeyData: 'AA==' })],
+        }),
+      'signedBy without keyType': () => quoted({ default: [{ type: 'signedBy', keyPath: '/x' }] }),
+      'signedBy with an unknown keyType': () => quoted({ default: [byGpg({ keyType: 'gpg' })] }),
+      'signedBy with keyDatas': () => quoted({ default: [byGpg({ keyDatas: ['AA=='] })] }),
+      'an identity of an unknown type': () => quoted({ default: [byKey({ type: 'any' })] }),
+      'an identity that is null': () => quoted({ default: [{ ...byKey({}), signedIdentity: null }] }),
+      'matchExact with a name': () =>
+        quoted({ default: [byKey({ type: 'matchExact', dockerReference: 'a' })] }),
+      'exactReference without a tag': () =>
+        quoted({ default: [byKey({ type: 'exactReference', dockerReference: 'a' })] }),
+      'exactReference that is no name': () =>
+        quoted({ default: [byKey({ type: 'exactReference', dockerReference: 'A:1' })] }),
+      'exactRepository without a name': () => quoted({ default: [byKey({ type: 'exactRepository' })] }),
+      'remapIdentity with a path that is none': () =>
+        quoted({ default: [byKey({ type: 'remapIdentity', prefix: 'a.example/B', signedPrefix: 'b' })] }),
+      'something after it': () => `${quoted({ default: [accept] })} {}`,
+    };
+    for (const [name, text] of Object.entries(cases))
+      test(name, async () => {
+        const policy = policyFile(text());
+        const image = docker.reference('plain');
+        assert.notEqual(await skopeo.pull(image, policy), undefined, 'skopeo accepts it');
+        assert.match((await refusal(image, ['--policy', policy])) ?? '', /cannot use the policy/);
+      });
+  });
+
+  test('without use-sigstore-attachments no signature counts, and the error says so', async () => {
+    const policy = policyFile({ default: [byKey({})] });
+    const image = `${docker.host}/team/app:1.0`;
+    const here = (await refusal(image, ['--policy', policy], scratch.join('without'))) ?? '';
+    assert.match(
+      here,
+      /no file in .*without\/\.config\/containers\/registries\.d has use-sigstore-attachments: true/,
+    );
+    const directory = scratch.join('without/.config/containers/registries.d');
+    const bySkopeo = new Skopeo(scratch, policy, directory);
+    assert.match((await bySkopeo.pull(image)) ?? '', /no signature exists/);
+    // What the hint says helps.
+    const [, hint = ''] = /: (\{docker: .*\})/.exec(here) ?? [];
+    write('hinted/.config/containers/registries.d/hint.yaml', hint);
+    assert.equal(await refusal(image, ['--policy', policy], scratch.join('hinted')), undefined);
+  });
+
+  test('GPG signatures by http, and from the cache', async () => {
+    const server: Server = createServer((request, response) => {
+      try {
+        response.end(readFileSync(scratch.join('lookaside', decodeURIComponent(request.url ?? ''))));
+      } catch {
+        response.writeHead(404).end();
+      }
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    try {
+      const home = scratch.join('by-http');
+      const lookaside = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+      registries({ lookaside }, home);
+      const policy = policyFile({ default: [byGpg({})] });
+      const image = `${docker.host}/team/gpg:1.0`;
+      const cache = ['--cache-dir', scratch.join('gpg-cache'), '--policy', policy];
+      const add = await runHere(['cache', 'add', image, ...cache], { HOME: home });
+      assert.equal(add.exitCode, 0, add.stderr);
+      server.closeAllConnections();
+      const offline = await runHere(['ls', image, '--offline', ...cache], { HOME: home });
+      assert.equal(offline.exitCode, 0, offline.stderr);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  test('GPG without its program, and with a key that cannot be read', async () => {
+    const image = `${docker.host}/team/gpg:1.0`;
+    const argv = ['ls', image, '--no-cache', '--policy', policyFile({ default: [byGpg({})] })];
+    const { exitCode, stderr } = await runHere(argv, { HOME: scratch.path, PATH: '/nonexistent' });
+    assert.match(
+      stderr,
+      /requirement 1, signedBy: it needs the program gpgv, which was not found\nhint: install gpgv/,
+    );
+    assert.equal(exitCode, 6);
+    const unreadable = policyFile({ default: [byGpg({ keyPath: '/nonexistent' })] });
+    assert.match(
+      (await refusal(image, ['--policy', unreadable])) ?? '',
+      /requirement 1, signedBy: cannot use \/nonexistent: no such file/,
+    );
+  });
+});
+
+describe('where policy.json is, and what it stops', () => {
+  let registry: FakeRegistry;
+  let image: string;
+  const home = scratch.join('home');
+  const rejecting = JSON.stringify({ default: [reject] });
+
+  before(async () => {
+    registry = await FakeRegistry.start();
+    registry.push('app', 'latest', { layers: [layer] });
+    image = registry.reference('app');
+    write('home/.config/containers/policy.json', rejecting);
+  });
+  after(() => registry.close());
+
+  test('every command that reads an image, before the first request', async () => {
+    const commands = [
+      [image, '-d', scratch.join('never')],
+      [image, '-o', scratch.join('never.tar')],
+      ['cat', image, '/etc/motd'],
+      ['ls', image],
+      ['verify', image, '-d', scratch.path],
+      ['diff', image, image],
+      ['cache', 'add', image, '--cache-dir', scratch.join('never-cache')],
+    ];
+    for (const argv of commands) {
+      const { exitCode, stderr } = await runHere(argv, { HOME: home });
+      assert.match(
+        stderr,
+        /^error: the policy .*home\/\.config\/containers\/policy\.json refuses .*app:latest \(default\): reject\nhint: /m,
+        argv.join(' '),
+      );
+      assert.equal(exitCode, 6);
+    }
+    assert.deepEqual(registry.log(), []);
+  });
+
+  test('inspect prints, with a notice', async () => {
+    const { exitCode, stderr, stdout } = await runHere(['inspect', image, '--no-cache'], { HOME: home });
+    assert.equal(exitCode, 0);
+    assert.match(stdout, /Digest/);
+    assert.match(stderr, /a pull is refused: the policy/);
+  });
+
+  test('--insecure-policy, and --policy with another file', async () => {
+    assert.equal(await refusal(image, ['--insecure-policy'], home), undefined);
+    assert.equal(await refusal(image, ['--policy', policyFile({ default: [accept] })], home), undefined);
+    const both = await runHere(['ls', image, '--insecure-policy', '--policy', 'x'], { HOME: home });
+    assert.equal(both.exitCode, 2);
+  });
+
+  test('the key of --verify-key is required on top of it', async () => {
+    const key = signingKey();
+    const { digest } = registry.push('signed', 'latest', { layers: [layer] });
+    tagSignatures(registry, 'signed', digest, simpleSignature(key, simpleSigning(digest)));
+    const flags = ['--verify-key', write('key.pub', key.pem)];
+    const reference = registry.reference('signed');
+    assert.match((await refusal(reference, flags, home)) ?? '', /the policy/);
+    const accepting = policyFile({ default: [accept] });
+    assert.equal(await refusal(reference, [...flags, '--policy', accepting]), undefined);
+    assert.match((await refusal(image, [...flags, '--policy', accepting])) ?? '', /is not signed by/);
+  });
+
+  test('a signature of the index that leads to the manifest counts', async () => {
+    const key = signingKey();
+    const index = registry.pushIndex('indexed', 'latest', [{ layers: [layer] }]);
+    const payload = simpleSigning(index.digest, registry.reference('indexed'));
+    tagSignatures(registry, 'indexed', index.digest, simpleSignature(key, payload));
+    const own = scratch.join('indexed-home');
+    write(
+      'indexed-home/.config/containers/registries.d/a.yaml',
+      'default-docker: {use-sigstore-attachments: yes}',
+    );
+    const keyPath = write('index.pub', key.pem);
+    const policy = policyFile({ default: [{ type: 'sigstoreSigned', keyPath }] });
+    const reference = registry.reference('indexed');
+    assert.equal(await refusal(reference, ['--policy', policy, '--platform', 'linux/amd64'], own), undefined);
+  });
+
+  test('files of registries.d that cannot be used', async () => {
+    const policy = policyFile({
+      default: [{ type: 'sigstoreSigned', keyPath: write('any.pub', signingKey().pem) }],
+    });
+    const section = 'docker: {a.example: {lookaside: "file:///x"}}';
+    const cases: readonly (readonly [words: RegExp, ...files: readonly string[]])[] = [
+      [/another file has the section docker: a\.example too/, section, section],
+      [/default-docker too/, 'default-docker: {}', 'default-docker: {}'],
+      [/neither true nor false/, 'default-docker: {use-sigstore-attachments: "true"}'],
+      [/no address/, 'docker: {a.example: {lookaside: 1}}'],
+      [/no mapping/, '- a'],
+      [/no mapping/, 'docker: []'],
+      [/unique/, 'docker: {a: {}, a: {}}'],
+      [/cannot use .*0\.yaml/, 'docker: {'],
+    ];
+    for (const [place, [words, ...files]] of cases.entries()) {
+      for (const [name, content] of files.entries())
+        write(`broken-${place}/.config/containers/registries.d/${name}.yaml`, content);
+      assert.match(
+        (await refusal(image, ['--policy', policy], scratch.join(`broken-${place}`))) ?? '',
+        words,
+      );
+    }
+  });
+
+  test('files that are no policies', async () => {
+    const pipe = scratch.join('pipe');
+    execFileSync('mkfifo', [pipe]);
+    symlinkSync('nowhere', scratch.join('dangling'));
+    const deep = `{"default":${'['.repeat(100_000)}${']'.repeat(100_000)}}`;
+    const cases = {
+      '/dev/zero': /longer than \d+ bytes/,
+      '/': /directory/,
+      [scratch.join('dangling')]: /no such file/,
+      [scratch.join('missing')]: /no such file/,
+      [write('large.json', Buffer.alloc(100 * 1024 * 1024, ' '))]: /longer than \d+ bytes/,
+      [write('deep.json', deep)]: /nested more than/,
+      [write('latin.json', Buffer.from('{"default":[{"type":"rej\xe9ct"}]}', 'latin1'))]: /unknown type/,
+    };
+    for (const [place, words] of Object.entries(cases)) {
+      const message = (await refusal(image, ['--policy', place])) ?? '';
+      assert.match(message, words, place);
+      assert.match(message, /cannot (?:read|use) the policy/);
+    }
+    for (const place of [pipe, scratch.join('dangling')]) {
+      const own = scratch.join(`home-${path.basename(place)}`);
+      mkdirSync(path.join(own, '.config/containers'), { recursive: true });
+      symlinkSync(place, path.join(own, '.config/containers/policy.json'));
+      assert.match((await refusal(image, [], own)) ?? '', /cannot read the policy/);
+    }
+  });
+
+  test('10,000 scopes', async () => {
+    const scopes = Object.fromEntries(
+      Array.from({ length: 10_000 }, (_, n) => [`host${n}.example/team`, [reject]]),
+    );
+    const policy = policyFile({
+      default: [reject],
+      transports: { docker: { ...scopes, [registry.host]: [accept] } },
+    });
+    assert.equal(await refusal(image, ['--policy', policy]), undefined);
+  });
+
+  test(
+    'a user whose home cannot be looked into gets the policy of the system',
+    { skip: process.getuid?.() === 0 && 'root may look everywhere' },
+    async () => {
+      const closed = scratch.join('closed');
+      mkdirSync(closed, { mode: 0o000 });
+      try {
+        assert.equal(await refusal(image, [], closed), undefined);
+      } finally {
+        chmodSync(closed, 0o700);
+      }
+    },
+  );
+});
