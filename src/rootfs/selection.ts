@@ -122,7 +122,7 @@ export class Selection {
 export function noSuchPath(path: string, name: string): NotFoundError {
   return new NotFoundError(`${printable(name)} has no ${shown(path)}`, {
     code: 'PATH_NOT_FOUND',
-    hint: `list what it has: dlrootfs ${printable(name)} -o - | tar -t`,
+    hint: `list what it has: dlrootfs ls ${printable(name)}`,
   });
 }
 
