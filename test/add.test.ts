@@ -9,6 +9,7 @@ import {
   readlinkSync,
   statSync,
   symlinkSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -19,6 +20,7 @@ import { dir, file, hardlink, symlink, tar, whiteout } from './support/archive.t
 import { missing } from './support/debian.ts';
 import { noOtherUser } from './support/other-user.ts';
 import { runProgram } from './support/program.ts';
+import { until } from './support/until.ts';
 
 const image = {
   layers: [
@@ -176,6 +178,7 @@ test('add: what cannot be added is named, and no DIR is made', async (t) => {
   mkdirSync(scratch.join('white'));
   writeFileSync(scratch.join('white/.wh.etc'), '');
   writeFileSync(scratch.join('bad.tar'), 'x'.repeat(2048));
+  writeFileSync(scratch.join('nowhere.tar'), tar(hardlink('h', '../../etc/nowhere')));
   const rows: readonly (readonly [flags: readonly string[], exitCode: number, stderr: RegExp])[] = [
     [
       ['--add', 'none'],
@@ -188,7 +191,28 @@ test('add: what cannot be added is named, and no DIR is made', async (t) => {
       2,
       /^error: cannot add \S+white\/\.wh\.etc: such a name deletes files of the image\nhint: rename/m,
     ],
-    [['--add', 'bad.tar'], 6, /^error: .*bad\.tar.*/m],
+    [
+      ['--add', 'bad.tar'],
+      6,
+      /^error: .*bad\.tar.*\nhint: bad\.tar is malformed or incomplete: make it again$/m,
+    ],
+    [
+      ['--add', 'key:/.wh.etc'],
+      2,
+      /^error: cannot add \/\.wh\.etc: such a name deletes files of the image\nhint: rename/m,
+    ],
+    [
+      ['--add', 'key:/etc'],
+      2,
+      /^error: cannot add key as \/etc: that is a directory\nhint: .*: key:\/etc\/$/m,
+    ],
+    [['--add', '.'], 2, /^error: cannot add \.: this run writes into it\nhint: choose another place/m],
+    [['--add', '.', '-o', 'x.tar'], 2, /^error: cannot add \.: this run writes into it\n/m],
+    [
+      ['--add', 'nowhere.tar'],
+      6,
+      /^error: layer [0-9a-f]{12}: h: .*\nhint: this layer is what --add names: check the archive$/m,
+    ],
     [['--add', ':/x'], 2, /^error: --add :\/x names no file\nhint: write --add SRC/m],
     [
       ['--add', 'key', '--add-owner', 'me'],
@@ -215,4 +239,39 @@ test('add: a plain user adds what it may read', { skip: noOtherUser }, async () 
   assert.match(denied.stderr, /^error: cannot add key: permission denied/m);
   const added = await setting.pull(['--add', 'tree/lib:/lib', '--no-cache', '--progress', 'none'], as);
   assert.equal(added.exitCode, 0, added.stderr);
+});
+
+test('add: a directory that holds nothing of the run may be the working directory', async () => {
+  await using setting = await open();
+  const argv = [setting.reference, '-o', '-', '--add', '.', '--no-cache', '--progress', 'none'];
+  const { exitCode, stderr } = await runProgram(argv, { cwd: setting.scratch.join('tree') });
+  assert.equal(exitCode, 0, stderr);
+});
+
+test('add: a signal ends the reading of a large file at once', async () => {
+  await using setting = await open();
+  const { scratch } = setting;
+  truncateSync(scratch.join('key'), 2 ** 33);
+  const run = setting.start(['--add', 'key', '-v', '--progress', 'none']);
+  await until('the request for the config', () => setting.registry.requests.length > 2);
+  run.kill('SIGTERM');
+  const { exitCode, stderr } = await run.result;
+  assert.equal(exitCode, 143, stderr);
+  assert.deepEqual(setting.names, ['key', 'more.tar', 'tree']);
+});
+
+test('add: a full disk is named', { skip: missing('root') }, async () => {
+  await using setting = await open();
+  const { scratch } = setting;
+  mkdirSync(scratch.join('full'));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'none', scratch.join('full')]);
+  try {
+    truncateSync(scratch.join('key'), 2 ** 21);
+    const flags = ['--add', 'key', '-d', 'full/out', '--progress', 'none'];
+    const { exitCode, stderr } = await setting.pull(flags);
+    assert.equal(exitCode, 7);
+    assert.match(stderr, /^error: cannot keep what --add names in \S+full: no space left.*\nhint: .*-d/m);
+  } finally {
+    execFileSync('umount', [scratch.join('full')]);
+  }
 });

@@ -1,15 +1,16 @@
 import { createHash } from 'node:crypto';
-import { constants, readlinkSync, type Stats } from 'node:fs';
+import { constants, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { entryBlocks } from '../archive/entry-blocks.ts';
 import { fillGaps } from '../archive/sparse-map.ts';
 import { decompress } from '../blob/decode/decompress.ts';
-import { DestinationError, DlrootfsError, printable, UsageError } from '../errors.ts';
+import { DestinationError, IntegrityError, printable, UsageError } from '../errors.ts';
 import type { DiffID, Digest } from '../oci/digest.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import type { Addition } from '../options.ts';
 import type { Owner } from '../requests.ts';
+import { spoolPlace } from '../rootfs/destination.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { pathBytes, pathText } from '../sys/os-path.ts';
@@ -31,21 +32,22 @@ export interface AddedLayer extends AsyncDisposable {
  * image by the rules of every layer, so it replaces files, and directories keep what is in them.
  *
  * @param owner of all files; left out: root, and in an archive the owners that it names
- * @param temporaryFile a new empty file that nobody else has
- * @throws UsageError for what cannot be added; DestinationError for what cannot be read or written; the signal's reason
+ * @param spool makes a new empty file that nobody else has, in a directory
+ * @throws UsageError for what cannot be added; IntegrityError for a malformed archive; DestinationError for what cannot be read or written; the
+ * signal's reason
  */
 export async function addedLayer(
   additions: readonly Addition[],
   owner: Owner | undefined,
   image: Image,
-  temporaryFile: () => Promise<FileHandle>,
+  spool: { readonly spoolDirectory: string; spool(): Promise<FileHandle> },
   signal: AbortSignal,
 ): Promise<AddedLayer> {
-  const handle = await temporaryFile();
+  const handle = await spool.spool();
   try {
-    const tar = new TarFile(handle);
+    const tar = new TarFile(handle, spool.spoolDirectory, signal);
     for (const addition of additions) {
-      await explained(addition.source, () => addTo(tar, addition, owner, signal));
+      await explained(addition.source, () => addTo(tar, addition, owner));
     }
     const { size, digest } = await tar.end();
     const above = image.layers.at(-1)?.info;
@@ -77,12 +79,32 @@ async function explained<T>(source: string, work: () => Promise<T>): Promise<T> 
   try {
     return await work();
   } catch (error) {
-    if (error instanceof DlrootfsError) throw error;
+    if (error instanceof IntegrityError)
+      throw error.withHint(`${printable(source)} is malformed or incomplete: make it again`);
     throw explainOsError(
       error,
       `add ${printable(source)}`,
       'check the path behind --add, and whether you may read it',
     );
+  }
+}
+
+/**
+ * Refuses a directory that holds what the run writes: it would have other files in each run.
+ *
+ * @param destination DIR, or a name beside the file of `-o`
+ * @throws UsageError; DestinationError for a source that cannot be read
+ */
+export async function refuseOwnPlace(additions: readonly Addition[], destination: string): Promise<void> {
+  const place = realpathSync(spoolPlace(destination));
+  for (const { source } of additions) {
+    await explained(source, async () => {
+      const isAbove = !path.relative(realpathSync(source), place).startsWith('..');
+      if (isAbove && statSync(source).isDirectory())
+        throw new UsageError(`cannot add ${printable(source)}: this run writes into it`, {
+          hint: 'choose another place with -d or -o, or add what is in that directory one by one',
+        });
+    });
   }
 }
 
@@ -106,11 +128,16 @@ async function* bytesOf(
 /** An archive that is written to a file, with the digest of its bytes. */
 class TarFile {
   readonly #handle: FileHandle;
+  readonly #directory: string;
+  readonly #signal: AbortSignal;
   readonly #hash = createHash('sha256');
   #size = 0;
 
-  constructor(handle: FileHandle) {
+  /** @param directory where the file is, for errors */
+  constructor(handle: FileHandle, directory: string, signal: AbortSignal) {
     this.#handle = handle;
+    this.#directory = directory;
+    this.#signal = signal;
   }
 
   /** Adds an entry. `data` is what a file holds, exactly `entry.size` bytes. */
@@ -128,11 +155,17 @@ class TarFile {
   }
 
   async #write(bytes: Uint8Array): Promise<void> {
+    this.#signal.throwIfAborted();
     this.#hash.update(bytes);
-    for (let at = 0; at < bytes.length;) {
-      const { bytesWritten } = await this.#handle.write(bytes, at, bytes.length - at, this.#size);
-      at += bytesWritten;
-      this.#size += bytesWritten;
+    try {
+      for (let at = 0; at < bytes.length;) {
+        const { bytesWritten } = await this.#handle.write(bytes, at, bytes.length - at, this.#size);
+        at += bytesWritten;
+        this.#size += bytesWritten;
+      }
+    } catch (error) {
+      const action = `keep what --add names in ${printable(this.#directory)}`;
+      throw explainOsError(error, action, 'choose a place on another disk with -d or -o');
     }
   }
 }
@@ -143,14 +176,13 @@ async function addTo(
   tar: TarFile,
   { source, destination }: Addition,
   owner: Owner | undefined,
-  signal: AbortSignal,
 ): Promise<void> {
   using place = OpenPlace.open(source);
   const { stat } = place;
   if (stat.isDirectory()) {
     using directory = OpenDirectory.open(source);
     const own = { stat, target: inImage(destination ?? '/'), owner: owner ?? ROOT };
-    return await addDirectory(tar, directory, own, signal);
+    return await addDirectory(tar, directory, own);
   }
   if (!stat.isFile()) throw unfit(source);
   const file = await openFile(place, source);
@@ -160,8 +192,15 @@ async function addTo(
       return;
     }
     const isWithin = destination === undefined || destination.endsWith('/');
-    const target = isWithin ? `${destination ?? ''}/${path.basename(source)}` : destination;
-    await addFile(tar, file, { source, target: inImage(target), owner: owner ?? ROOT });
+    const target = inImage(isWithin ? `${destination ?? ''}/${path.basename(source)}` : destination);
+    if (target === '' || STANDARD.has(target))
+      throw new UsageError(
+        `cannot add ${printable(source)} as ${printable(destination ?? '/')}: that is a directory`,
+        {
+          hint: `end it with a slash to add the file to that directory: ${printable(`${source}:/${target}`)}/`,
+        },
+      );
+    await addFile(tar, file, { source, target, owner: owner ?? ROOT });
   } finally {
     await file.close();
   }
@@ -206,7 +245,16 @@ function unfit(source: string): UsageError {
 
 /** A path in the image, as archives have it. */
 function inImage(text: string): BytePath {
+  for (const name of text.split('/')) refuseWhiteout(name, text);
   return normalize(pathBytes(text).toString('latin1') as BytePath);
+}
+
+/** In a layer such a name deletes files of the image (image-spec, layer.md). */
+function refuseWhiteout(name: string, shown: string): void {
+  if (!name.startsWith('.wh.')) return;
+  throw new UsageError(`cannot add ${printable(shown)}: such a name deletes files of the image`, {
+    hint: 'rename it; to delete files of the image, add an archive with that name',
+  });
 }
 
 const join = (above: BytePath, name: string): BytePath =>
@@ -275,26 +323,20 @@ async function addDirectory(
   tar: TarFile,
   directory: OpenDirectory,
   { stat: own, target, owner }: DirectoryTarget,
-  signal: AbortSignal,
 ): Promise<void> {
   if (target !== '' && !STANDARD.has(target))
     await tar.add({ type: 'directory', path: target, size: 0, ...fieldsOf(own, owner) });
   const names = (await readdir(directory.at('.'), { encoding: 'buffer' })).map((name) => pathText(name));
   for (const name of names.toSorted((one, other) => Buffer.compare(pathBytes(one), pathBytes(other)))) {
-    signal.throwIfAborted();
     const shown = directory.shown(name);
-    // In a layer it would delete a file of the image.
-    if (name.startsWith('.wh.'))
-      throw new UsageError(`cannot add ${printable(shown)}: such a name deletes files of the image`, {
-        hint: 'rename it; to delete files of the image, add an archive with that name',
-      });
+    refuseWhiteout(name, shown);
     const stat = directory.stat(name);
     if (!stat) throw Object.assign(new Error('ENOENT'), { code: 'ENOENT', errno: -2, syscall: 'lstat' });
     const below = join(target, pathBytes(name).toString('latin1'));
     const entry = { path: below, size: 0, ...fieldsOf(stat, owner) };
     if (stat.isDirectory()) {
       using child = directory.openChild(name);
-      await addDirectory(tar, child, { stat, target: below, owner }, signal);
+      await addDirectory(tar, child, { stat, target: below, owner });
     } else if (stat.isSymbolicLink()) {
       const text = readlinkSync(directory.at(name), { encoding: 'buffer' });
       await tar.add({

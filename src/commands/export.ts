@@ -29,6 +29,8 @@ export async function exportArchive(
   // Temporary files go where those of a pull into this directory would: beside the file.
   const destination = path.join(isSpecial ? '.' : path.dirname(output), '-');
   const options = { ...request, destination };
+  if (!isSpecial && request.additions.length > 0)
+    await (await import('./added-layer.ts')).refuseOwnPlace(request.additions, destination);
   const format = output === '-' ? undefined : diskFormatOf(output);
   // Loaded on demand: an archive needs none of it.
   const exporter = format

@@ -3,6 +3,7 @@ import { ImageTrust } from './image-trust.ts';
 import { Store } from '../blob/store.ts';
 import {
   type DlrootfsError,
+  IntegrityError,
   InterruptedError,
   NetworkError,
   NotFoundError,
@@ -96,8 +97,19 @@ export async function withImage<T>(
     await using added = await addedTo(image, opened, options);
     const layers = [...image.layers, ...added.layers];
     report({ type: 'image', id: image.id, layers });
-    return await use({ ...opened, image: { ...image, layers } });
+    try {
+      return await use({ ...opened, image: { ...image, layers } });
+    } catch (error) {
+      throw aboutAdded(error, added.layers);
+    }
   });
+}
+
+/** The error, with another hint where it is about the layer that was added: no publisher made that one. */
+function aboutAdded(error: unknown, added: readonly Layer[]): unknown {
+  const isAbout = added.some(({ id }) => String(error).includes(`layer ${shortID(id)}`));
+  if (!isAbout || !(error instanceof IntegrityError)) return error;
+  return error.withHint('this layer is what --add names: check the archive');
 }
 
 /** What is laid over the image: one layer, or none. */
@@ -108,7 +120,7 @@ export async function addedTo(
 ): Promise<AsyncDisposable & { readonly layers: readonly Layer[] }> {
   if (additions.length === 0) return { layers: [], [Symbol.asyncDispose]: () => Promise.resolve() };
   const { addedLayer } = await import('./added-layer.ts');
-  return await addedLayer(additions, addOwner, image, () => store.spool(), signal);
+  return await addedLayer(additions, addOwner, image, store, signal);
 }
 
 /** Ids of the layers that the store does not have. */
