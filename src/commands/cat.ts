@@ -7,7 +7,7 @@ import type { ListedEntry } from '../report/text.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { noSuchPath, type ResolvedPath } from '../rootfs/selection.ts';
 import { pathBytes } from '../sys/os-path.ts';
-import type { BytePath } from '../tar/entry.ts';
+import { type BytePath, isDevice } from '../tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { withImage } from './with-session.ts';
 
@@ -90,7 +90,7 @@ function listed(entry: ImageTreeEntry): ListedEntry {
     uid,
     gid,
     ...(type === 'file' && { size }),
-    ...((type === 'character' || type === 'block') && { device: `${deviceMajor}, ${deviceMinor}` }),
+    ...(isDevice(type) && { device: `${deviceMajor}, ${deviceMinor}` }),
     ...(type === 'symlink' && { target: Buffer.from(linkPath, 'latin1').toString() }),
     mtime: new Date(mtimeSeconds * 1000).toISOString(),
   };

@@ -1,10 +1,10 @@
 import { printable } from '../errors.ts';
 import { pathText } from '../sys/os-path.ts';
-import type { BytePath } from '../tar/entry.ts';
+import type { BytePath, InodeType } from '../tar/entry.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
 /** The types of files at a path; `socket` only in a directory. */
-export type FileType = 'file' | 'directory' | 'symlink' | 'character' | 'block' | 'fifo' | 'socket';
+export type FileType = InodeType | 'socket';
 
 /** One difference at a path. */
 export interface Change {

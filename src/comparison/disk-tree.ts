@@ -13,7 +13,7 @@ import { osError, SyscallError } from '../sys/os-error.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { mayDo, ownersToGive } from '../sys/privileges.ts';
 import { accessList, defaultAccessList, isPlainList, textKeys } from '../tar/access-list.ts';
-import { type BytePath, displayPath } from '../tar/entry.ts';
+import { type BytePath, displayPath, isDevice } from '../tar/entry.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
 import { type Comparable, type ComparedXattrs, noXattrs, type Rules, type Xattrs } from './differences.ts';
 import type { Walk } from './trees.ts';
@@ -310,7 +310,7 @@ export class DiskRules implements Rules {
   /** Whether a path may be missing. */
   readonly mayLack = ({ type, deviceMajor, deviceMinor }: Comparable): boolean => {
     if (type === 'fifo') return this.#isPortable;
-    if (type !== 'character' && type !== 'block') return false;
+    if (!isDevice(type)) return false;
     const isPossible = deviceMajor <= LARGEST.major && deviceMinor <= LARGEST.minor;
     return this.#isPortable || !isPossible || !this.#mayMakeDevices;
   };

@@ -1,4 +1,5 @@
-import type { InodeMetadata, InodeType } from '../rootfs/memory-inodes.ts';
+import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
+import { type InodeType, isDevice } from '../tar/entry.ts';
 import { attributeCount } from './erofs-attributes.ts';
 import type { DiskIdentity } from './format.ts';
 
@@ -141,8 +142,7 @@ export function inodeBytes(
   bytes.writeUInt16LE(attributeCount(attributes.length), 2);
   const mode = inode.type === 'symlink' ? 0o777 : inode.mode;
   bytes.writeUInt16LE(TYPES[inode.type][0] | mode, 4);
-  const isDevice = inode.type === 'character' || inode.type === 'block';
-  bytes.writeUInt32LE(isDevice ? deviceOf(inode) : content, 16);
+  bytes.writeUInt32LE(isDevice(inode.type) ? deviceOf(inode) : content, 16);
   bytes.writeUInt32LE(number % 2 ** 32, 20);
   if (compact) {
     bytes.writeUInt16LE(inode.links, 6);

@@ -5,7 +5,7 @@ import type { Signer } from '../oci/artifact.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image, Layer } from '../oci/image.ts';
 import { type Platform, formatPlatform } from '../oci/platform.ts';
-import type { EntryType } from '../tar/entry.ts';
+import type { InodeType } from '../tar/entry.ts';
 import { osPath } from '../sys/os-path.ts';
 import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
@@ -174,7 +174,7 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
 export interface ListedEntry {
   /** From the root of the image, with a slash before it. */
   readonly path: string;
-  readonly type: Exclude<EntryType, 'hardlink'>;
+  readonly type: InodeType;
   /** Permissions, with the bits 07000. */
   readonly mode: number;
   readonly uid: number;

@@ -1,6 +1,6 @@
 import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
-import type { BytePath, Entry, EntryType } from '../tar/entry.ts';
+import type { BytePath, Entry, EntryType, InodeType } from '../tar/entry.ts';
 import { DestinationError, IntegrityError, printable } from '../errors.ts';
 import { SyscallError, osError } from '../sys/os-error.ts';
 
@@ -62,7 +62,7 @@ export const FORMATS = {
   block: 0o060000,
   file: 0o100000,
   symlink: 0o120000,
-} as const;
+} as const satisfies Record<InodeType, number>;
 const TYPES = new Map<number, FileStat['type']>(
   Object.entries(FORMATS).map(([type, format]) => [format, type as keyof typeof FORMATS]),
 );

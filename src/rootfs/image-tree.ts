@@ -126,7 +126,7 @@ export class ImageTree {
     }
   }
 
-  /** Whether it may be the image's passwd or group, which have the numbers of the names in access lists. */
+  /** Whether it may be the image's passwd or group, which `accountFile` returns. */
   #isAccountFile({ type, path, size, sparse }: Entry): boolean {
     if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
     if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;

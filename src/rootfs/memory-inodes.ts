@@ -1,7 +1,7 @@
 import { deserialize, serialize } from 'node:v8';
 import { accessList, keyOfList, modeWithList } from '../tar/access-list.ts';
-import type { BytePath, EntryType } from '../tar/entry.ts';
-import type { FileStat } from './filesystem.ts';
+import { type BytePath, type InodeType, isDevice } from '../tar/entry.ts';
+import { type FileStat, FORMATS } from './filesystem.ts';
 import type { Spool } from './spool.ts';
 
 /**
@@ -14,9 +14,7 @@ const MOST_XATTR_BYTES = 64 * 1024;
 export const MOST_IN_MEMORY = 1024;
 const CHUNK_BITS = 14;
 const CHUNK_NUMBERS = 1 << CHUNK_BITS;
-const types: readonly InodeType[] = ['file', 'directory', 'symlink', 'character', 'block', 'fifo'];
-
-export type InodeType = Exclude<EntryType, 'hardlink'>;
+const types = Object.keys(FORMATS) as InodeType[];
 
 /** The source of the next new file: the data of one entry of one layer. */
 export interface FileSource {
@@ -178,7 +176,7 @@ export class MemoryInodes {
 
   status(inode: number): InodeStatus {
     const type = this.type(inode);
-    const isDevice = type === 'character' || type === 'block';
+    const hasNumbers = isDevice(type);
     return {
       type,
       mode: this.#mode.get(inode),
@@ -188,8 +186,8 @@ export class MemoryInodes {
       mtimeSeconds: this.mtimeSeconds.get(inode),
       mtimeNanoseconds: this.mtimeNanoseconds.get(inode),
       links: this.links.get(inode),
-      deviceMajor: isDevice ? this.major.get(inode) : 0,
-      deviceMinor: isDevice ? this.minor.get(inode) : 0,
+      deviceMajor: hasNumbers ? this.major.get(inode) : 0,
+      deviceMinor: hasNumbers ? this.minor.get(inode) : 0,
     };
   }
 

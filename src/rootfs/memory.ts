@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
-import type { BytePath } from '../tar/entry.ts';
+import type { BytePath, InodeType } from '../tar/entry.ts';
 import type { ByteName, Directory, FileStat, Filesystem, Node, Special } from './filesystem.ts';
-import { MemoryInodes, type FileSource, type InodeType } from './memory-inodes.ts';
+import { MemoryInodes, type FileSource } from './memory-inodes.ts';
 import { LONGEST_NAME, LONGEST_TARGET } from '../sys/os-path.ts';
 
 const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM } =
@@ -11,7 +11,7 @@ const ROOT = 1;
 
 /**
  * A file system in memory, about 150 bytes for each file. It keeps all metadata that an image can have. Of contents it keeps only
- * their source (`FileSource`). It keeps the bytes only of files that are written to, such as etc/passwd.
+ * their source (`FileSource`). It keeps the bytes only of files that are written to: etc/passwd and etc/group.
  */
 export class MemoryFilesystem implements Filesystem {
   readonly root: Directory = { path: '' as BytePath, handle: ROOT };
@@ -172,7 +172,7 @@ export class MemoryFilesystem implements Filesystem {
     return 0;
   }
 
-  /** See `Inodes.setXattr`. */
+  /** See `MemoryInodes.setXattr`. */
   setXattr(node: Node, name: string, value: Uint8Array): number {
     const inode = this.#inodeOf(node);
     if (inode < 0) return inode;

@@ -1,9 +1,8 @@
 import { NotFoundError, printable, UsageError } from '../errors.ts';
 import { pathBytes, pathText } from '../sys/os-path.ts';
-import { type BytePath, displayPath } from '../tar/entry.ts';
+import { type BytePath, displayPath, type InodeType } from '../tar/entry.ts';
 import { parentPath } from './directories.ts';
 import { Glob } from './glob.ts';
-import type { InodeType } from './memory-inodes.ts';
 
 /** The part of an image that is wanted. */
 export interface PartOptions {

@@ -74,7 +74,7 @@ export interface OsError {
   /** Such as `i/o error (EIO)`; the code alone where there are no words for it. */
   readonly text: string;
   readonly disk: 'is full' | 'fails' | undefined;
-  /** Advice that does not depend on what was tried; see `Row.hint`. */
+  /** Advice that does not depend on what was tried; see `ErrnoRow.hint`. */
   readonly hint: (elsewhere: string | undefined) => string | undefined;
 }
 

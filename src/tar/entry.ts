@@ -5,6 +5,14 @@ export type BytePath = string & { readonly bytePath: unique symbol };
 
 export type EntryType = 'file' | 'directory' | 'symlink' | 'hardlink' | 'character' | 'block' | 'fifo';
 
+/** What an inode is: a hard link is a further name of one. */
+export type InodeType = Exclude<EntryType, 'hardlink'>;
+
+/** Whether it has a device number. */
+export function isDevice(type: string): type is 'character' | 'block' {
+  return type === 'character' || type === 'block';
+}
+
 /** A stretch of data in a sparse file; between stretches the file reads as zeros. */
 export interface SparseExtent {
   readonly offset: number;

@@ -6,6 +6,7 @@ import {
   type Entry,
   type EntryReader,
   type EntryType,
+  isDevice,
   MalformedTarError,
   noBytes,
   sliceUntilNul,
@@ -229,7 +230,7 @@ export class TarReader implements EntryReader {
    */
   #compose(header: Header, type: EntryType, { size, extents }: StoredFile): Entry {
     const isLink = type === 'symlink' || type === 'hardlink';
-    const isDevice = type === 'character' || type === 'block';
+    const hasNumbers = isDevice(type);
     const pax = this.#pax;
     const mtime = pax?.mtime ?? undefined;
     const entry: Entry = {
@@ -242,8 +243,8 @@ export class TarReader implements EntryReader {
       size,
       mtimeSeconds: mtime === undefined ? header.mtime : mtime.seconds,
       mtimeNanoseconds: mtime === undefined ? 0 : mtime.nanoseconds,
-      deviceMajor: isDevice ? deviceNumber(pax?.deviceMajor ?? header.deviceMajor) : 0,
-      deviceMinor: isDevice ? deviceNumber(pax?.deviceMinor ?? header.deviceMinor) : 0,
+      deviceMajor: hasNumbers ? deviceNumber(pax?.deviceMajor ?? header.deviceMajor) : 0,
+      deviceMinor: hasNumbers ? deviceNumber(pax?.deviceMinor ?? header.deviceMinor) : 0,
       xattrs: pax?.xattrs && xattrsOf(pax.xattrs),
       sparse: extents,
     };
@@ -270,25 +271,31 @@ function sizeOf(size: number): number {
   return size;
 }
 
+/** The type flag of each entry type. */
+const TYPE_FLAGS: Readonly<Record<EntryType, number>> = {
+  file: 0x30,
+  hardlink: 0x31,
+  symlink: 0x32,
+  character: 0x33,
+  block: 0x34,
+  directory: 0x35,
+  fifo: 0x36,
+};
+
 /** The entry type for each type flag. POSIX: a flag that is not listed means a regular file. */
-const entryTypes: readonly (EntryType | undefined)[] = Object.assign(
-  Array.from<EntryType | undefined>({ length: 256 }),
-  {
-    [0x31]: 'hardlink',
-    [0x32]: 'symlink',
-    [0x33]: 'character',
-    [0x34]: 'block',
-    [0x35]: 'directory',
-    [0x36]: 'fifo',
-    // GNU's directory with a list of its files as data.
-    [0x44]: 'directory',
-  } satisfies Record<number, EntryType>,
-);
+const entryTypes: readonly EntryType[] = flaggedTypes();
+
+function flaggedTypes(): EntryType[] {
+  const types = Array.from<EntryType>({ length: 256 }).fill('file');
+  for (const [type, flag] of Object.entries(TYPE_FLAGS)) types[flag] = type as EntryType;
+  types[DUMP_DIRECTORY] = 'directory';
+  return types;
+}
 
 /** The type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
 function typeOf(header: Header, path: string): EntryType {
   if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
-  return entryTypes[header.type] ?? 'file';
+  return entryTypes[header.type]!;
 }
 
 /** 0 to 2^32 − 1. A small negative number (−2 was the user nobody) becomes the kernel's unsigned one, as in Go's readers. */
