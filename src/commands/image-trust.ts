@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { UntrustedError } from '../errors.ts';
+import { DlrootfsError } from '../errors.ts';
 import type { Source } from '../layout/local-source.ts';
 import type { Attachments, Signer } from '../oci/artifact.ts';
 import type { Digest } from '../oci/digest.ts';
@@ -117,13 +117,13 @@ async function wantedSigners({ signers, signal }: PullOptions): Promise<WantedSi
 /** To inspect an image is to read no layer: as with skopeo, no policy refuses that; a notice has what a pull would say. */
 async function whereItCounts<T>(
   use: 'inspect' | 'read',
-  { report }: Pick<PullOptions, 'report'>,
+  { report, signal }: Pick<PullOptions, 'report' | 'signal'>,
   check: () => Promise<T>,
 ): Promise<T | undefined> {
   try {
     return await check();
   } catch (error) {
-    if (use === 'read' || !(error instanceof UntrustedError)) throw error;
+    if (use === 'read' || signal.aborted || !(error instanceof DlrootfsError)) throw error;
     report({ type: 'notice', message: `a pull is refused: ${error.message}` });
     return undefined;
   }

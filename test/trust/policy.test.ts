@@ -9,9 +9,11 @@ import { after, before, describe, test } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import { DockerRegistry } from '../support/docker-registry.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { Reference } from '../../src/oci/reference.ts';
+import { scopesOf } from '../../src/trust/scopes.ts';
 import { runHere } from '../support/in-process.ts';
 import { Cosign, Skopeo } from '../support/peers.ts';
-import { Scratch } from '../support/program.ts';
+import { runProgram, Scratch } from '../support/program.ts';
 import { signingKey, simpleSignature, simpleSigning, tagSignatures } from '../support/signatures.ts';
 import { PolicySigstore } from '../support/policy-sigstore.ts';
 
@@ -47,6 +49,21 @@ async function refusal(
   return exitCode === 0 ? undefined : stderr;
 }
 
+const gpgRun = (...argv: readonly string[]): string =>
+  execFileSync('gpg', ['--batch', '--quiet', '--passphrase', '', '--pinentry-mode', 'loopback', ...argv], {
+    env: { ...process.env, GNUPGHOME: scratch.join('gnupg') },
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+
+/** A message of GPG that nobody has signed. */
+const unsigned = (): Buffer =>
+  execFileSync('gpg', ['--batch', '--store'], {
+    env: { ...process.env, GNUPGHOME: scratch.join('gnupg') },
+    input: '{}',
+    stdio: 'pipe',
+  });
+
 after(() => scratch[Symbol.dispose]());
 
 describe('policy.json before skopeo and dlrootfs', () => {
@@ -79,19 +96,9 @@ describe('policy.json before skopeo and dlrootfs', () => {
     writeFileSync(scratch.join('no-password'), '\n');
     mkdirSync(scratch.join('gnupg'), { mode: 0o700 });
     const environment = { GNUPGHOME: scratch.join('gnupg') };
-    const runGpg = (...argv: readonly string[]): string =>
-      execFileSync(
-        'gpg',
-        ['--batch', '--quiet', '--passphrase', '', '--pinentry-mode', 'loopback', ...argv],
-        {
-          env: { ...process.env, ...environment },
-          encoding: 'utf8',
-          stdio: ['ignore', 'pipe', 'pipe'],
-        },
-      );
     for (const name of ['one', 'two']) {
-      runGpg('--quick-gen-key', `${name}@example.com`, 'ed25519', 'sign', '1d');
-      write(`${name}.asc`, runGpg('--armor', '--export', `${name}@example.com`));
+      gpgRun('--quick-gen-key', `${name}@example.com`, 'ed25519', 'sign', '1d');
+      write(`${name}.asc`, gpgRun('--armor', '--export', `${name}@example.com`));
     }
     gpg = scratch.join('one.asc');
     await docker.push('plain', 'latest', { layers: [layer] });
@@ -311,6 +318,17 @@ describe('policy.json before skopeo and dlrootfs', () => {
         assert.equal((await skopeo.copies(image, policy)) === undefined, accepted, what);
         assert.equal((await refusal(image, ['--policy', policy])) === undefined, accepted, what);
       }
+      for (const [archive, transport] of [
+        [ociArchive, 'oci-archive'],
+        [dockerArchive, 'docker-archive'],
+      ] as const) {
+        const policy = policyFile({ default: [reject], transports: { [transport]: { '': [accept] } } });
+        const another = policyFile({ default: [reject], transports: { oci: { '': [accept] } } });
+        const stdin = readFileSync(archive);
+        const read = (by: string) => runProgram(['ls', '-', '--policy', by], { stdin });
+        assert.equal((await read(policy)).exitCode, 0, archive);
+        assert.match((await read(another)).stderr, /refuses - \(default\): reject/);
+      }
       const signed = policyFile({ default: [byKey({ type: 'matchRepository' })] });
       assert.match((await skopeo.copies(`oci:${layout}`, signed)) ?? '', /no signature exists/);
       assert.match(
@@ -391,6 +409,132 @@ describe('policy.json before skopeo and dlrootfs', () => {
         assert.notEqual(await skopeo.pull(image, policy), undefined, 'skopeo accepts it');
         assert.match((await refusal(image, ['--policy', policy])) ?? '', /cannot use the policy/);
       });
+  });
+
+  test('signatures of a digest, with and without a tag beside it', async () => {
+    const { digest } = await docker.push('plain', 'latest', { layers: [layer] });
+    const policy = policyFile({ default: [byKey({})] });
+    const exact = policyFile({ default: [byKey({ type: 'matchExact' })] });
+    const image = `${docker.host}/team/app@${digest}`;
+    assert.equal(await skopeo.pull(image, policy), undefined);
+    assert.equal(await refusal(image, ['--policy', policy]), undefined);
+    assert.equal(await refusal(image.replace('@', ':9@'), ['--policy', policy]), undefined);
+    assert.notEqual(await skopeo.pull(image, exact), undefined);
+    assert.match(
+      (await refusal(image, ['--policy', exact])) ?? '',
+      /which the "signedIdentity" of the policy/,
+    );
+  });
+
+  describe('GPG signatures before both', () => {
+    /** Files of the lookaside by their names, made from a right signature; and whether it is accepted. */
+    const cases: Readonly<
+      Record<string, readonly [make: (right: Buffer) => Readonly<Record<string, Uint8Array>>, boolean]>
+    > = {
+      right: [(right) => ({ 'signature-1': right }), true],
+      'a second one is right': [
+        (right) => ({ 'signature-1': right.subarray(0, -9), 'signature-2': right }),
+        true,
+      ],
+      'a gap': [(right) => ({ 'signature-2': right }), false],
+      cut: [(right) => ({ 'signature-1': right.subarray(0, -9) }), false],
+      changed: [
+        (right) => {
+          const changed = Buffer.from(right);
+          changed[right.length >> 1]! ^= 1;
+          return { 'signature-1': changed };
+        },
+        false,
+      ],
+      'twice in one file': [(right) => ({ 'signature-1': Buffer.concat([right, right]) }), true],
+      'behind what is not signed': [
+        (right) => ({ 'signature-1': Buffer.concat([unsigned(), right]) }),
+        false,
+      ],
+      text: [() => ({ 'signature-1': Buffer.from('no signature') }), false],
+      empty: [() => ({ 'signature-1': Buffer.from('') }), false],
+      'not signed': [
+        () => ({
+          'signature-1': execFileSync('gpg', ['--batch', '--store'], { input: '{}', stdio: 'pipe' }),
+        }),
+        false,
+      ],
+      'a key that has expired': [
+        () => {
+          const old = ['--faked-system-time', '20200101T000000'];
+          gpgRun(...old, '--quick-gen-key', 'old@example.com', 'ed25519', 'sign', '2d');
+          write('old.asc', gpgRun('--armor', '--export', 'old@example.com'));
+          write(
+            'payload',
+            simpleSigning(signed.digest, signed.name).replace('cosign container image', 'atomic container'),
+          );
+          const made = scratch.join('old.sig');
+          gpgRun(
+            ...old,
+            '--yes',
+            '-u',
+            'old@example.com',
+            '--output',
+            made,
+            '--sign',
+            scratch.join('payload'),
+          );
+          return { 'signature-1': readFileSync(made) };
+        },
+        false,
+      ],
+    };
+    const signed = { digest: '', name: '' };
+    before(async () => {
+      signed.digest = (await docker.push('plain', 'latest', { layers: [layer] })).digest;
+      signed.name = `${docker.host}/team/gpg:1.0`;
+    });
+    after(() =>
+      execFileSync('gpgconf', ['--kill', 'all'], {
+        env: { ...process.env, GNUPGHOME: scratch.join('gnupg') },
+      }),
+    );
+
+    for (const [place, [name, [make, accepted]]] of Object.entries(cases).entries())
+      test(name, async () => {
+        const directory = `gpg@${signed.digest.replace(':', '=')}`;
+        const right = readFileSync(scratch.join('lookaside/team', directory, 'signature-1'));
+        for (const [entry, bytes] of Object.entries(make(right)))
+          write(`lookaside-${place}/team/${directory}/${entry}`, bytes);
+        const home = scratch.join(`gpg-home-${place}`);
+        const judge = new Skopeo(
+          scratch,
+          scratch.join('unused'),
+          registries({ lookaside: `file://${scratch.join(`lookaside-${place}`)}` }, home),
+        );
+        const keyPaths = ['one.asc', ...(name.includes('expired') ? ['old.asc'] : [])].map((each) =>
+          scratch.join(each),
+        );
+        const policy = policyFile({ default: [byGpg({ keyPaths })] });
+        const bySkopeo = await judge.pull(signed.name, policy);
+        const here = await refusal(signed.name, ['--policy', policy], home);
+        assert.equal(bySkopeo === undefined, accepted, `skopeo: ${bySkopeo}`);
+        assert.equal(here === undefined, accepted, `dlrootfs: ${here}`);
+      });
+  });
+
+  test('signatures of Sigstore from the cache', async () => {
+    const policy = policyFile({ default: [byKey({})] });
+    const image = `${docker.host}/team/app:1.0`;
+    const home = { HOME: scratch.path };
+    const cache = ['--cache-dir', scratch.join('key-cache')];
+    const offline = ['ls', image, '--offline', '--policy', policy, ...cache];
+    const all = policyFile({ default: [accept] });
+    await runHere(['cache', 'add', image, '--policy', all, ...cache], home);
+    const without = await runHere(offline, home);
+    assert.match(
+      without.stderr,
+      /the cache has no signature of it\nhint: run dlrootfs cache add .* --policy /,
+    );
+    const added = await runHere(['cache', 'add', image, '--policy', policy, ...cache], home);
+    assert.equal(added.exitCode, 0, added.stderr);
+    const found = await runHere(offline, home);
+    assert.equal(found.exitCode, 0, found.stderr);
   });
 
   test('without use-sigstore-attachments no signature counts, and the error says so', async () => {
@@ -555,6 +699,42 @@ describe('where policy.json is, and what it stops', () => {
         words,
       );
     }
+  });
+
+  test('the name that was typed counts, not that of a mirror', async () => {
+    const mirror = ['--mirror', `http://${registry.host}`];
+    for (const [scope, accepted] of [
+      ['typed.example', true],
+      [registry.host, false],
+    ] as const) {
+      const policy = policyFile({ default: [reject], transports: { docker: { [scope]: [accept] } } });
+      const message = await refusal('typed.example/app', ['--policy', policy, ...mirror]);
+      assert.equal(message === undefined, accepted, message);
+    }
+  });
+
+  test('names of Docker Hub are complete', () => {
+    assert.deepEqual(scopesOf(Reference.parse('alpine')).scopes, [
+      'docker.io/library/alpine:latest',
+      'docker.io/library/alpine',
+      'docker.io/library',
+      'docker.io',
+      '*.io',
+    ]);
+  });
+
+  test('inspect goes on where a lookaside does not answer', async () => {
+    write(
+      'mute/.config/containers/registries.d/a.yaml',
+      'default-docker: {lookaside: "http://127.0.0.1:1/"}',
+    );
+    const rule = { type: 'signedBy', keyType: 'GPGKeys', keyData: 'mQ==' };
+    const flags = ['--no-cache', '--retry', '0', '--policy', policyFile({ default: [rule] })];
+    const environment = { HOME: scratch.join('mute') };
+    const inspected = await runHere(['inspect', image, ...flags], environment);
+    assert.match(inspected.stderr, /a pull is refused: .*127\.0\.0\.1:1/);
+    assert.equal(inspected.exitCode, 0);
+    assert.equal((await runHere(['ls', image, ...flags], environment)).exitCode, 5);
   });
 
   test('files that are no policies', async () => {
