@@ -13,28 +13,51 @@ import {
 import { test } from 'node:test';
 import type { Runtime } from '../../src/runtime/config-files.ts';
 import { findProgram, missing } from '../support/debian.ts';
-import { difficultTexts, machine, runtimeProgram } from '../support/machine.ts';
-import { busyboxTree, readProbe } from '../support/rootfs-trees.ts';
+import { FakeRegistry } from '../support/fake-registry.ts';
+import { difficultTexts, machine, runtimeProgram, startContainer } from '../support/machine.ts';
+import { runProgram, Scratch } from '../support/program.ts';
+import { busyboxTree, probeScript, readProbe } from '../support/rootfs-trees.ts';
 
 const skip = (runtime: Runtime) => missing('root', 'busybox', runtimeProgram[runtime]);
 
-for (const runtime of ['runc', 'lxc', 'nspawn'] as const) {
+const pulls: readonly (readonly [runtime: Runtime, flags: readonly string[]])[] = (
+  ['runc', 'lxc', 'nspawn'] as const
+).flatMap((runtime) => [
+  [runtime, []],
+  [runtime, ['-g']],
+]);
+
+for (const [runtime, flags] of pulls) {
   test(
-    `${runtime}: command line, environment, directory and exit status arrive as the image has them`,
-    { skip: skip(runtime) },
+    `${['--for', runtime, ...flags].join(' ')}: command line, environment, directory and exit status are the image's`,
+    { skip: skip(runtime) || missing('git', 'tar') },
     async () => {
+      using scratch = new Scratch();
+      chmodSync(scratch.path, 0o755);
+      const tree = scratch.join('tree');
+      mkdirSync(tree);
+      busyboxTree(tree);
+      mkdirSync(`${tree}/var/it"s here`);
+      writeFileSync(`${tree}/probe`, probeScript, { mode: 0o755 });
       const config = {
         Entrypoint: ['/probe', ...difficultTexts],
         Cmd: ['last'],
         Env: ['PATH=/bin', ...difficultTexts.map((text, n) => `V${n}=${text}`)],
         WorkingDir: '/var/it"s here',
       };
-      using box = machine(runtime, config, (rootfs) => {
-        busyboxTree(rootfs);
-        mkdirSync(`${rootfs}/var/it"s here`);
+      await using registry = await FakeRegistry.start();
+      registry.push('lib/img', '1', {
+        layers: [{ tar: execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 }) }],
+        config: { config },
       });
-      const { status, output } = await box.start();
-      assert.equal(status, 42, output);
+      const image = registry.reference('lib/img', '1');
+      mkdirSync(scratch.join('box'));
+      const rootfs = scratch.join('box/rootfs');
+      const pulled = await runProgram([image, '--no-cache', '-d', rootfs, '--for', runtime, ...flags]);
+      assert.equal(pulled.exitCode, 0, pulled.stderr);
+      const command = /start it with: (.*)/.exec(pulled.stderr)?.[1];
+      const { status, output } = startContainer(command ?? 'false');
+      assert.equal(status, 42, `${pulled.stderr}\n${output}`);
       const probe = readProbe(output);
       assert.deepEqual(probe.args, ['/probe', ...difficultTexts, 'last']);
       for (const [n, text] of difficultTexts.entries()) assert.equal(probe.environment.get(`V${n}`), text);
