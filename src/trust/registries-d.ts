@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { parse } from 'yaml';
 import { printable, UntrustedError } from '../errors.ts';
 import { isObject } from '../oci/json.ts';
 import {
@@ -97,7 +98,6 @@ async function readSections(
   signal: AbortSignal | undefined,
 ): Promise<readonly (readonly [scope: string, Section])[]> {
   const text = await readConfigFile(file, { named: false, signal });
-  const { parse } = await import('yaml');
   // containers/image reads them by the rules of version 1.1: `yes` is true.
   const document: unknown = parse(text, { version: '1.1', logLevel: 'error' }) ?? {};
   if (!isObject(document)) throw new Error('it is no mapping');

@@ -552,6 +552,10 @@ describe('policy.json before skopeo and dlrootfs', () => {
     const [, hint = ''] = /: (\{docker: .*\})/.exec(here) ?? [];
     write('hinted/.config/containers/registries.d/hint.yaml', hint);
     assert.equal(await refusal(image, ['--policy', policy], scratch.join('hinted')), undefined);
+    // By the program too: the single binary has the parser of YAML in another form than the sources.
+    const argv = ['ls', image, '--no-cache', '--policy', policy];
+    const program = await runProgram(argv, { environment: { HOME: scratch.join('hinted') } });
+    assert.equal(program.exitCode, 0, program.stderr);
   });
 
   test('GPG signatures by http, and from the cache', async () => {
