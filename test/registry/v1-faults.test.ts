@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { DlrootfsError, IntegrityError, NetworkError, NotFoundError } from '../../src/errors.ts';
 import { Workshop } from '../blob/support/workshop.ts';
-import type { Fault } from '../support/fake-fault.ts';
 import { FakeV1Registry } from '../support/fake-v1-registry.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 import { withLayers } from '../support/v1-setting.ts';
@@ -23,16 +22,6 @@ const two = { mode: 'split', registries: 2 } as const;
 
 // --- several registries ---
 
-test('several registries: the first that is named is asked', async () => {
-  await withRegistry(two, {}, async (registry, client) => {
-    await client.pull();
-    assert.deepEqual(
-      registry.log(/v1/).filter((line) => line.startsWith('registry1')),
-      [],
-    );
-  });
-});
-
 test('several registries: one that is dead is passed over, said once, and not asked again', async () => {
   await withRegistry(two, {}, async (registry, client) => {
     await registry.stop('registry0');
@@ -48,38 +37,6 @@ test('several registries: one that is dead is passed over, said once, and not as
     assert.equal(client.notices.filter((notice) => /retry/.test(notice)).length, 1);
   });
 });
-
-for (const [what, fault] of [
-  ['answers 500', { status: 500 }],
-  ['answers 404', { status: 404 }],
-  ['answers 403', { status: 403 }],
-  ['resets connections', { before: 'reset' }],
-  ['answers nonsense', { body: 'nonsense' }],
-  ['breaks off', { cutAfter: 1 }],
-] as const) {
-  for (const kind of ['tags', 'ancestry', 'json'] as const) {
-    test(`several registries: when the first ${what} to ${kind}, the next is asked`, async () => {
-      const faults: Fault[] = [{ path: new RegExp(`registry0 .*${kind}`), times: 99, ...fault }];
-      await withRegistry({ ...two, faults }, {}, async (_, client) => {
-        assert.deepEqual(await client.pull(), layers);
-      });
-    });
-  }
-}
-
-for (const kind of ['tags', 'ancestry', 'json'] as const) {
-  test(`one registry: a cut-off answer to ${kind} is requested once more, and only once`, async () => {
-    const fault = { path: new RegExp(`/v1/.*${kind}$`), body: '{' };
-    await withRegistry({ faults: [fault] }, {}, async (registry, client) => {
-      assert.deepEqual(await client.pull(), layers);
-      assert.equal(registry.log(fault.path).length, kind === 'json' ? layers.length + 1 : 2);
-    });
-    await withRegistry({ faults: [{ ...fault, times: 99 }] }, {}, async (registry, client) => {
-      await assert.rejects(client.pull(), IntegrityError);
-      if (kind !== 'json') assert.equal(registry.log(fault.path).length, 2);
-    });
-  });
-}
 
 test('several registries: a layer that the first has not comes from the next', async () => {
   await withRegistry(
@@ -107,17 +64,6 @@ test('several registries: a layer that breaks off at the first goes on at the ne
   );
 });
 
-test('several registries: nothing that an earlier one failed at hides what the last one gave, nor the other way round', async () => {
-  const faults = [{ path: /registry1/, status: 500, times: 99 }];
-  await withRegistry({ ...two, faults }, {}, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.deepEqual(
-      registry.log(/v1/).filter((line) => line.startsWith('registry1')),
-      [],
-    );
-  });
-});
-
 test('several registries: all are dead', async () => {
   await withRegistry(two, { retry: 1 }, async (registry, client) => {
     await registry.stop('registry0');
@@ -142,29 +88,6 @@ test('several registries: what one answered counts more than that another is dea
       await assert.rejects(client.image(), NotFoundError);
     },
   );
-});
-
-test('registries that are named by nothing that is a host', async () => {
-  await withRegistry({ endpoints: () => 'http://x/, y/z' }, {}, async (_, client) => {
-    await assert.rejects(client.image(), /the index .* names no registry$/);
-  });
-});
-
-test('endpoints in headers that repeat, with blanks, and with the index itself', async () => {
-  await withRegistry(
-    { ...two, endpoints: ([a, b]) => [` ${b} , ${a}`, b!] },
-    {},
-    async (registry, client) => {
-      await client.image();
-      assert.deepEqual(
-        registry.log(/tags/).map((line) => line.split(' ')[0]),
-        ['registry1'],
-      );
-    },
-  );
-  await withRegistry({ endpoints: () => undefined }, {}, async (_, client) => {
-    assert.deepEqual(await client.pull(), layers);
-  });
 });
 
 // --- layers ---
@@ -287,40 +210,6 @@ test('416 for a layer that has bytes is an error', async () => {
 
 // --- requests ---
 
-for (const [what, path] of [
-  ['the ping', /_ping/],
-  ['the images', /images$/],
-  ['the tags', /tags/],
-  ['the ancestry', /ancestry/],
-  ['the JSON', /json/],
-  ['a layer', /layer/],
-] as const) {
-  for (const fault of [{ status: 503 }, { before: 'reset' }, { before: 'close' }, { status: 429 }] as const) {
-    test(`${what} is asked for again after ${JSON.stringify(fault)}`, async () => {
-      await withRegistry({ faults: [{ path, ...fault, times: 2 }] }, {}, async (_, client) => {
-        assert.deepEqual(await client.pull(), layers);
-      });
-    });
-  }
-}
-
-for (const [what, path] of [
-  ['the ping', /_ping/],
-  ['the images', /images$/],
-  ['the ancestry', /ancestry/],
-  ['a layer', /layer/],
-] as const) {
-  test(`${what}: a server that never answers is given up`, async () => {
-    const options = { retry: 0, timeouts: { headers: 200 } };
-    await withRegistry({ faults: [{ path, before: 'silent', times: 99 }] }, options, async (_, client) => {
-      await assert.rejects(
-        client.pull(),
-        (error) => error instanceof NetworkError && /did not answer in time/.test(error.message),
-      );
-    });
-  });
-}
-
 test('an abort ends everything at once', async () => {
   const abort = new AbortController();
   const faults = [{ path: /json/, before: 'silent', times: 99 }] as const;
@@ -328,16 +217,5 @@ test('an abort ends everything at once', async () => {
     const reason = new Error('enough');
     setTimeout(() => abort.abort(reason), 100);
     await assert.rejects(client.image(), (error) => error === reason);
-  });
-});
-
-test('the first failure of many requests is the one that is told', async () => {
-  const faults = [{ path: /json/, skip: 1, status: 404, times: 1 }] as const;
-  await withRegistry({ faults }, {}, async (_, client) => {
-    await assert.rejects(
-      client.image(),
-      (error) =>
-        error instanceof NotFoundError && /the JSON of image [0-9a-f]{64} does not exist/.test(error.message),
-    );
   });
 });

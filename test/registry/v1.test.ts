@@ -26,12 +26,12 @@ import {
   parseTokens,
   tagNames,
 } from '../../src/registry/v1-answers.ts';
-import type { Answer } from '../support/fake-fault.ts';
+import type { Answer, Fault } from '../support/fake-fault.ts';
 import { FakeProxy } from '../support/fake-proxy.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { type FakeV1Options, FakeV1Registry, type LoggedV1Request } from '../support/fake-v1-registry.ts';
 import { Scratch } from '../support/program.ts';
-import { RegistryClient } from '../support/registry-client.ts';
+import { type ClientOptions, RegistryClient } from '../support/registry-client.ts';
 import { withLayers } from '../support/v1-setting.ts';
 
 const layers = [Buffer.from('base layer'), Buffer.from('middle layer'), Buffer.from('top layer')];
@@ -164,91 +164,12 @@ test('version 1 only where version 2 is not known', async () => {
   assert.deepEqual(registry.log(/v1/), []);
 });
 
-test('never after a 401 from version 2', async () => {
-  const v2 = { status: 401, headers: { 'www-authenticate': 'Basic realm="x"' } };
-  await withRegistry({ v2 }, {}, async (registry, client) => {
-    await assert.rejects(client.image());
-    assert.deepEqual(registry.log(/v1/), []);
-  });
-});
-
-test('never after a 403 from version 2', async () => {
-  await withRegistry({ v2: { status: 403 } }, {}, async (registry, client) => {
-    await assert.rejects(client.image(), UnauthorizedError);
-    assert.deepEqual(registry.log(/v1/), []);
-  });
-});
-
-for (const status of [400, 405, 410]) {
-  test(`${status} from /v2/ is no version 2`, async () => {
-    await withRegistry({ v2: { status } }, {}, async (_, client) => {
-      assert.deepEqual(await client.pull(), layers);
-    });
-  });
-}
-
-test('a server that answers a web page to /v2/ is asked for version 1', async () => {
-  const page = {
-    status: 200,
-    headers: { 'content-type': 'text/html' },
-    body: Buffer.from('<html>hello</html>'),
-  };
-  await withRegistry({ v2: page }, {}, async (_, client) => {
-    assert.deepEqual(await client.pull(), layers);
-  });
-});
-
 test('a server of version 2 that answers a web page to /v2/ is one of version 2 all the same', async () => {
   await using registry = await FakeRegistry.start();
   registry.push(repository, 'latest', { layers });
   registry.fault({ path: /^\/v2\/$/, headers: { 'content-type': 'text/html' } });
   await using client = await RegistryClient.open(registry.reference(repository));
   assert.deepEqual(await client.pull(), layers);
-});
-
-test('a server that is no registry at all is said to be none', async () => {
-  await withRegistry({ faults: [{ path: /_ping/, status: 404, times: 9 }] }, {}, async (registry, client) => {
-    await assert.rejects(client.image(), (error) => {
-      assert.ok(error instanceof NetworkError);
-      assert.equal(
-        error.message,
-        `${registry.host} is not a registry: GET /v2/ is answered 404, GET /v1/_ping 404`,
-      );
-      assert.equal(error.exitCode, 5);
-      assert.match(error.hint ?? '', /container registry/);
-      return true;
-    });
-    assert.equal(registry.requests.length, 2);
-  });
-});
-
-test('a web page in answer to the ping is no version 1', async () => {
-  const page = {
-    path: /./,
-    status: 200,
-    headers: { 'content-type': 'text/html' },
-    body: '<html>',
-    times: 99,
-  };
-  const pingHeaders = { 'x-docker-registry-version': [], 'x-docker-registry-standalone': [] };
-  await withRegistry({ pingHeaders, faults: [page] }, {}, async (registry, client) => {
-    await assert.rejects(client.image());
-    assert.deepEqual(registry.log(/v1\/repo/), []);
-  });
-});
-
-test('registryVersion 1: /v2/ is not asked', async () => {
-  await withRegistry({}, { registryVersion: 1 }, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.equal(registry.log()[0], 'index GET /v1/_ping');
-  });
-});
-
-test('registryVersion 1 with a registry whose ping is answered 404, as Docker 1.4 took it', async () => {
-  const faults = [{ path: /_ping/, status: 404, times: 9 }];
-  await withRegistry({ faults }, { registryVersion: 1 }, async (_, client) => {
-    assert.deepEqual(await client.pull(), layers);
-  });
 });
 
 test('registryVersion 1 with a registry of version 2 says what was found', async () => {
@@ -259,13 +180,6 @@ test('registryVersion 1 with a registry of version 2 says what was found', async
     client.image(),
     (error) => error instanceof NotFoundError && /_ping is answered 404 too/.test(error.hint ?? ''),
   );
-});
-
-test('registryVersion 2 with a registry of version 1', async () => {
-  await withRegistry({}, { registryVersion: 2 }, async (registry, client) => {
-    await assert.rejects(client.image(), /does not speak version 2/);
-    assert.deepEqual(registry.log(/v1/), []);
-  });
 });
 
 test('a digest cannot be asked for by version 1', async () => {
@@ -465,30 +379,24 @@ test('many large JSON documents are given up together', async () => {
   await assert.rejects(client.image(), /have more than 33554432 bytes/);
 });
 
-for (const [header, size] of [
-  [undefined, undefined],
-  ['', undefined],
-  ['-1', undefined],
-  ['0', 0],
-  [' 17 ', 17],
-] as const) {
-  test(`X-Docker-Size ${JSON.stringify(header)} means ${size}`, async () => {
+test('X-Docker-Size: each number, and -1 for none; all else is refused', async () => {
+  for (const [header, size] of [
+    [undefined, undefined],
+    ['', undefined],
+    ['-1', undefined],
+    ['0', 0],
+    [' 17 ', 17],
+    ['123456789012345', 123_456_789_012_345],
+  ] as const) {
+    assert.equal(parseLayerSize(header, 'layer x'), size);
     const headers: Record<string, string> = header === undefined ? {} : { 'x-docker-size': header };
     const options = { sizes: false, faults: [{ path: /json$/, headers, times: 9 }] };
     await withRegistry(options, {}, async (_, client) => {
       assert.deepEqual(new Set((await client.image()).layers.map((layer) => layer.size)), new Set([size]));
     });
-  });
-}
-
-test('an X-Docker-Size that is no number is malformed', async () => {
-  const faults = [{ path: /json$/, headers: { 'x-docker-size': '1e3' }, times: 9 }];
-  await withRegistry({ faults }, {}, async (_, client) => {
-    await assert.rejects(
-      client.image(),
-      /the size of layer [0-9a-f]{64} is "1e3", which is not a number of bytes/,
-    );
-  });
+  }
+  for (const header of ['x', '1.5', '-2', '1234567890123456', '1\u001b[2J'])
+    assert.throws(() => parseLayerSize(header, 'layer x'), isClear);
 });
 
 for (const [checksums, verified] of [
@@ -659,26 +567,6 @@ test('no more than sixteen registries are asked', () => {
   assert.equal(parseEndpoints([hosts], secure, () => false).length, 16);
 });
 
-for (const [header, size] of [
-  [undefined, undefined],
-  ['-1', undefined],
-  ['0', 0],
-  ['123456789012345', 123_456_789_012_345],
-] as const) {
-  test(`X-Docker-Size ${header} is ${size}`, () => {
-    assert.equal(parseLayerSize(header, 'layer x'), size);
-  });
-}
-
-for (const header of ['x', '1.5', '-2', '1234567890123456', '1\u001b[2J']) {
-  test(`X-Docker-Size ${JSON.stringify(header)} is refused`, () => {
-    assert.throws(
-      () => parseLayerSize(header, 'layer x'),
-      (error) => isClear(error),
-    );
-  });
-}
-
 /** An error of ours, fit for a terminal. */
 function isClear(error: unknown): boolean {
   assert.ok(error instanceof DlrootfsError, String(error));
@@ -774,89 +662,290 @@ const authorizations = (requests: readonly LoggedV1Request[]): Set<string | unde
     requests.map(({ headers }) => headers.authorization?.replace(/signature=[0-9a-f]+/, 'signature=…')),
   );
 
-test('split: the index hears who we are, registries the token of the index', async () => {
-  const options = { mode: 'split', users, private: /./, sessions: false, redirectLayers: 302 } as const;
-  await withRegistry(options, { credentials: bob }, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    const [, ping, images] = at(registry, 'index');
-    assert.equal(ping!.headers.authorization, undefined);
-    assert.equal(images!.headers.authorization, basic);
-    assert.equal(images!.headers['x-docker-token'], 'true');
-    assert.deepEqual(
-      authorizations(at(registry, 'registry0')),
-      new Set(['Token signature=…,repository="team/app",access=read']),
-    );
-    assert.deepEqual(authorizations(at(registry, 'storage')), new Set([undefined]));
-    for (const { headers } of registry.requests.slice(3)) assert.equal(headers['x-docker-token'], undefined);
-  });
+// --- one image, servers of many kinds ---
+
+const page = { headers: { 'content-type': 'text/html' }, body: Buffer.from('<html>hello</html>') };
+const wantsBasic = { status: 401, headers: { 'www-authenticate': 'Basic realm="x"' } };
+
+interface SessionRow {
+  readonly server: FakeV1Options;
+  readonly client?: ClientOptions;
+  /** Left out: all layers are pulled. */
+  readonly fails?: {
+    readonly kind: typeof UnauthorizedError | typeof NetworkError | typeof DlrootfsError;
+    readonly words: RegExp;
+    readonly hint?: RegExp;
+  };
+  /** How many requests match each of these: `server METHOD path`. */
+  readonly asked?: readonly (readonly [requests: RegExp, count: number])[];
+  /** Authorization headers of all requests to each of these servers, without the signature. */
+  readonly authorized?: Readonly<Record<string, readonly (string | undefined)[]>>;
+  /** Names of the cookies in each request to these servers, in order. */
+  readonly cookies?: Readonly<Record<string, readonly (string | undefined)[]>>;
+  readonly also?: (registry: FakeV1Registry, client: RegistryClient) => void;
+}
+
+const two = { mode: 'split', registries: 2 } as const;
+const none: readonly undefined[] = [undefined];
+const token = 'Token signature=…,repository="team/app",access=read';
+const noRegistry = /^127\.0\.0\.1:\d+ is not a registry: GET \/v2\/ is answered 404, GET \/v1\/_ping 404$/;
+const redirected = (status: 301 | 302 | 303 | 307 | 308): SessionRow => ({
+  server: { mode: 'split', redirectLayers: status },
+  authorized: { storage: none },
+  cookies: { storage: [undefined, undefined, undefined] },
 });
 
-test('split: without credentials a public repository gives its token to everybody', async () => {
-  await withRegistry({ mode: 'split', users }, {}, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.deepEqual(authorizations(at(registry, 'index')), new Set([undefined]));
-  });
-});
+/** How a server may fail to answer. */
+const failures: Readonly<Record<string, Omit<Fault, 'path'>>> = {
+  'answers 500': { status: 500 },
+  'answers 404': { status: 404 },
+  'answers 403': { status: 403 },
+  'resets connections': { before: 'reset' },
+  'answers nonsense': { body: 'nonsense' },
+  'breaks off': { cutAfter: 1 },
+};
 
-test('the token of the Python server begins with the word Token, which is not said twice', async () => {
-  await withRegistry({ mode: 'split', tokenWord: true }, {}, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.match(at(registry, 'registry0')[0]!.headers.authorization!, /^Token signature=/);
-  });
-});
-
-test('several tokens are sent together', async () => {
-  const faults = [
-    {
-      path: /images$/,
-      headers: { 'x-docker-token': ['signature=00,repository="a/b",access=read', 'second=1'] },
-    },
-  ];
-  await withRegistry({ faults }, {}, async (registry, client) => {
-    await client.image();
-    const tags = registry.requests.find(({ path }) => path.endsWith('/tags'));
-    assert.equal(tags!.headers.authorization, 'Token signature=00,repository="a/b",access=read,second=1');
-  });
-});
-
-test('without a token nothing is said', async () => {
-  await withRegistry({ tokens: false }, {}, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.deepEqual(authorizations(registry.requests), new Set([undefined]));
-  });
-});
-
-test('standalone behind a proxy that wants a password for everything', async () => {
-  await withRegistry({ users, basicEverywhere: true }, { credentials: bob }, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.deepEqual(authorizations(registry.requests.slice(2)), new Set([basic]));
-    assert.deepEqual(authorizations(registry.requests.slice(0, 2)), new Set([undefined]));
-  });
-});
-
-test('the same where the ping says that it is not standalone: a refused token makes way for the password, once', async () => {
-  const pingHeaders = { 'x-docker-registry-standalone': 'False' };
-  await withRegistry(
-    { users, basicEverywhere: true, pingHeaders },
-    { credentials: bob },
-    async (registry, client) => {
-      assert.deepEqual(await client.pull(), layers);
-      assert.equal(
-        registry.requests.filter(({ headers }) => headers.authorization?.startsWith('Token')).length,
-        1,
-      );
-    },
+/** A row for each kind of request, which stands for the % in its name. */
+function rowsOf(
+  kinds: readonly string[],
+  make: Readonly<Record<string, (kind: string) => SessionRow>>,
+): Record<string, SessionRow> {
+  const rows = Object.entries(make).flatMap(([what, row]) =>
+    kinds.map((kind) => [what.replace('%', kind), row(kind)] as const),
   );
-});
+  return Object.fromEntries(rows);
+}
 
-test('a ping that wants a password is one of version 1 nevertheless', async () => {
-  const faults = [
-    { path: /_ping/, status: 401, headers: { 'www-authenticate': 'Basic realm="x"' }, times: 9 },
-  ];
-  await withRegistry({ users, basicEverywhere: true, faults }, { credentials: bob }, async (_, client) => {
-    assert.deepEqual(await client.pull(), layers);
+const sessions: Readonly<Record<string, SessionRow>> = {
+  '401 from /v2/: version 2, never 1': {
+    server: { v2: wantsBasic },
+    fails: { kind: DlrootfsError, words: /./ },
+    asked: [[/v1/, 0]],
+  },
+  '403 from /v2/: version 2, never 1': {
+    server: { v2: { status: 403 } },
+    fails: { kind: UnauthorizedError, words: /403/ },
+    asked: [[/v1/, 0]],
+  },
+  '400 from /v2/ is no version 2': { server: { v2: { status: 400 } } },
+  '405 from /v2/ is no version 2': { server: { v2: { status: 405 } } },
+  '410 from /v2/ is no version 2': { server: { v2: { status: 410 } } },
+  'a web page from /v2/: version 1': { server: { v2: { status: 200, ...page } } },
+  'no registry at all': {
+    server: { faults: [{ path: /_ping/, status: 404, times: 9 }] },
+    fails: { kind: NetworkError, words: noRegistry, hint: /container registry/ },
+    asked: [[/./, 2]],
+  },
+  'a web page in answer to the ping is no version 1': {
+    server: {
+      pingHeaders: { 'x-docker-registry-version': [], 'x-docker-registry-standalone': [] },
+      faults: [{ path: /./, status: 200, ...page, times: 99 }],
+    },
+    fails: { kind: NetworkError, words: /web page/ },
+    asked: [[/v1\/repo/, 0]],
+  },
+  'registryVersion 1: /v2/ is not asked': {
+    server: {},
+    client: { registryVersion: 1 },
+    asked: [[/\/v2\//, 0]],
+  },
+  'registryVersion 1, and a ping that is answered 404, as Docker 1.4 took it': {
+    server: { faults: [{ path: /_ping/, status: 404, times: 9 }] },
+    client: { registryVersion: 1 },
+  },
+  'registryVersion 2': {
+    server: {},
+    client: { registryVersion: 2 },
+    fails: { kind: NetworkError, words: /does not speak version 2/ },
+    asked: [[/v1/, 0]],
+  },
+  'split: the index gets the password, registries its token, the storage nothing': {
+    server: { mode: 'split', users, private: /./, sessions: false, redirectLayers: 302 },
+    client: { credentials: bob },
+    authorized: { index: [undefined, basic], registry0: [token], storage: none },
+    also: (registry) => {
+      const [contact, ping, images] = at(registry, 'index');
+      for (const { headers } of [contact!, ping!]) assert.equal(headers.authorization, undefined);
+      assert.equal(images!.headers.authorization, basic);
+      const asking = registry.requests.filter(({ headers }) => headers['x-docker-token'] !== undefined);
+      assert.deepEqual(
+        asking.map(({ headers }) => headers['x-docker-token']),
+        ['true'],
+      );
+      assert.equal(asking[0], images);
+    },
+  },
+  'split: a public repository gives its token to everybody': {
+    server: { mode: 'split', users },
+    authorized: { index: none },
+  },
+  'the token of the Python server begins with the word Token, which is not said twice': {
+    server: { mode: 'split', tokenWord: true },
+    also: (registry) =>
+      assert.match(at(registry, 'registry0')[0]!.headers.authorization!, /^Token signature=/),
+  },
+  'several tokens are sent together': {
+    server: {
+      faults: [
+        {
+          path: /images$/,
+          headers: { 'x-docker-token': ['signature=00,repository="a/b",access=read', 'second=1'] },
+        },
+      ],
+    },
+    authorized: { index: [undefined, 'Token signature=…,repository="a/b",access=read,second=1'] },
+  },
+  'no token': { server: { tokens: false }, authorized: { index: none } },
+  'standalone behind a proxy that wants a password for everything': {
+    server: { users, basicEverywhere: true },
+    client: { credentials: bob },
+    authorized: { index: [undefined, basic] },
+    also: (registry) => assert.deepEqual(authorizations(registry.requests.slice(0, 2)), new Set([undefined])),
+  },
+  'the same, not standalone by its ping: a refused token makes way for the password, once': {
+    server: { users, basicEverywhere: true, pingHeaders: { 'x-docker-registry-standalone': 'False' } },
+    client: { credentials: bob },
+    also: ({ requests }) =>
+      assert.equal(requests.filter(({ headers }) => headers.authorization?.startsWith('Token')).length, 1),
+  },
+  'a ping that wants a password is one of version 1': {
+    server: { users, basicEverywhere: true, faults: [{ path: /_ping/, ...wantsBasic, times: 9 }] },
+    client: { credentials: bob },
+  },
+  'wrong credentials: their source is said, they are not': {
+    server: { mode: 'split', users },
+    client: { credentials: { ...bob, password: 'wrong-pw' } },
+    fails: {
+      kind: UnauthorizedError,
+      words:
+        /^(?!.*wrong-pw).*cannot read the list of images of team\/app: .* answered 401: Unauthorized; used bob's credentials from --user/,
+    },
+    asked: [[/./, 3]],
+  },
+  'a private repository without credentials': {
+    server: { mode: 'split', users, private: /./ },
+    fails: { kind: UnauthorizedError, words: /used no credentials/, hint: /-u USER/ },
+  },
+  'a token that runs out on the way is renewed': {
+    server: { mode: 'split', sessions: false, tokenUses: 4 },
+    also: (registry) => assert.ok(registry.log(/images$/).length > 1),
+  },
+  'a token that was never good is not renewed': {
+    server: { mode: 'split', tokenUses: 0 },
+    fails: { kind: UnauthorizedError, words: /401/ },
+    asked: [
+      [/images$/, 1],
+      [/^registry0/, 1],
+    ],
+  },
+  'session cookies go back to the server that set them, and to no other': {
+    server: { mode: 'split', tokenUses: 1, redirectLayers: 307 },
+    cookies: {
+      index: [undefined, undefined, undefined],
+      registry0: [undefined, ...Array.from({ length: 7 }, () => 'session')],
+      storage: [undefined, undefined, undefined],
+    },
+  },
+  'a standalone registry that knows its visitors by a cookie': {
+    server: {},
+    also: ({ requests }) =>
+      assert.deepEqual(new Set(requests.slice(3).map(({ headers }) => headers.cookie)), new Set(['idx=1'])),
+  },
+  'X-Docker-Size is no number': {
+    server: { faults: [{ path: /json$/, headers: { 'x-docker-size': '1e3' }, times: 9 }] },
+    fails: {
+      kind: IntegrityError,
+      words: /the size of layer [0-9a-f]{64} is "1e3", which is not a number of bytes/,
+    },
+  },
+  'the first failure of many requests is the one that is told': {
+    server: { faults: [{ path: /json/, skip: 1, status: 404, times: 1 }] },
+    fails: { kind: NotFoundError, words: /the JSON of image [0-9a-f]{64} does not exist/ },
+  },
+  'two registries: the first that is named is asked': { server: two, asked: [[/^registry1 .*v1/, 0]] },
+  'two registries: the second has only errors': {
+    server: { ...two, faults: [{ path: /registry1/, status: 500, times: 99 }] },
+    asked: [[/^registry1 .*v1/, 0]],
+  },
+  'registries that are named by nothing that is a host': {
+    server: { endpoints: () => 'http://x/, y/z' },
+    fails: { kind: NetworkError, words: /the index .* names no registry$/ },
+  },
+  'endpoints in headers that repeat, with blanks': {
+    server: { ...two, endpoints: ([a, b]) => [` ${b} , ${a}`, b!] },
+    asked: [
+      [/^registry1 .*tags/, 1],
+      [/^registry0/, 0],
+    ],
+  },
+  'without endpoints the index is the registry': { server: { endpoints: () => undefined } },
+  ...rowsOf(['tags', 'ancestry', 'json'], {
+    ...Object.fromEntries(
+      Object.entries(failures).map(([what, fault]) => [
+        `when the first of two registries ${what} to %, the next is asked`,
+        (kind: string) => ({
+          server: { ...two, faults: [{ path: new RegExp(`registry0 .*${kind}`), times: 99, ...fault }] },
+        }),
+      ]),
+    ),
+    'a cut-off answer to % is requested once more': (kind) => ({
+      server: { faults: [{ path: new RegExp(`/v1/.*${kind}$`), body: '{' }] },
+      asked: [[new RegExp(`/v1/.*${kind}$`), kind === 'json' ? layers.length + 1 : 2]],
+    }),
+    'a cut-off answer to % is requested only once more': (kind) => ({
+      server: { faults: [{ path: new RegExp(`/v1/.*${kind}$`), body: '{', times: 99 }] },
+      fails: { kind: IntegrityError, words: /./ },
+      asked: kind === 'json' ? [] : [[new RegExp(`/v1/.*${kind}$`), 2]],
+    }),
+  }),
+  ...rowsOf(
+    ['_ping', 'images$', 'tags', 'ancestry', 'json', 'layer'],
+    Object.fromEntries(
+      [{ status: 503 }, { before: 'reset' }, { before: 'close' }, { status: 429 }].map((fault) => [
+        `% is asked for again after ${JSON.stringify(fault)}`,
+        (kind: string) => ({ server: { faults: [{ path: new RegExp(kind), ...fault, times: 2 } as Fault] } }),
+      ]),
+    ),
+  ),
+  ...rowsOf(['_ping', 'images$', 'ancestry', 'layer'], {
+    '%: a server that never answers is given up': (kind) => ({
+      server: { faults: [{ path: new RegExp(kind), before: 'silent', times: 99 }] },
+      client: { retry: 0, timeouts: { headers: 200 } },
+      fails: { kind: NetworkError, words: /did not answer in time/ },
+    }),
+  }),
+  'layers behind a redirect 301': redirected(301),
+  'layers behind a redirect 302': redirected(302),
+  'layers behind a redirect 303': redirected(303),
+  'layers behind a redirect 307': redirected(307),
+  'layers behind a redirect 308': redirected(308),
+};
+
+for (const [what, row] of Object.entries(sessions)) {
+  test(`session: ${what}`, async () => {
+    await withRegistry(row.server, row.client ?? {}, async (registry, client) => {
+      const { fails } = row;
+      if (fails) {
+        await assert.rejects(client.pull(), (error) => {
+          assert.ok(error instanceof fails.kind, String(error));
+          assert.match(error.message, fails.words);
+          assert.match(error.hint ?? '', fails.hint ?? /./);
+          return true;
+        });
+      } else assert.deepEqual(await client.pull(), layers);
+      for (const [requests, count] of row.asked ?? [])
+        assert.equal(registry.log().filter((line) => requests.test(line)).length, count, String(requests));
+      for (const [server, headers] of Object.entries(row.authorized ?? {}))
+        assert.deepEqual(authorizations(at(registry, server)), new Set(headers));
+      for (const [server, names] of Object.entries(row.cookies ?? {}))
+        assert.deepEqual(
+          at(registry, server).map(({ headers }) => headers.cookie?.replace(/=.*/, '')),
+          names,
+        );
+      row.also?.(registry, client);
+    });
   });
-});
+}
 
 test('the password goes to no registry but the one that it is for', async () => {
   const options = {
@@ -878,46 +967,6 @@ test('the password goes to no registry but the one that it is for', async () => 
       if (server !== 'index') assert.doesNotMatch(headers.authorization ?? '', /Basic/);
     }
   });
-});
-
-test('wrong credentials are refused, and where they came from is said', async () => {
-  const credentials = { ...bob, password: 'wrong-pw' };
-  await withRegistry({ mode: 'split', users }, { credentials }, async (registry, client) => {
-    await assert.rejects(client.image(), (error) => {
-      assert.ok(error instanceof UnauthorizedError);
-      assert.equal(error.exitCode, 4);
-      assert.match(
-        error.message,
-        /cannot read the list of images of team\/app: .* answered 401: Unauthorized; used bob's credentials from --user/,
-      );
-      assert.doesNotMatch(error.message, /wrong-pw/);
-      return true;
-    });
-    assert.equal(registry.requests.length, 3);
-  });
-});
-
-test('a private repository without credentials', async () => {
-  await withRegistry({ mode: 'split', users, private: /./ }, {}, async (_, client) => {
-    await assert.rejects(
-      client.image(),
-      (error) =>
-        error instanceof UnauthorizedError &&
-        /used no credentials/.test(error.message) &&
-        /-u USER/.test(error.hint!),
-    );
-  });
-});
-
-test('an unknown repository', async () => {
-  await using registry = await FakeV1Registry.start({ mode: 'split' });
-  await using client = await RegistryClient.open(registry.reference('team/other'));
-  await assert.rejects(
-    client.image(),
-    (error) =>
-      error instanceof NotFoundError &&
-      /team\/other does not exist \(.* 404: images not found\)/.test(error.message),
-  );
 });
 
 test('credentials from docker’s file are used; an identity token is of no use, which is said', async () => {
@@ -942,48 +991,12 @@ test('credentials from docker’s file are used; an identity token is of no use,
   assert.doesNotMatch(other.everything, /hunter2/);
 });
 
-test('a token that runs out on the way is renewed, once for all that need it', async () => {
-  const options = { mode: 'split', sessions: false, tokenUses: 4 } as const;
-  await withRegistry(options, {}, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    assert.ok(registry.log(/images$/).length > 1);
-  });
-});
-
-test('a token that was never good is not renewed', async () => {
-  await withRegistry({ mode: 'split', tokenUses: 0 }, {}, async (registry, client) => {
-    await assert.rejects(client.image(), UnauthorizedError);
-    assert.equal(registry.log(/images$/).length, 1);
-    assert.equal(at(registry, 'registry0').length, 1);
-  });
-});
-
 test('a token that is renewed and refused again is the end', async () => {
   await withRegistry({ mode: 'split', sessions: false }, {}, async (registry, client) => {
     const { layers: found } = await client.image();
     registry.fault({ path: /layer$/, status: 401, times: 99 });
     await assert.rejects(client.blob(found[0]!), UnauthorizedError);
     assert.equal(registry.log(/layer$/).length, 2);
-  });
-});
-
-test('session cookies go back to the server that set them, and to no other', async () => {
-  const options = { mode: 'split', tokenUses: 1, redirectLayers: 307 } as const;
-  await withRegistry(options, {}, async (registry, client) => {
-    assert.deepEqual(await client.pull(), layers);
-    const cookies = (server: string) =>
-      at(registry, server).map(({ headers }) => headers.cookie?.replace(/=.*/, ''));
-    assert.deepEqual(cookies('index'), [undefined, undefined, undefined]);
-    assert.deepEqual(cookies('registry0'), [undefined, ...Array.from({ length: 7 }, () => 'session')]);
-    assert.deepEqual(cookies('storage'), [undefined, undefined, undefined]);
-  });
-});
-
-test('a standalone registry that knows its visitors by a cookie', async () => {
-  await withRegistry({}, {}, async (registry, client) => {
-    await client.pull();
-    const later = registry.requests.slice(3);
-    assert.deepEqual(new Set(later.map(({ headers }) => headers.cookie)), new Set(['idx=1']));
   });
 });
 
@@ -995,18 +1008,6 @@ test('cookies of the storage, where a redirect led, are not sent anywhere', asyn
     for (const { headers } of registry.requests) assert.doesNotMatch(headers.cookie ?? '', /storage/);
   });
 });
-
-for (const status of [301, 302, 303, 307, 308] as const) {
-  test(`layers behind a redirect ${status}`, async () => {
-    await withRegistry({ mode: 'split', redirectLayers: status }, {}, async (registry, client) => {
-      assert.deepEqual(await client.pull(), layers);
-      for (const { headers } of at(registry, 'storage')) {
-        assert.equal(headers.authorization, undefined);
-        assert.equal(headers.cookie, undefined);
-      }
-    });
-  });
-}
 
 test('a redirect of the index to another one brings its token', async () => {
   await using second = await FakeV1Registry.start();
