@@ -225,6 +225,7 @@ With --progress json each line on standard error is an object with a type:
   layer-start  index, cached, and resumed: bytes that an earlier run left
   layer-progress  index, received: bytes of the blob so far
   layer-fetched, layer-apply  index: the blob is complete, unpacking starts
+  layer-entries  index, entries (unpacked so far; about once a second)
   layer-applied  index, entries
   runtime-config  file that --for wrote, and command that starts the container
   notice, debug  message

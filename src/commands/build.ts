@@ -133,6 +133,8 @@ export class RootfsBuild {
       const entries = await rootfs.apply(layer.tar(decoder), {
         label,
         signal: this.#options.signal,
+        onEntries: (count) =>
+          this.#options.report({ type: 'layer-entries', index: layer.index, entries: count }),
       });
       this.#layers.push(summaryOf(layer, entries));
       this.#info = layer.layer.info;

@@ -52,7 +52,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
   return {
     report: (event) => {
       progress.add(event, performance.now());
-      if (event.type === 'layer-progress') return;
+      if (event.type === 'layer-progress' || event.type === 'layer-entries') return;
       erase();
       follow(event);
       if (event.type === 'image') {

@@ -18,6 +18,8 @@ export type PullEvent =
   /** The blob is complete and verified. */
   | { readonly type: 'layer-fetched'; readonly index: number }
   | { readonly type: 'layer-apply'; readonly index: number }
+  /** About once a second: so many entries of the layer are unpacked. */
+  | { readonly type: 'layer-entries'; readonly index: number; readonly entries: number }
   | { readonly type: 'layer-applied'; readonly index: number; readonly entries: number }
   /** DIR is complete. */
   | { readonly type: 'done'; readonly reference: string; readonly destination: string }

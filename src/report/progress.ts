@@ -12,6 +12,8 @@ export interface LayerProgress {
   resumed: number;
   state: 'waiting' | 'fetching' | 'fetched' | 'applying' | 'applied';
   cached: boolean;
+  /** How many are unpacked, while the layer is. */
+  entries: number;
 }
 
 /** The state of a pull, from its events. Times are milliseconds of one clock. */
@@ -22,7 +24,15 @@ export class Progress {
   add(event: PullEvent, now: number): void {
     if (event.type === 'image') {
       this.layers = event.layers.map(({ id, size }) => {
-        return { name: shortID(id), size, received: 0, resumed: 0, state: 'waiting', cached: false };
+        return {
+          name: shortID(id),
+          size,
+          received: 0,
+          resumed: 0,
+          state: 'waiting',
+          cached: false,
+          entries: 0,
+        };
       });
       this.#samples = [{ at: now, received: 0 }];
     }
@@ -38,7 +48,8 @@ export class Progress {
       if (layer.state === 'fetching' || layer.state === 'waiting') layer.state = 'fetched';
     }
     if (event.type === 'layer-apply') layer.state = 'applying';
-    if (event.type === 'layer-applied') layer.state = 'applied';
+    if (event.type === 'layer-entries') layer.entries = event.entries;
+    if (event.type === 'layer-applied') Object.assign(layer, { state: 'applied', entries: 0 });
     if (event.type === 'layer-progress') this.#sample(now);
   }
 
@@ -62,6 +73,11 @@ export class Progress {
     return isUnpacking
       ? { count: this.#count('applied'), what: 'unpacked' }
       : { count: this.#count('fetched'), what: 'downloaded' };
+  }
+
+  /** Entries of the layer that is being unpacked. */
+  get entries(): number {
+    return this.layers.reduce((sum, { entries }) => sum + entries, 0);
   }
 
   #count(...states: readonly LayerProgress['state'][]): number {
@@ -119,6 +135,7 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
   if (rate > 0 && left !== 0) parts.push(`${formatBytes(rate)}/s`);
   if (rate > 0 && left !== undefined && left > 0) parts.push(`${formatSeconds(left / rate)} left`);
   parts.push(`${layersDone.count} of ${layers.length} layers ${layersDone.what}`);
+  if (progress.entries > 0) parts.push(`${progress.entries} entries of the next`);
   while (parts.length > 1 && parts.join(', ').length > columns) parts.pop();
   const whole = parts.join(', ');
   if (whole.length <= columns) return whole;
@@ -135,7 +152,7 @@ export function plainReport(err: Writable): LiveReport {
   let last: string | undefined;
   const print = () => {
     // The rate of what stands still changes too.
-    const state = `${progress.received} ${progress.layersDone.what} ${progress.layersDone.count}`;
+    const state = `${progress.received} ${progress.layersDone.what} ${progress.layersDone.count} ${progress.entries}`;
     if (state !== last) err.write(`${describeProgress(progress, performance.now())}\n`);
     last = state;
   };

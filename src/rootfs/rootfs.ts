@@ -69,15 +69,15 @@ export interface Answers {
   readonly discard: null;
 }
 
-/** With `contents`: records of a ChangeLog, all of a layer's before its answer. */
-export interface Notice {
-  readonly changes: Uint8Array;
-}
+/** With `contents`: records of a ChangeLog, all of a layer's before its answer. Else how many entries of the layer are written. */
+export type Notice = { readonly changes: Uint8Array } | { readonly entries: number };
 
 export interface ApplyOptions {
   /** What messages call the layer: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
+  /** Called about once a second with the number of entries that are written. */
+  readonly onEntries?: ((entries: number) => void) | undefined;
 }
 
 /**
@@ -89,6 +89,7 @@ export class Rootfs {
   /** With a decoder, its thread fills the ring and uses the rest. */
   readonly memory: SharedMemory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
   readonly #calls: ThreadCalls<Command>;
+  #onEntries: ApplyOptions['onEntries'];
   /** Of the root, as `DEVICE:INODE`. */
   identity = '';
   backend: Backend = 'node';
@@ -102,6 +103,7 @@ export class Rootfs {
     this.#thread = startThread('rootfs', data);
     this.#thread.on('message', (message: Notice | object) => {
       if ('changes' in message) onChanges?.(message.changes);
+      else if ('entries' in message) this.#onEntries?.(message.entries);
     });
     this.#calls = new ThreadCalls(this.#thread, 'writes the files', () => this.#writer.fail());
   }
@@ -131,8 +133,9 @@ export class Rootfs {
    * system refuses
    */
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<number> {
-    const { label, signal } = options;
+    const { label, signal, onEntries } = options;
     signal?.throwIfAborted();
+    this.#onEntries = onEntries;
     this.#writer.reopen();
     const result = this.#call({ kind: 'layer', label });
     const abort = (): void => this.#writer.abort();

@@ -23,8 +23,14 @@ const { ENOSYS } = constants.errno;
 
 /** The most bytes read from the ring at once to discard them. */
 const DRAIN_BYTES = 1024 * 1024;
+/** Milliseconds between two messages about entries, and entries between two looks at the clock. */
+const TELL_MILLISECONDS = 1000;
+const ENTRIES_PER_LOOK = 128;
 /** Hashed at once, in bytes: it takes a tenth of a millisecond. */
 const HASH_BYTES = 128 * 1024;
+
+/** Sends a notice, and moves buffers with it. */
+type Tell = (notice: Notice, moved?: readonly ArrayBuffer[]) => void;
 
 /** Opens the root and runs the commands. */
 class Writer {
@@ -34,16 +40,19 @@ class Writer {
   /** The root, for messages. */
   readonly #name: string;
   readonly #changes: ChangeLog | undefined;
+  readonly #tell: Tell;
   #run: Run | undefined;
 
-  /** @param tell receives records of changes while they are made */
-  constructor(data: ThreadData, tell: (changes: Uint8Array<ArrayBuffer>) => void) {
+  constructor(data: ThreadData, tell: Tell) {
     this.#data = data;
+    this.#tell = tell;
     this.#source = new RingReader(data.memory.ring);
     this.#digest = new TarDigest(data.memory.digest, this.#source.bytes);
     this.#name = data.options.name;
     const { contents } = data.options;
-    this.#changes = contents && new ChangeLog(new ContentWriter(contents), tell);
+    this.#changes =
+      contents &&
+      new ChangeLog(new ContentWriter(contents), (changes) => tell({ changes }, [changes.buffer]));
   }
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
@@ -140,9 +149,11 @@ class Writer {
   #layer(run: Run, label: string): number {
     this.#source.restart();
     try {
-      const entries = applyLayer(run, new TarReader(this.#source, label), label, () =>
-        this.#source.throwIfAborted(),
-      );
+      const tellEntries = this.#entriesTeller();
+      const entries = applyLayer(run, new TarReader(this.#source, label), label, () => {
+        this.#source.throwIfAborted();
+        tellEntries();
+      });
       this.#changes?.flush();
       // Bytes after the end mark are part of the digest, not of the tree.
       while (this.#source.read(DRAIN_BYTES)) continue;
@@ -153,6 +164,19 @@ class Writer {
     } finally {
       this.#source.leave();
     }
+  }
+
+  /** To be called before each entry: tells once in a while how many came before. */
+  #entriesTeller(): () => void {
+    let entries = 0;
+    let told = performance.now();
+    return () => {
+      if (entries % ENTRIES_PER_LOOK === 0 && performance.now() - told >= TELL_MILLISECONDS) {
+        told = performance.now();
+        this.#tell({ entries });
+      }
+      entries += 1;
+    };
   }
 
   /** While nothing comes, this thread computes the tar's digest, which the other one needs. */
@@ -166,9 +190,6 @@ class Writer {
 
 // Entry point of the writing thread. Each message is a command; it runs synchronously and is answered.
 const port = parentPort!;
-const writer = new Writer(workerData as ThreadData, (changes) => {
-  const notice: Notice = { changes };
-  port.postMessage(notice, [changes.buffer]);
-});
+const writer = new Writer(workerData as ThreadData, (notice, moved = []) => port.postMessage(notice, moved));
 
 port.on('message', (command: Command) => port.postMessage(answerOf(() => writer.obey(command))));

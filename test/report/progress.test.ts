@@ -121,6 +121,27 @@ for (const [sentence, events, expected] of [
     ['0 B of 60.0 MiB, 0 of 2 layers downloaded', '20.0 MiB of 60.0 MiB, 0 of 2 layers downloaded'],
   ],
   [
+    'it comes again while entries are unpacked',
+    [
+      found,
+      { type: 'layer-start', index: 0, cached: true },
+      { type: 'layer-fetched', index: 0 },
+      { type: 'layer-apply', index: 0 },
+      { type: 'layer-entries', index: 0, entries: 1000 },
+      5000,
+      { type: 'layer-entries', index: 0, entries: 2000 },
+      5000,
+      5000,
+      { type: 'layer-applied', index: 0, entries: 2500 },
+      5000,
+    ],
+    [
+      '40.0 MiB of 60.0 MiB, 0 of 2 layers unpacked, 1000 entries of the next',
+      '40.0 MiB of 60.0 MiB, 0 of 2 layers unpacked, 2000 entries of the next',
+      '40.0 MiB of 60.0 MiB, 1 of 2 layers unpacked',
+    ],
+  ],
+  [
     'after a failure it is the one before',
     [found, 5000, ...unpacked.slice(0, 4)],
     ['0 B of 60.0 MiB, 0 of 2 layers downloaded'],
