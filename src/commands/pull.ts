@@ -91,8 +91,10 @@ const MOST_COUNTED = 1000;
 /** Reports how many files --replace removes from a DIR that no pull made, as far as is known, before anything is downloaded. */
 async function tellOfOtherFiles({ destination, layerInfo, report }: PullOptions): Promise<void> {
   // A pull without `json` leaves no mark.
-  if (!layerInfo || readExistingImage(destination) !== undefined) return;
-  const count = await countFiles(pathBytes(destination));
+  if (!layerInfo) return;
+  using root = Destination.openExisting(destination);
+  if (root === undefined || readExistingImage(root.self) !== undefined) return;
+  const count = await countFiles(pathBytes(root.self));
   if (count === 0) return;
   const [number, limit] = count > MOST_COUNTED ? [MOST_COUNTED, 'more than '] : [count, ''];
   const what = `${limit}${number} ${count === 1 ? 'file or directory' : 'files and directories'}`;

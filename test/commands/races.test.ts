@@ -247,3 +247,44 @@ test('races: the name of a stage does not make a directory one', { skip }, async
     stage.asUser(`cd box && mv ${name} roots`);
   }
 });
+
+/** System calls that open, make, remove, rename or change what a path names. */
+const ACTS =
+  /^(?:open|creat|mkdir|mknod|rmdir|unlink|rename|link|symlink|chmod|fchmod|chown|lchown|fchown|utime|utimensat|truncate|chdir)(?:at2?|2)?\(/;
+
+/** The calls in a trace that reach something below a directory by its path, and not from a descriptor. */
+function callsByPath(trace: string, below: string): string[] {
+  return trace
+    .split('\n')
+    .map((line) => line.replace(/^\d+ +/, ''))
+    .filter((line) => ACTS.test(line) && line.includes(`"${below}/`));
+}
+
+test(
+  'races: what is below a directory of another user is opened level by level, and then used by descriptor',
+  { skip },
+  async () => {
+    await using stage = await Stage.open();
+    const { box, setting } = stage;
+    const log = setting.scratch.join('trace');
+    const under = ['strace', '-f', '-qq', '-o', log, '-e', 'trace=file'];
+    const home = path.dirname(box);
+    stage.asUser('mkdir box/src && echo x > box/src/x');
+    for (const flags of [
+      ['-d', `${box}/new`],
+      ['-d', `${box}/out`, '--replace'],
+      ['-d', `${box}/out`, '--replace=always', '--for', 'runc,nspawn,lxc', '--force'],
+      ['-d', `${box}/git`, '-g'],
+      ['-d', `${box}/added`, '--add', `${box}/src:/opt`],
+      ['-d', `${box}/new`, '--merge'],
+      ['-o', `${box}/x.tar`],
+      ['-o', `${box}/x.erofs`],
+      ['-d', `${box}/cached`, '--cache-dir', `${box}/cache`],
+    ]) {
+      await setting.pullWell(['--no-cache', ...flags].slice(flags.includes('--cache-dir') ? 1 : 0), {
+        under,
+      });
+      assert.deepEqual(callsByPath(readFileSync(log, 'latin1'), home), [], flags.join(' '));
+    }
+  },
+);
