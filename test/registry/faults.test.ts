@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { createServer as createHttpServer, type ServerResponse } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { Pool } from 'undici';
 import { isTransient, NetworkError, RateLimitError, TransientError } from '../../src/errors.ts';
 import { Exchange } from '../../src/registry/http/exchange.ts';
 import { DEFAULT_TIMEOUTS } from '../../src/registry/registry-options.ts';
@@ -271,6 +274,34 @@ test('an abort while the connection is being prepared is heard at once', async (
   await assert.rejects(exchange.head, reason);
 });
 
+test('what nobody reads is not received: the server waits', async () => {
+  const answers: ServerResponse[] = [];
+  const server = createHttpServer(
+    (_, response) => void answers.push(response.end(Buffer.alloc(48 * 2 ** 20))),
+  );
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const pool = new Pool(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  const { signal } = new AbortController();
+  const ask = async () => {
+    const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
+    const exchange = new Exchange(request, { timeouts: DEFAULT_TIMEOUTS, signal }, 9999);
+    exchange.send(() => Promise.resolve({ dispatcher: pool, proxy: undefined, system: false }));
+    return await exchange.head;
+  };
+  try {
+    const unread = await ask();
+    // The whole of another one comes in the time that the first one would take.
+    for await (const chunk of (await ask()).body) assert.ok(chunk.length > 0);
+    const [first, second] = answers.map(({ writableFinished }) => writableFinished);
+    assert.deepEqual([first, second], [false, true]);
+    unread.discard();
+  } finally {
+    await pool.destroy();
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
 test('after close nothing keeps the process alive or hangs', async () => {
   await using registry = await FakeRegistry.start();
   registry.push('team/app', 'latest', { layers });
@@ -281,7 +312,7 @@ test('after close nothing keeps the process alive or hangs', async () => {
   const reading = collect(body);
   reading.catch(() => undefined);
   await client.session.close();
-  await assert.rejects(reading);
+  await assert.rejects(reading, TransientError);
 });
 
 test('after close nothing is tried again', async () => {
