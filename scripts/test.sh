@@ -9,7 +9,8 @@ if [ "${1-}" != --mount ]; then
 else
   shift
   disk=$(mktemp -d)
-  trap 'umount --lazy "$disk" 2>/dev/null || true; rm -f "$disk.ext4"; rmdir "$disk"' EXIT
+  # A subshell that is killed before it has reset its traps runs this one too.
+  trap 'umount --lazy "$disk" 2>/dev/null || true; rm -f "$disk.ext4"; rmdir "$disk" 2>/dev/null || true' EXIT
   if truncate --size 16G "$disk.ext4" && mkfs.ext4 -q "$disk.ext4" && mount -o loop "$disk.ext4" "$disk"; then
     rm "$disk.ext4" # the mount keeps it
     chmod 1777 "$disk"

@@ -13,7 +13,7 @@ function run(
   script: string,
   environment: Readonly<Record<string, string>>,
 ): { status: number | null; output: string } {
-  const { NODE_TEST_CONTEXT: _, ...outside } = process.env;
+  const { NODE_TEST_CONTEXT: _context, ALLOWED_SKIPS: _list, ...outside } = process.env;
   const { status, stdout, stderr } = spawnSync('bash', ['-c', script], {
     cwd: root,
     env: { ...outside, ...environment, NODE: process.execPath },
