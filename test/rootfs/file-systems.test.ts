@@ -7,7 +7,7 @@ import { test, type TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { nothingLost } from '../../src/rootfs/not-restored.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
-import { PathSet } from '../../src/rootfs/path-set.ts';
+import { WrittenPaths } from '../../src/rootfs/written-paths.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import {
   character,
@@ -146,7 +146,7 @@ test('names that the file system takes for one are counted, and a whiteout takes
   const begun = startRun(filesystem, { name: root, mode: 'stage' });
   // What stands in the way and was not made by this run can only be one of its names in other letters.
   const run = Object.assign(begun, {
-    made: new PathSet(),
+    written: new WrittenPaths(true),
     creator: { ...begun.creator, caseInsensitive: true },
   });
   build(root, [tar(file('README', ''), file('LICENSE', ''))], { mode: 'overlay' });
