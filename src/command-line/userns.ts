@@ -174,8 +174,7 @@ function rangesOf(file: string): IdRange[] {
 }
 
 function programNamed(name: string, environment: Environment): string {
-  const directories = [...(environment['PATH'] ?? '').split(':'), '/usr/bin', '/bin', '/usr/sbin', '/sbin'];
-  const found = findProgram(name, directories);
+  const found = findProgram(name, environment, ['/usr/bin', '/bin', '/usr/sbin', '/sbin']);
   if (found !== undefined) return found;
   const packages = name === 'unshare' ? 'util-linux' : 'uidmap (Debian, Ubuntu) or shadow-utils (Fedora)';
   throw new UsageError(`${CANNOT}: ${name} was not found`, {

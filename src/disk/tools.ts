@@ -38,7 +38,7 @@ export async function findDiskTool(
   signal: AbortSignal,
 ): Promise<DiskTool> {
   const { program, versionFlag, oldest, packages } = diskFormats[format].tool;
-  const binary = findProgram(program, [...(environment['PATH'] ?? '').split(':'), ...MORE_DIRECTORIES]);
+  const binary = findProgram(program, environment, MORE_DIRECTORIES);
   if (binary === undefined) {
     throw new DestinationError(`cannot write ${format}: ${program} was not found`, {
       code: 'TOOL_MISSING',

@@ -1,4 +1,3 @@
-import path from 'node:path';
 import { pid } from 'node:process';
 import { simpleGit } from 'simple-git';
 import { GitError } from '../errors.ts';
@@ -12,7 +11,7 @@ const DEFAULT_PATH = '/usr/local/bin:/usr/bin:/bin';
  * @throws GitError where PATH has none
  */
 export function findGit(environment: Environment): string {
-  const binary = findProgram('git', (environment['PATH'] ?? DEFAULT_PATH).split(path.delimiter));
+  const binary = findProgram('git', { PATH: environment['PATH'] ?? DEFAULT_PATH });
   if (binary !== undefined) return binary;
   throw new GitError('git was not found, and -g needs it', {
     code: 'GIT_MISSING',

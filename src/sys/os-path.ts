@@ -51,10 +51,17 @@ export function absolutePath(name: string): string {
 }
 
 /**
- * The first executable file of this name in the directories of a PATH. Relative ones are left out: they depend on the working directory,
+ * The first executable file of this name in the directories of PATH. Relative ones are left out: they depend on the working directory,
  * which an image may have filled.
+ *
+ * @param more directories that are looked into after those of PATH
  */
-export function findProgram(name: string, directories: readonly string[]): string | undefined {
+export function findProgram(
+  name: string,
+  environment: Environment,
+  more: readonly string[] = [],
+): string | undefined {
+  const directories = [...(environment['PATH'] ?? '').split(path.delimiter), ...more];
   const candidates = directories.filter((directory) => path.isAbsolute(directory));
   return candidates
     .map((directory) => path.join(directory, name))

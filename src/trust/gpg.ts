@@ -14,7 +14,7 @@ const MAX_OUTPUT_BYTES = 1024 * 1024;
 
 /** The program `gpgv`, an absolute path; undefined where there is none. */
 export function findGpgv(environment: Environment): string | undefined {
-  return findProgram('gpgv', (environment['PATH'] ?? '').split(':'));
+  return findProgram('gpgv', environment);
 }
 
 /** Armor of OpenPGP (RFC 9580, 6.2): headers up to an empty line, base64, a checksum. */
