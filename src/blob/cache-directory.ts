@@ -33,7 +33,7 @@ export async function findCache(directory: string): Promise<OpenFolders | undefi
   try {
     using root = OpenDirectory.open(directory, { refuseExposed: true });
     requireTrusted(root);
-    if (!hasTag(root)) await requireCacheNames(root, directory);
+    await requireCache(root, directory);
     return openFolders(root);
   } catch (error) {
     if (hasCode(error, 'ENOENT')) return undefined;
@@ -50,10 +50,7 @@ export async function findCache(directory: string): Promise<OpenFolders | undefi
 export async function prepareCache(directory: string): Promise<OpenFolders> {
   using root = OpenDirectory.open(directory, { make: DIRECTORY_MODE, refuseExposed: true });
   requireTrusted(root);
-  if (!hasTag(root)) {
-    await requireCacheNames(root, directory);
-    await writeTag(root);
-  }
+  if (!(await requireCache(root, directory))) await writeTag(root);
   return openFolders(root, DIRECTORY_MODE);
 }
 
@@ -174,17 +171,20 @@ const NEUTRAL = /^(?:lost\+found|\.dlrootfs-[0-9a-f]{24})$/;
 const TOP_NAMES = ['blobs', 'partial', 'tags'];
 
 /**
- * Checks a directory without a tag: it must be empty, or a cache of an earlier version, with nothing but names that a cache gives.
+ * Returns true if a directory has the tag. Without it, the directory must be empty, or a cache of an earlier version: nothing but names that a
+ * cache gives.
+ * The names are read first: a run that makes the cache at this moment writes the tag before any of them.
  *
- * @throws DestinationError that names what else it holds
+ * @throws DestinationError that names what else a directory without the tag holds
  */
-async function requireCacheNames(root: OpenDirectory, directory: string): Promise<void> {
+async function requireCache(root: OpenDirectory, directory: string): Promise<boolean> {
   const names = (await readdir(root.at('.'))).filter((name) => !NEUTRAL.test(name));
-  if (names.length === 0) return;
+  if (hasTag(root)) return true;
+  if (names.length === 0) return false;
   const isWhole = TOP_NAMES.every((name) => names.includes(name));
   const other = names.find((name) => name !== TAG && !TOP_NAMES.includes(name));
   const foreign = other ?? (isWhole ? await firstForeign(root) : names[0]!);
-  if (foreign === undefined) return;
+  if (foreign === undefined) return false;
   const shown = printable(foreign);
   throw new DestinationError(
     `cannot use ${printable(directory)} as cache: it holds ${shown}, and no CACHEDIR.TAG of dlrootfs`,

@@ -17,6 +17,7 @@ import {
 import path from 'node:path';
 import { geteuid } from 'node:process';
 import { describe, it, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { prune, StoreFiles } from '../../src/blob/store-files.ts';
 import { pruneStore, Store, storeSize } from '../../src/blob/store.ts';
 import { DestinationError } from '../../src/errors.ts';
@@ -88,6 +89,19 @@ test('a new directory becomes a cache, with the tag that backup programs know', 
     const text = readFileSync(path.join(place, 'CACHEDIR.TAG'), 'latin1');
     assert.equal(text.slice(0, SIGNATURE.length + 1), `${SIGNATURE}\n`);
     assert.match((await setting.cache(cache)).stdout, /: 3 blobs, 0 partial, /);
+  }
+});
+
+test('runs that make a cache at the same time share it', async () => {
+  using scratch = new Scratch();
+  for (let round = 0; round < 20; round += 1) {
+    const place = scratch.join(`cache-${round}`);
+    const prepared = Array.from({ length: 10 }, async (_, turns) => {
+      for (let turn = 0; turn < turns; turn += 1) await setImmediate();
+      const files = await StoreFiles.prepare(place);
+      files.close();
+    });
+    await Promise.all(prepared);
   }
 });
 
