@@ -19,22 +19,23 @@ import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 
-/** An archive is unpacked, unless its destination has the name of one too. */
+/** Archives by their endings. Such a file is unpacked, unless its destination has such an ending too. */
 const ARCHIVE = /\.(?:tar(?:\.(?:gz|bz2|xz|zst))?|tgz|tzst)$/i;
 
-/** The layer, and what frees its file. */
+/** The layer of the additions; disposing closes its temporary file. */
 export interface AddedLayer extends AsyncDisposable {
   readonly layers: readonly [Layer];
 }
 
 /**
- * The image with one more layer, which has the additions. It is read, and its digest known, before anything is downloaded: it is laid over the
- * image by the rules of every layer, so it replaces files, and directories keep what is in them.
+ * Makes a layer of the additions, uncompressed, in a temporary file. Its digest is known before anything is
+ * downloaded. The layer is applied on top of the image by the usual rules: files are replaced, directories
+ * merged.
  *
- * @param owner of all files; left out: root, and in an archive the owners that it names
- * @param spool makes a new empty file that nobody else has, in a directory
- * @throws UsageError for what cannot be added; IntegrityError for a malformed archive; DestinationError for what cannot be read or written; the
- * signal's reason
+ * @param owner of all files; default: root, and for entries of an archive the owner in the archive
+ * @param spool makes a new, empty temporary file in `spoolDirectory`
+ * @throws UsageError for what cannot be added; IntegrityError for a malformed archive; DestinationError for
+ * what cannot be read or written; the signal's reason
  */
 export async function addedLayer(
   additions: readonly Addition[],
@@ -90,7 +91,7 @@ async function explained<T>(source: string, work: () => Promise<T>): Promise<T> 
 }
 
 /**
- * Refuses a directory that holds what the run writes: it would have other files in each run.
+ * Refuses to add a directory that the run itself writes into: each run would add other files.
  *
  * @param destination DIR, or a name beside the file of `-o`
  * @throws UsageError; DestinationError for a source that cannot be read
@@ -125,7 +126,7 @@ async function* bytesOf(
   }
 }
 
-/** An archive that is written to a file, with the digest of its bytes. */
+/** Writes an archive to a file and computes its digest. */
 class TarFile {
   readonly #handle: FileHandle;
   readonly #directory: string;
@@ -140,7 +141,7 @@ class TarFile {
     this.#signal = signal;
   }
 
-  /** Adds an entry. `data` is what a file holds, exactly `entry.size` bytes. */
+  /** Adds an entry. `data` is the content of a file: exactly `entry.size` bytes. */
   async add(entry: Omit<Entry, 'sparse'>, data?: AsyncIterable<Uint8Array>): Promise<void> {
     const { blocks } = entryBlocks({ ...entry, type: entry.type as 'file' }, undefined);
     await this.#write(blocks);
@@ -206,7 +207,7 @@ async function addTo(
   }
 }
 
-/** A name in an open directory; symlinks to it were followed. */
+/** The parent directory of a path, open, and the name in it. Symlinks are resolved. */
 class OpenPlace implements Disposable {
   readonly place: EntryPlace;
   readonly stat: Stats;
@@ -243,13 +244,17 @@ function unfit(source: string): UsageError {
   });
 }
 
-/** A path in the image, as archives have it. */
+/**
+ * Returns the path in the form of archive entries: without a leading slash.
+ *
+ * @throws UsageError for a name that is a whiteout
+ */
 function inImage(text: string): BytePath {
   for (const name of text.split('/')) refuseWhiteout(name, text);
   return normalize(pathBytes(text).toString('latin1') as BytePath);
 }
 
-/** In a layer such a name deletes files of the image (image-spec, layer.md). */
+/** Whiteouts delete files of the layers below (image-spec, layer.md). */
 function refuseWhiteout(name: string, shown: string): void {
   if (!name.startsWith('.wh.')) return;
   throw new UsageError(`cannot add ${printable(shown)}: such a name deletes files of the image`, {
@@ -260,7 +265,7 @@ function refuseWhiteout(name: string, shown: string): void {
 const join = (above: BytePath, name: string): BytePath =>
   (above === '' ? name : name === '' ? above : `${above}/${name}`) as BytePath;
 
-/** The fields of an entry that a file of this machine decides. */
+/** Returns the fields of an entry that come from the file's status; extended attributes are not read. */
 function fieldsOf({ mode, mtimeMs }: Stats, owner: Owner) {
   const seconds = Math.floor(mtimeMs / 1000);
   return {
@@ -300,25 +305,26 @@ async function addFile(
 }
 
 /**
- * Directories of systems (hier(7)). They are no entries of the layer: those of the image keep their modes, and may be symlinks, as /lib to usr/lib.
- * Missing ones are made.
+ * Standard directories (hier(7)). They get no entries in the layer: those of the image keep their modes and
+ * may be symlinks, such as /lib to usr/lib. Missing ones are created.
  */
 const STANDARD: ReadonlySet<string> = new Set(
   (
-    'bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp usr usr/bin usr/include usr/lib ' +
-    'usr/lib32 usr/lib64 usr/libexec usr/libx32 usr/local usr/local/bin usr/local/etc usr/local/lib usr/local/sbin usr/local/share ' +
-    'usr/sbin usr/share usr/src var var/cache var/lib var/lock var/log var/mail var/opt var/run var/spool var/tmp'
+    'bin boot dev etc home lib lib32 lib64 libx32 media mnt opt proc root run sbin srv sys tmp ' +
+    'usr usr/bin usr/include usr/lib usr/lib32 usr/lib64 usr/libexec usr/libx32 usr/sbin usr/share usr/src ' +
+    'usr/local usr/local/bin usr/local/etc usr/local/lib usr/local/sbin usr/local/share ' +
+    'var var/cache var/lib var/lock var/log var/mail var/opt var/run var/spool var/tmp'
   ).split(' '),
 );
 
-/** Where a directory goes. */
+/** The status of a directory, and the path and owner that it gets in the image. */
 interface DirectoryTarget {
   readonly stat: Stats;
   readonly target: BytePath;
   readonly owner: Owner;
 }
 
-/** A directory with its content, names by their bytes: so the same files make the same layer. */
+/** Adds a directory and its content, sorted by the bytes of the names: the same files make the same layer. */
 async function addDirectory(
   tar: TarFile,
   directory: OpenDirectory,
@@ -357,7 +363,7 @@ async function addDirectory(
   }
 }
 
-/** The entries of an archive, which may be compressed, below a path. */
+/** Adds the entries of an archive, which may be compressed, below `target`. */
 async function addArchive(
   tar: TarFile,
   file: FileHandle,

@@ -18,10 +18,10 @@ import { describeNotRestored } from '../rootfs/not-restored.ts';
 import { Rootfs } from '../rootfs/rootfs.ts';
 import { type LayerSummary, type Made, summaryOf } from './summary.ts';
 
-/** Adds files that no layer has to a rootfs in `directory`; by default at its final path. */
+/** Adds files that come from no layer to the rootfs in `directory`; default: its final path. */
 export type Prepare = (directory?: string) => void;
 
-/** The notice for a rootfs that is not written through libc. */
+/** Returns the notice for a rootfs that is written without libc. */
 function noLibc(): string {
   const procIsMissing = platform() === 'linux' && !existsSync('/proc/self/fd');
   const lost = 'libc cannot be called here: extended attributes, devices and FIFOs are left out';
@@ -30,18 +30,18 @@ function noLibc(): string {
 
 /** The result of a build. */
 export type Built = Made & {
-  /** Of DIR, as `OpenDirectory.identity`. */
+  /** The identity of DIR: see `OpenDirectory.identity`. */
   readonly identity: string;
-  /** With `replace`: the tree, if it can be known again. */
+  /** With `replace`: lets a later pull recognize the tree; absent where that is impossible. */
   readonly tree?: FinishedTree | undefined;
 };
 
-/** What a rootfs is built with. */
+/** The objects that a build uses. */
 interface Parts {
   destination: Destination;
-  /** With -g: its branches. */
+  /** With -g: writes the branches. */
   git: GitLayers | undefined;
-  /** The thread that writes it. */
+  /** Runs the thread that writes the rootfs. */
   rootfs: Rootfs;
   decoder: Decoder | undefined;
 }
@@ -51,7 +51,7 @@ export class RootfsBuild {
   readonly #parts: Parts;
   readonly #options: PullOptions;
   readonly #layers: LayerSummary[] = [];
-  /** The content of `json`: of the top layer so far. */
+  /** The content of `json`: the information of the last layer that was applied. */
   #info: JsonObject | undefined;
 
   private constructor(parts: Parts, options: PullOptions) {
@@ -60,10 +60,11 @@ export class RootfsBuild {
   }
 
   /**
-   * Makes the rootfs: `fill` applies the layers. What was made is discarded if it fails, except from a DIR that held files.
+   * Makes the rootfs: `fill` applies the layers. On failure the rootfs is removed, unless DIR held files
+   * before.
    *
    * @param prepare adds files that no layer has, before the rootfs gets its name
-   * @throws DestinationError, GitError, what `fill` throws
+   * @throws DestinationError, GitError, and errors of `fill`
    */
   static async make(
     options: PullOptions,
@@ -115,13 +116,13 @@ export class RootfsBuild {
     return build;
   }
 
-  /** DIR holds files of the user: only verified data may be written. */
+  /** True if DIR holds files of the user: only verified data may be written. */
   get overlay(): boolean {
     return this.#parts.destination.mode === 'overlay';
   }
 
   /**
-   * Unpacks a layer on top of those before; returns how many entries it had.
+   * Applies a layer on top of the previous ones; returns the number of its entries.
    *
    * @throws IntegrityError, DestinationError
    */
@@ -146,9 +147,9 @@ export class RootfsBuild {
   }
 
   /**
-   * Unpacks a part of an image, in place of its layers.
+   * Unpacks a part of an image instead of its layers.
    *
-   * @param tar what it consists of, verified
+   * @param tar an archive of the selected files, already verified
    * @param layers of the image, base first
    * @param info of the top layer
    * @throws IntegrityError, DestinationError
@@ -179,11 +180,12 @@ export class RootfsBuild {
     signal.throwIfAborted();
     const { identity } = rootfs;
     const left = await destination.commit(identity);
-    if (left)
-      this.#notice(
-        `was replaced, but its old contents are still in ${printable(left.path)}, which cannot be removed: ${left.reason}`,
-      );
-    if (replace === false) this.#tellOwner();
+    if (left) {
+      const place = printable(left.path);
+      const what = `its old contents are still in ${place}, which cannot be removed: ${left.reason}`;
+      this.#notice(`was replaced, but ${what}`);
+    }
+    if (replace === false) this.#reportOwner();
     destination[Symbol.dispose]();
     const lost = describeNotRestored(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
@@ -197,7 +199,7 @@ export class RootfsBuild {
   }
 
   /** Reports the owner of a DIR that was empty and belonged to another user. */
-  #tellOwner(): void {
+  #reportOwner(): void {
     const { ownerBefore, root, mode } = this.#parts.destination;
     if (ownerBefore === undefined || ownerBefore === this.#options.uid || mode === 'overlay') return;
     const { uid } = root.status;
@@ -244,7 +246,9 @@ function refuseOtherBytes({ target }: Destination): void {
   });
 }
 
-/** Failures are only reported: the first error is the one to throw. */
+/**
+ * Removes a failed build. Failures here are only reported: the caller throws the error that ended the build.
+ */
 async function discard(parts: Partial<Parts>, { report, destination }: PullOptions): Promise<void> {
   try {
     await parts.git?.discard();
@@ -259,7 +263,10 @@ async function discard(parts: Partial<Parts>, { report, destination }: PullOptio
   }
 }
 
-/** From this size of all compressed layers on, in bytes, the decoder's thread saves more time than its start takes. */
+/**
+ * In bytes: from this total size of the compressed layers on, the decoder's thread saves more time than it
+ * costs.
+ */
 const WORTH_DECODER = 4 * 1024 * 1024;
 
 function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {

@@ -16,15 +16,15 @@ export interface CacheAddition {
   readonly directory: string;
   /** `library/ubuntu:14.04`, or `name@sha256:…`. */
   readonly reference: string;
-  /** The manifest's. */
+  /** The digest of the manifest. */
   readonly digest: string;
   readonly layers: number;
-  /** Compressed layers: those under `cache` existed before. */
+  /** Sizes of the compressed layers; those under `cache` were in the cache before. */
   readonly sizes: BytesBySource;
 }
 
 /**
- * The directory of the cache.
+ * Returns the directory of the cache.
  *
  * @throws UsageError where none is known, and for an unknown option; the signal's reason
  */
@@ -32,21 +32,25 @@ export function cacheDirectoryOf(request: CacheRequest): string {
   refuseUnknownOptions(request);
   const { cacheDirectory, environment = {}, signal } = request;
   signal?.throwIfAborted();
-  return known(cacheDirectory ?? defaultCacheDirectory(environment));
+  return requireDirectory(cacheDirectory ?? defaultCacheDirectory(environment));
 }
 
-function known(directory: string | undefined): string {
+function requireDirectory(directory: string | undefined): string {
   if (directory !== undefined) return directory;
   throw new UsageError('no home directory for the cache is known', { hint: 'use --cache-dir DIR' });
 }
 
-/** The images whose tags the cache knows, the one that was used last first. @throws as `cacheDirectoryOf` */
+/**
+ * Returns the images whose tags the cache knows, most recently used first.
+ *
+ * @throws as `cacheDirectoryOf`
+ */
 export async function listCache(request: CacheRequest): Promise<StoredImage[]> {
   return await storedImages(cacheDirectoryOf(request));
 }
 
 /**
- * Removes an image from the cache: its tag, and what no other tag of the cache needs.
+ * Removes the tag of an image from the cache, and the blobs that no other tag needs; returns their size.
  *
  * @throws NotFoundError where the cache does not know the tag; as `cacheDirectoryOf`
  */
@@ -62,9 +66,10 @@ export async function removeFromCache(image: string, request: CacheRequest): Pro
 }
 
 /**
- * Puts all that a pull of the image needs into the cache: manifest, config and layers.
+ * Fills the cache with everything that a pull of the image needs: manifest, config and layers.
  *
- * @throws UsageError for an image that no cache can hold; DestinationError where the cache cannot be written; as `pull` does
+ * @throws UsageError for an image that no cache can hold; DestinationError where the cache cannot be written;
+ * as `pull` does
  */
 export async function addToCache(request: PullOptions): Promise<CacheAddition> {
   const { local, name } = parseImage(request);
@@ -72,14 +77,14 @@ export async function addToCache(request: PullOptions): Promise<CacheAddition> {
     throw new UsageError(`cannot add ${printable(name)} to the cache: it is on this machine already`, {
       hint: 'name an image of a registry',
     });
-  const directory = known(request.store.directory);
+  const directory = requireDirectory(request.store.directory);
   const { report, bytes } = countingBytes(request.report);
-  // Files that are not kept lie beside the cache.
+  // Temporary files go beside the cache.
   const options = { ...request, destination: directory, report, store: { ...request.store, required: true } };
   return await withImage(options, async (opened) => {
     const { image, source, store } = opened;
     refuseUncacheable(image, source, options);
-    // Before anything is downloaded in vain.
+    // Fails before the layers are downloaded.
     await requireKept([image.digest], opened);
     const fetched = await withoutCorruptBlobs(report, (careful) =>
       fetchAllLayers(image.layers, { ...options, store, careful }),
@@ -107,14 +112,15 @@ function refuseUncacheable(
     });
   const sizes = new Map(layers.map((layer) => [layer.digest, layer.size ?? 0]));
   const bytes = [...sizes.values()].reduce((sum, size) => sum + size, 0);
-  if (bytes > options.store.maxBytes)
-    throw new UsageError(
-      `cannot add ${reference} to the cache: its layers have ${bytes} bytes, and the cache may have ${options.store.maxBytes}`,
-      { hint: 'raise the limit with --cache-size' },
-    );
+  const { maxBytes } = options.store;
+  if (bytes <= maxBytes) return;
+  const reason = `its layers have ${bytes} bytes, and the cache may have ${maxBytes}`;
+  throw new UsageError(`cannot add ${reference} to the cache: ${reason}`, {
+    hint: 'raise the limit with --cache-size',
+  });
 }
 
-/** @throws DestinationError where the store keeps nothing */
+/** @throws DestinationError for a digest that the store does not have */
 async function requireKept(
   digests: readonly (Digest | undefined)[],
   { source, store }: Opened,

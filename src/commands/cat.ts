@@ -12,10 +12,12 @@ import { withImageTree } from './with-image-tree.ts';
 import { withImage } from './with-session.ts';
 
 /**
- * Writes what a file of an image holds to `output`, which stays open. Symlinks are followed inside the image.
+ * Writes the content of a file of an image to `output`, which stays open. Symlinks are followed inside the
+ * image.
  *
- * @param file from the root of the image, with or without a slash
- * @throws NotFoundError for a path where no file is, DestinationError when the output cannot be written, and as `pull` does
+ * @param file a path from the root of the image, with or without a leading slash
+ * @throws NotFoundError for a path where no file is, DestinationError when the output cannot be written, and
+ * as `pull` does
  */
 export async function cat(options: PullOptions, file: string, output: Writable): Promise<void> {
   const { signal } = options;
@@ -54,7 +56,8 @@ function noFile(file: string, { type }: ResolvedPath, reference: string): NotFou
 }
 
 /**
- * What a directory of an image holds, names by their bytes; anything else is listed itself. Symlinks of the path are followed in the image.
+ * Lists the content of a directory of an image, sorted by the bytes of the names; for anything else the entry
+ * itself. Symlinks in the path are followed inside the image.
  *
  * @throws NotFoundError for a path that the image does not have, and as `pull` does
  */
@@ -68,7 +71,7 @@ export async function list(options: PullOptions, path: string): Promise<ListedEn
   });
 }
 
-/** The entries of a directory, or the entry itself. */
+/** Yields the entries of a directory, or the entry itself. */
 function* entriesAt(tree: ImageTree, { path, type }: ResolvedPath): Generator<ImageTreeEntry, void, void> {
   const start = path === '' ? '' : `${path}/`;
   const walk = tree.walk(false);

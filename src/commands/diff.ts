@@ -24,20 +24,20 @@ export interface ComparedImage {
   readonly reference: string;
   /** 64 hex digits. */
   readonly id: string;
-  /** The manifest's; absent with registry v1. */
+  /** The digest of the manifest; absent with registry v1. */
   readonly digest?: string | undefined;
 }
 
 /** What `diff` found: `--json` prints it. */
 export interface ImageDifferences {
   readonly images: readonly [ComparedImage, ComparedImage];
-  /** In the order of their paths, each directory before what is in it; empty: both images make the same root file system. */
+  /** Sorted by path, each directory before its content. Empty: both images make the same root file system. */
   readonly differences: readonly Difference<'removed' | 'added'>[];
 }
 
 /**
- * Compares the root file systems of two images, without a directory. Contents are compared wherever the sizes are equal, unless both files
- * come from the same entry of the same layer.
+ * Compares the root file systems of two images, without a directory. Contents of equal size are compared,
+ * unless both files come from the same entry of the same layer.
  *
  * @throws a DlrootfsError, or the signal's reason
  */
@@ -48,7 +48,7 @@ export async function diff(first: PullOptions, second: PullOptions): Promise<Ima
     return await withImage(second, async (other) => {
       const { image } = opened;
       const { image: otherImage } = other;
-      const images = [toldOf(opened), toldOf(other)] as const;
+      const images = [comparedImage(opened), comparedImage(other)] as const;
       const { part } = first;
       if (!part && hasSameLayers(image, otherImage)) return { images, differences: [] };
       // The blobs of the first one arrive first: progress is about its layers until then.
@@ -87,7 +87,7 @@ interface OpenImage {
   readonly tree: ImageTree;
 }
 
-/** @throws UsageError: an archive comes once */
+/** @throws UsageError if both images are on standard input, which can be read only once */
 function refuseSharedStdin(first: PullOptions, second: PullOptions): void {
   if (![first, second].every(({ image }) => parseSource(image)?.transport === 'stdin')) return;
   throw new UsageError('cannot read two images from standard input', {
@@ -95,7 +95,7 @@ function refuseSharedStdin(first: PullOptions, second: PullOptions): void {
   });
 }
 
-/** @throws UsageError: credentials are for one registry */
+/** @throws UsageError if the caller's credentials would go to two registries */
 function refuseSharedCredentials(first: PullOptions, second: PullOptions): void {
   const { credentials, registryToken } = first.registry;
   const given = credentials ?? registryToken;
@@ -106,7 +106,7 @@ function refuseSharedCredentials(first: PullOptions, second: PullOptions): void 
   });
 }
 
-function toldOf({ source: { reference }, image: { id, digest } }: OpenedImage): ComparedImage {
+function comparedImage({ source: { reference }, image: { id, digest } }: OpenedImage): ComparedImage {
   return { reference, id, digest };
 }
 
@@ -139,7 +139,7 @@ async function compare(
   return comparison.differences();
 }
 
-/** Whether two files have the content of one entry: both images have its layer. */
+/** True if both files have the content of the same entry of a layer that both images have. */
 function isSameEntry(first: OpenImage, inode: number, second: OpenImage, otherInode: number): boolean {
   const [one, other] = [first.tree.contentOf(inode)!, second.tree.contentOf(otherInode)!];
   if (one.ordinal !== other.ordinal) return false;
@@ -161,8 +161,9 @@ async function digestsOf(
 }
 
 /**
- * The SHA-256 of all blocks that are not zeros, each with its number, as text of bytes. Contents of the same size have the same digest,
- * whether their holes are stored or not. The time depends only on the stored bytes.
+ * Returns a SHA-256 of all blocks that are not zero, each with its number; one character per byte. Files of
+ * the same size and content have the same digest, whether their holes are stored or not. The time depends
+ * only on the stored bytes.
  */
 async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
   const hash = createHash('sha256');

@@ -5,20 +5,25 @@ import { shortID } from '../oci/digest.ts';
 import { type JsonObject, parseJsonObject, textOf } from '../oci/json.ts';
 import { osPath } from '../sys/os-path.ts';
 
-/** In `json`, where DIR holds a part of the image: which one. */
+/** The member of `json` that names the part of the image in DIR; absent for a whole image. */
 export const PART = 'dlrootfs.part';
 
 /** The largest `json` that is read, in bytes. */
 const MAX_LAYER_INFO_BYTES = 4 * 1024 * 1024;
 
-/** Members of registry v1's image JSON, of which a file with an id has at least one. */
+/**
+ * Members of registry v1's image JSON. A file `json` that a pull wrote has an id and at least one of them.
+ */
 const members = ['created', 'parent', 'container_config', 'config', 'os', 'architecture'];
 
-/** The image JSON in DIR, whose id is that of the top layer; undefined where there is none. */
+/**
+ * Returns the image JSON in DIR, whose `id` is that of the top layer; undefined without one that a pull
+ * wrote.
+ */
 export function readExistingImage(directory: string): JsonObject | undefined {
   let file: number | undefined;
   try {
-    // A rootfs is as untrusted as an image: no link is followed, and no FIFO waited for.
+    // A rootfs is as untrusted as an image: do not follow a symlink or wait for a FIFO.
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
     file = openSync(osPath(join(directory, 'json')), flags);
     const stat = fstatSync(file);

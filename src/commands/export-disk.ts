@@ -15,29 +15,29 @@ import { guestOf, type MachineConfig, machineConfig, machinePath } from '../runt
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
 
-/** What writes one format into a file. */
+/** Writes one format into a file. */
 export interface Exporter {
-  /** Finds out before anything is fetched whether `file` can be written. */
+  /** Checks, before anything is fetched, that `file` can be written. */
   check?(file: ArchiveFile): Promise<void>;
-  /** Returns what the file does not have as the image has it. */
+  /** Writes the file; returns the metadata that it could not restore. */
   write(
     tree: ImageTree,
     image: Image,
     store: Store,
     file: ArchiveFile | undefined,
   ): Promise<Readonly<NotRestored>>;
-  /** Called when the file has its name. */
+  /** Called after the file got its final name. */
   finish?(identity: string): Promise<void>;
 }
 
 /**
- * Writes the root file system of an image as a disk image, with no other rights than the file needs, and what starts it beside it. The
- * same image gives the same bytes.
+ * Writes the root file system of an image as a disk image, without root rights, and beside it the
+ * configuration that boots it. The same image gives the same bytes.
  *
- * @param output a file; what has the name is replaced when the new file is complete
- * @param isSpecial a FIFO or device has the name
- * @throws UsageError for contradictions, DestinationError where the program that makes the format is missing or too old, or what starts
- * the disk image exists
+ * @param output a file; an existing one is replaced when the new file is complete
+ * @param isSpecial true if `output` is a FIFO or device
+ * @throws UsageError for contradictions; DestinationError where the program that makes the format is missing
+ * or too old, or the configuration exists already
  */
 export async function diskExporter(
   options: PullOptions,
@@ -71,7 +71,7 @@ export async function diskExporter(
     throw new UsageError(`--compress is for an erofs, not for ${format}`, { hint: 'use -o FILE.erofs' });
   const isOurs = format === 'erofs' && compression === undefined;
   const tool = isOurs ? undefined : await findDiskTool(format, environment, signal);
-  /** @throws DestinationError where the name has become that of a FIFO or device */
+  /** @throws DestinationError if the name belongs to a FIFO or device meanwhile */
   const targetOf = (file: ArchiveFile | undefined): Omit<DiskTarget, 'tool'> => {
     if (file?.descriptor === undefined || !file.directory) throw notRegular(output);
     const { descriptor, directory } = file;
@@ -115,7 +115,10 @@ export async function diskExporter(
   };
 }
 
-/** The id of an image; where a disk has not just the image's files, also what decides the others. */
+/**
+ * Returns the text that the disk's identity is derived from: the image's id. A disk with other than the
+ * image's files adds the options that select them.
+ */
 function contentText({ id, layers, allLayers }: Image, options: PullOptions): string {
   const { additions, part, virtualMachines } = options;
   const isWhole = !allLayers && additions.length === 0 && !part && virtualMachines.length === 0;

@@ -10,13 +10,14 @@ import { describeNotRestored } from '../rootfs/not-restored.ts';
 import { type PullSummary, withSummary } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
 
-/** Standard output: a stream that is not closed here. */
+/** Standard output, which is not closed here. */
 export type OpenOutput = NodeJS.WritableStream & Writable;
 
 /**
- * Writes the root file system of an image as one file, without a rootfs on disk. `output` is a file, whose ending selects an archive and
- * its compression, or the format of a disk image; `-` is an archive on standard output, which is destroyed on failure.
+ * Writes the root file system of an image as one file, without a rootfs on disk.
  *
+ * @param output a file, whose ending selects the archive's compression or the format of a disk image; `-` is
+ * an archive on standard output, which is destroyed on failure
  * @returns what `pull` returns, with the file as its destination
  * @throws as `pull` does; a file appears complete or not at all
  */
@@ -26,13 +27,13 @@ export async function exportArchive(
   stdout: OpenOutput,
 ): Promise<PullSummary> {
   const isSpecial = output === '-' || (await isSpecialFile(output));
-  // Temporary files go where those of a pull into this directory would: beside the file.
+  // Temporary files go beside the file, as those of a pull go beside DIR.
   const destination = path.join(isSpecial ? '.' : path.dirname(output), '-');
   const options = { ...request, destination };
   if (!isSpecial && request.additions.length > 0)
     await (await import('./added-layer.ts')).refuseOwnPlace(request.additions, destination);
   const format = output === '-' ? undefined : diskFormatOf(output);
-  // Loaded on demand: an archive needs none of it.
+  // Loaded on demand: an archive does not need it.
   const exporter = format
     ? await (await import('./export-disk.ts')).diskExporter(options, output, format, isSpecial)
     : archiveExporter(options, output, isSpecial, stdout);
@@ -60,7 +61,9 @@ export async function exportArchive(
   }
 }
 
-/** A full disk may be met in a temporary file: the error says what could not be made for lack of it. */
+/**
+ * Returns the error with the name of the output where the disk was full: a temporary file may have filled it.
+ */
 function namingOutput(error: unknown, output: string): unknown {
   if (!(error instanceof DestinationError) || !['ENOSPC', 'EDQUOT'].includes(error.code)) return error;
   const name = output === '-' ? STANDARD_OUTPUT : printable(output);
@@ -69,7 +72,7 @@ function namingOutput(error: unknown, output: string): unknown {
   return new DestinationError(`cannot write ${name}: ${message}`, { code, hint, cause: error });
 }
 
-/** @throws UsageError for options of a disk image, and for a name that says no format */
+/** @throws UsageError for options of a disk image, and for a name without a known ending */
 function archiveExporter(
   options: PullOptions,
   output: string,

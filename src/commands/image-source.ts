@@ -15,17 +15,17 @@ export interface ImageSource {
   readonly registry: string | undefined;
   /** The name in a registry, or the place on this machine. */
   readonly parsed: Reference | Source;
-  /** The blobs are on this machine already: no store needs a copy of them. */
+  /** True for a local source: no store needs a copy of its blobs. */
   readonly local: boolean;
   /**
-   * @param spoolDirectory for what a local source needs unpacked
-   * @param storeAlone of a registry: without requests and notices
+   * @param spoolDirectory for temporary files of a local source
+   * @param storeAlone for a registry: send no requests and report nothing
    */
   open(manifestStore: ManifestStore, spoolDirectory: string, storeAlone?: boolean): Promise<Session>;
 }
 
 /**
- * The image that the text of a command line or a caller names.
+ * Parses the name of an image: a reference, or a local source such as `oci:DIR`.
  *
  * @throws UsageError
  */

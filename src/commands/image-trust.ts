@@ -23,8 +23,8 @@ export interface TrustedSource {
 }
 
 /**
- * The checks of an image before the first of its layers is requested: the policy of the host, and the signers that the caller wants on top
- * of it. What is not demanded has none of its code loaded.
+ * Checks an image before the first of its layers is requested: by the policy of the host, and by the signers
+ * that the caller demands. Modules for checks that are not demanded are not loaded.
  */
 export class ImageTrust {
   readonly #source: TrustedSource;
@@ -51,37 +51,38 @@ export class ImageTrust {
   }
 
   /**
-   * Undefined where nothing is demanded of the image.
+   * Returns undefined if neither a policy nor the caller demands anything.
    *
-   * @throws UsageError for keys and other files that cannot be used; UntrustedError for a policy that cannot be used or rejects the image
+   * @throws UsageError for keys and other files that cannot be used; UntrustedError for a policy that cannot
+   * be used or rejects the image
    */
   static async open(
     source: TrustedSource,
     options: PullOptions,
     use: 'inspect' | 'read',
   ): Promise<ImageTrust | undefined> {
-    const policy = await whereItCounts(use, options, () => HostPolicy.open(source, options));
+    const policy = await refusedOnlyToRead(use, options, () => HostPolicy.open(source, options));
     const signers = await wantedSigners(options);
     if (!signers && !policy) return undefined;
     const { SignatureSearch: search } = await import('../trust/search.ts');
     return new ImageTrust(source, options, search, signers, policy);
   }
 
-  /** Requests the signatures of a manifest or index, while the session still looks for the image. */
+  /** Requests the signatures of a manifest or index, while the session still resolves the image. */
   begin(digest: Digest): void {
     if (this.#signers) this.#search.begin(digest);
   }
 
   /**
-   * The signers, where some are wanted.
+   * Checks the image; returns its signers if the caller demands some.
    *
-   * @param use to `inspect` an image finds all its signers, and only reports what the policy says
+   * @param use `inspect` finds all signers, and reports what the policy says without refusing the image
    * @throws UntrustedError, and errors of the registry
    */
   async check(image: Image, use: 'inspect' | 'read'): Promise<readonly Signer[] | undefined> {
     const { reference } = this.#source;
     const { offline } = this.#options;
-    await whereItCounts(use, this.#options, () => this.#checkPolicy(image));
+    await refusedOnlyToRead(use, this.#options, () => this.#checkPolicy(image));
     return await this.#signers?.of(image, reference, this.#search, use === 'inspect', offline);
   }
 
@@ -114,8 +115,11 @@ async function wantedSigners({ signers, signal }: PullOptions): Promise<WantedSi
   return await wanted.read(signers, signal);
 }
 
-/** To inspect an image is to read no layer: as with skopeo, no policy refuses that; a notice has what a pull would say. */
-async function whereItCounts<T>(
+/**
+ * Runs `check`. For `inspect` its failure becomes a notice: no layer is read, and as with skopeo no policy
+ * refuses that.
+ */
+async function refusedOnlyToRead<T>(
   use: 'inspect' | 'read',
   { report, signal }: Pick<PullOptions, 'report' | 'signal'>,
   check: () => Promise<T>,
@@ -129,11 +133,11 @@ async function whereItCounts<T>(
   }
 }
 
-/** policy.json, as far as it is about one image. */
+/** The requirements of policy.json for one image. */
 class HostPolicy {
   readonly file: string;
   readonly places: PolicyPlaces;
-  /** Of an archive on standard input, the transport is known when it is read. */
+  /** For an archive on standard input the transport is known only after it was read. */
   readonly chosenFor: (image: Image) => ChosenRequirements;
 
   private constructor(file: string, places: PolicyPlaces, chosenFor: HostPolicy['chosenFor']) {
@@ -143,7 +147,7 @@ class HostPolicy {
   }
 
   /**
-   * Undefined where the policy accepts anything, and where there is none.
+   * Returns undefined where the policy accepts anything, and where no policy exists.
    *
    * @throws UntrustedError for a file that cannot be used, and for an image that it rejects
    */
@@ -171,7 +175,7 @@ class HostPolicy {
     const chosen = requirementsFor(policy, transport, scopes);
     const types = chosen.requirements.map(({ type }) => type);
     if (types.includes('reject')) {
-      // No request is needed for it.
+      // Refused before any request.
       const { refusedAlways } = await import('../trust/policy-check.ts');
       throw refusedAlways({ name, file, chosen });
     }

@@ -37,11 +37,14 @@ async function describe({ image, signers }: FoundImage, { source, store }: Opene
 
 /** What a pull with `replace` would do to DIR. */
 export interface Preview extends Inspection {
-  /** As given. */
+  /** The directory, as given. */
   readonly destination: string;
-  /** False: DIR is the image already, and the pull would do nothing. */
+  /** False if DIR is the image already: the pull would do nothing. */
   readonly changed: boolean;
-  /** `missing`: DIR does not exist. `other-image`, as its json says. `touched`: a file in it was changed. `unknown`: `--replace` has not made it. */
+  /**
+   * `missing`: DIR does not exist. `other-image`: its `json` names another image. `touched`: a file in it was
+   * changed. `unknown`: no `--replace` made it.
+   */
   readonly reason?: 'missing' | 'other-image' | 'touched' | 'unknown' | 'always';
 }
 

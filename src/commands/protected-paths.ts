@@ -6,7 +6,9 @@ import type { PullOptions } from '../options.ts';
 import type { ProtectedPath } from '../rootfs/location.ts';
 import { parsePasswd } from '../sys/passwd.ts';
 
-/** Files and directories that `--replace` must not remove with DIR, beside those that the system needs. */
+/**
+ * Returns the files and directories that `--replace` must not remove with DIR, besides those of the system.
+ */
 export function protectedPaths({ image, environment, store }: PullOptions): ProtectedPath[] {
   const source = parseSource(image);
   const places: ProtectedPath[] = homes(environment['HOME']);
@@ -21,7 +23,7 @@ function homes(own: string | undefined): ProtectedPath[] {
   try {
     users = readFileSync('/etc/passwd', 'utf8');
   } catch {
-    // A system without users.
+    // The system has no users.
   }
   const places = parsePasswd(users).map(({ name, home }) => ({
     path: home,

@@ -18,7 +18,8 @@ import type { OpenedImage } from './with-session.ts';
 /**
  * Turns an image into a root file system.
  *
- * @throws a DlrootfsError, or the signal's reason; then DIR is unchanged, unless it held files and some layers were unpacked over them
+ * @throws a DlrootfsError, or the signal's reason; then DIR is unchanged, unless it held files and some
+ * layers were unpacked over them
  */
 export async function pull(request: PullOptions): Promise<PullSummary> {
   const { destination, runtimes } = request;
@@ -38,7 +39,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   });
 }
 
-/** Makes DIR the image; with `replace` only if it is not that already. */
+/** Makes DIR the image; with `replace: true` only if it is not that already. */
 async function build(
   opened: OpenedImage,
   prepare: Prepare | undefined,
@@ -49,7 +50,7 @@ async function build(
   await using notes = replace === false ? undefined : await openTreeNotes(opened, options);
   const found = replace === true ? await notes!.look() : undefined;
   if (found?.state === 'untouched') return await reportUntouched(image, found.identity, options);
-  if (replace !== false) await tellOfOtherFiles(options);
+  if (replace !== false) await reportOtherFiles(options);
   const built = part
     ? await buildPart(opened, prepare, options)
     : await withoutCorruptBlobs(report, (careful) =>
@@ -59,7 +60,7 @@ async function build(
   return built;
 }
 
-/** With `replace`: DIR is the image already; only reports it. */
+/** Reports that DIR is the image already; changes nothing. */
 async function reportUntouched(
   { layers }: Image,
   identity: string,
@@ -74,7 +75,7 @@ async function reportUntouched(
   return { layers: summaries, changed: false, notRestored: nothingLost(), identity };
 }
 
-/** Reports that these layers are in DIR; returns their summaries. */
+/** Reports that the layers are in DIR; returns their summaries. */
 function reportLayersThere(layers: readonly Layer[], report: Report): LayerSummary[] {
   return layers.map(({ id, digest, diffID, size }, index) => {
     report({ type: 'layer-start', index, cached: true });
@@ -85,12 +86,14 @@ function reportLayersThere(layers: readonly Layer[], report: Report): LayerSumma
   });
 }
 
-/** Files and directories that are counted; of more a notice says `more than`. */
+/** The largest number of files and directories to count; for more the notice says `more than`. */
 const MOST_COUNTED = 1000;
 
-/** Reports how many files --replace removes from a DIR that no pull made, as far as is known, before anything is downloaded. */
-async function tellOfOtherFiles({ destination, layerInfo, report }: PullOptions): Promise<void> {
-  // A pull without `json` leaves no mark.
+/**
+ * Reports, before anything is downloaded, how many files `--replace` removes from a DIR that no pull made.
+ */
+async function reportOtherFiles({ destination, layerInfo, report }: PullOptions): Promise<void> {
+  // A pull without `json` leaves nothing to recognize it by.
   if (!layerInfo) return;
   using root = Destination.openExisting(destination);
   if (root === undefined || readExistingImage(root.self) !== undefined) return;
@@ -102,9 +105,12 @@ async function tellOfOtherFiles({ destination, layerInfo, report }: PullOptions)
   report({ type: 'notice', message });
 }
 
-/** Files and directories in a directory, one above the limit where there are more. What this process may not read counts as empty. */
+/**
+ * Counts the files and directories below a directory, at most one above the limit. A directory that cannot be
+ * read counts as empty.
+ */
 async function countFiles(root: Buffer): Promise<number> {
-  // Names are bytes: one character for each.
+  // Names are bytes, one character per byte.
   const waiting = [root.toString('latin1')];
   let count = 0;
   for (let directory = waiting.pop(); directory !== undefined; directory = waiting.pop()) {
@@ -121,7 +127,7 @@ async function countFiles(root: Buffer): Promise<number> {
   return count;
 }
 
-/** Unpacks layer after layer while the next ones are downloaded. */
+/** Applies the layers one after another, while the next ones are downloaded. */
 async function buildLayers(
   { layers }: Image,
   blobs: Pick<FetchOptions, 'store' | 'careful'>,
@@ -139,8 +145,9 @@ async function buildLayers(
 }
 
 /**
- * Makes a rootfs of the part of an image that the options name. All layers are read first, in memory, so that whiteouts, links and
- * replaced files are those of the whole; what is left is then unpacked as one archive.
+ * Makes a rootfs of the part of an image that the options select. All layers are read into memory first, so
+ * that whiteouts, links and replaced files act as in the whole image. The selected files are then unpacked as
+ * one archive.
  *
  * @throws NotFoundError for a path that the image does not have, before anything is written
  */

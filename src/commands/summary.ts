@@ -7,11 +7,11 @@ import type { NotRestored } from '../rootfs/not-restored.ts';
 import { type OpenedImage, withImage } from './with-session.ts';
 
 export interface LayerSummary extends Pick<Layer, 'id' | 'digest' | 'diffID' | 'size'> {
-  /** Entries of its archive. */
+  /** The number of entries in its archive. */
   readonly entries: number;
 }
 
-/** The summary of a layer. */
+/** Returns the summary of a layer that was applied. */
 export function summaryOf(layer: PulledLayer, entries: number): LayerSummary {
   const { id, digest, diffID } = layer.layer;
   return { id, digest, diffID: diffID ?? layer.diffID, size: layer.blobSize, entries };
@@ -23,7 +23,7 @@ export interface BytesBySource {
   readonly network: number;
 }
 
-/** Adds up the sizes of cached and of downloaded blobs. */
+/** Adds up the sizes of cached and downloaded blobs. */
 export function bytesBySource(
   layers: readonly (Pick<LayerSummary, 'id' | 'digest' | 'size'> & {
     readonly cached: boolean;
@@ -50,22 +50,25 @@ export interface PullSummary extends Pick<Image, 'id' | 'digest' | 'platform'> {
   readonly reference: string;
   /** Base layer first. */
   readonly layers: readonly LayerSummary[];
-  /** How many layers the image has: more than `layers` where only the first ones were wanted. */
+  /** The number of layers of the image: more than `layers` has if only the first ones were wanted. */
   readonly imageLayers: number;
   /** The image's configuration as it is in the registry. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** As given. */
+  /** The directory or file, as given. */
   readonly destination: string;
-  /** What was laid over the image, as it was given; absent without. */
+  /** The values of `--add`; absent without. */
   readonly added?: readonly string[] | undefined;
-  /** False where the destination was the image already, and nothing was done. */
+  /** False if the destination was the image already, and nothing was done. */
   readonly changed: boolean;
   readonly notRestored: Readonly<NotRestored>;
   readonly bytes: BytesBySource;
   readonly seconds: Readonly<Record<string, number>>;
 }
 
-/** A reporter in front of another one, and the bytes by source of the layers that it has heard of. */
+/**
+ * Returns a reporter that passes every event on to `report`, and a function that returns the bytes by source
+ * of the layers in these events.
+ */
 export function countingBytes(report: Report): {
   readonly report: Report;
   readonly bytes: (layers: readonly Pick<LayerSummary, 'id' | 'digest' | 'size'>[]) => BytesBySource;
@@ -85,14 +88,14 @@ export function countingBytes(report: Report): {
   };
 }
 
-/** What a command that makes something of an image knows of its result. */
+/** The part of the summary that depends on how the command made its result. */
 export type Made = Pick<PullSummary, 'layers' | 'changed' | 'notRestored'>;
 
 /**
- * As `withImage`, for a command that makes something of an image: reports its end, and returns its summary.
+ * Opens an image as `withImage` does, reports the end of the command, and returns its summary.
  *
- * @param destination what is made, as given
- * @param make makes it, and reports to the options' reporter
+ * @param destination the directory or file that is made, as given
+ * @param make makes it; reports to the `report` of the options that it gets
  */
 export async function withSummary(
   options: PullOptions,

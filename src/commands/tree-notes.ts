@@ -13,13 +13,17 @@ export interface FinishedTree {
   readonly digest: Digest;
 }
 
-/** The time of a file's last change is exact to a tick of the kernel's clock, at most this many milliseconds. */
+/**
+ * In milliseconds: the change time of a file may lag behind the clock by one tick of the kernel, at most
+ * this.
+ */
 const TICK = 20;
 
 /**
- * The fingerprint of a tree that no other process can reach yet. Returns late enough that each later change has another time than all before.
+ * Returns the fingerprint of a tree that no other process can reach yet. Waits until every later change gets
+ * a newer time than all changes before.
  *
- * @returns undefined where it cannot be read, or its times are not those of this machine's clock
+ * @returns undefined if the tree cannot be read, or has times ahead of this machine's clock
  */
 export async function lastingFingerprint(
   directory: string,
@@ -31,33 +35,37 @@ export async function lastingFingerprint(
   return found.digest;
 }
 
-/** What is known of DIR. */
+/** The state of DIR, compared with the note about it. */
 type TreeState =
   | { readonly state: 'missing' | 'unknown' | 'touched' }
   | { readonly state: 'untouched'; readonly identity: string };
 
 /**
- * Notes of trees of the image that `--replace` made with these options, by device and inode of their roots. They are among the tags of the
- * cache, where a container that has the tree as its root cannot write: the tree cannot forge such a note.
+ * Opens the notes about trees that `--replace` made of the image with these options, by device and inode of
+ * their roots. They are stored among the tags of the cache: a container that has the tree as its root cannot
+ * forge them.
  */
-export async function openTreeNotes({ image, source, store: ofSession }: OpenedImage, options: PullOptions) {
+export async function openTreeNotes(
+  { image, source, store: sessionStore }: OpenedImage,
+  options: PullOptions,
+) {
   const { git, layerInfo, part, prepare, backend, report, destination, signal } = options;
-  const { spoolDirectory } = ofSession;
-  // An image of this machine is not kept in the cache.
-  const store = source.local ? await Store.open({ ...options.store, spoolDirectory, report }) : ofSession;
+  const { spoolDirectory } = sessionStore;
+  // Local images are not kept in the cache, but their notes are.
+  const store = source.local ? await Store.open({ ...options.store, spoolDirectory, report }) : sessionStore;
   const { length: layers } = image.layers;
   const made = { top: image.layers.at(-1)?.id, git, layerInfo, layers, part, prepare, backend };
   const key = JSON.stringify([version, image.digest ?? image.id, made]);
   const nameOf = (identity: string) => `tree ${identity} ${key}`;
   return {
-    /** Closes what it has opened. */
+    /** Closes the store if this opened one. */
     async [Symbol.asyncDispose](): Promise<void> {
       if (source.local) await store.close();
     },
     async write({ identity, digest }: FinishedTree): Promise<void> {
       await store.remember(nameOf(identity), digest);
     },
-    /** The identity of DIR, if there is one, and whether it is such a tree (else it is unknown), and was touched. */
+    /** Compares DIR with its note. `unknown`: no note about it exists. */
     async look(): Promise<TreeState> {
       using there = Destination.openExisting(destination);
       if (!there) return { state: 'missing' };

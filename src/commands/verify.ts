@@ -28,24 +28,27 @@ export interface Verification {
   readonly reference: string;
   /** 64 hex digits, of the image. */
   readonly id: string;
-  /** The manifest's; absent with registry v1. */
+  /** The digest of the manifest; absent with registry v1. */
   readonly digest?: string | undefined;
   /** The directory, as given. */
   readonly destination: string;
-  /** The contents of files were compared too. */
+  /** True if the contents of files were compared too. */
   readonly contents: boolean;
-  /** In the order of their paths, each directory before what is in it; empty: the directory holds the image and nothing else. */
+  /**
+   * Sorted by path, each directory before its content. Empty: the directory holds the image and nothing else.
+   */
   readonly differences: readonly Difference<'missing' | 'extra'>[];
   /** Directories and files that this process may not read: their contents are unknown. */
   readonly unread: readonly string[];
-  /** Where something is mounted in the directory: what the image has there could not be compared. */
+  /** Mount points in the directory: the content of the image below them could not be compared. */
   readonly mounted: readonly string[];
 }
 
 /**
- * Compares a directory with an image and changes nothing. It ignores files that the pull itself wrote (`json`, `layersize`, `.git`), and
- * metadata that this process could not have restored (such as owners and devices for a plain user). With `prepare` it ignores what that
- * adds. If the options name a part of the image, it ignores the other files.
+ * Compares a directory with an image and changes nothing. It ignores files that the pull itself wrote
+ * (`json`, `layersize`, `.git`), and metadata that this process cannot restore (such as owners and devices
+ * for a plain user). With `prepare` it ignores the files that this adds. If the options select a part of the
+ * image, it ignores all other files.
  *
  * @param contents compare the contents of files, not only their sizes and times
  * @throws a DlrootfsError, or the signal's reason
@@ -92,7 +95,7 @@ function unreadNotice(count: number): string {
   return `${what} may not be read by this user and could not be compared: run as root`;
 }
 
-/** Mount points that a notice names. */
+/** The largest number of mount points in a notice. */
 const MOST_NAMED = 5;
 
 function mountedNotice(destination: string, mounted: readonly BytePath[]): string {
@@ -108,11 +111,12 @@ function otherImageNotice(destination: string, there: string): string {
 
 function layersNotice(destination: string, there: number, { layers, allLayers = layers }: Image): string {
   const shown = printable(destination);
-  const compared = there === allLayers.length ? 'leave out --layers' : `use --layers ${there}`;
-  return `${shown}/json says that ${shown} holds ${there} of the image's ${allLayers.length} layers: to compare with these ${compared}`;
+  const total = allLayers.length;
+  const hint = `to compare with these ${there === total ? 'leave out --layers' : `use --layers ${there}`}`;
+  return `${shown}/json says that ${shown} holds ${there} of the image's ${total} layers: ${hint}`;
 }
 
-/** The directory is not trusted: its own files do not decide which paths are compared. */
+/** Only a notice: the directory is not trusted, so its `json` does not select the compared paths. */
 function partNotice(destination: string, { paths, excludes }: PartOptions): string {
   const shown = printable(destination);
   const flags = [...paths.map((each) => `--path ${each}`), ...excludes.map((each) => `--exclude ${each}`)];
@@ -121,7 +125,9 @@ function partNotice(destination: string, { paths, excludes }: PartOptions): stri
   return `${shown}/json says that ${shown} holds ${what}`;
 }
 
-/** Blobs that are not cached are kept beside the directory: a file in it would change its time. */
+/**
+ * Returns the place for temporary files: beside the directory, because a file in it would change its mtime.
+ */
 function placeForSpool(destination: string): string {
   const beside = path.dirname(absolutePath(destination));
   return path.join(isWritable(beside) ? beside : tmpdir(), '-');
@@ -132,26 +138,29 @@ const MAX_LAYER_SIZE_BYTES = 21;
 
 const none: PartOptions = { paths: [], excludes: [] };
 
-/** For a file with several names in the image: the paths of each existing copy of it. */
+/** For a file with several names in the image: the paths in the directory, by inode. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;
 
-/** One directory against one image. */
+/** Compares one directory with one image. */
 class DirectoryComparison {
   readonly unread: BytePath[] = [];
-  /** Mount points that the image has. */
+  /** Mount points at paths that the image has too. */
   readonly mounted: BytePath[] = [];
-  /** The part of the image that the directory claims to hold, if it differs from the compared one. */
+  /** The part of the image that `json` in the directory names, if it differs from the compared one. */
   partThere: PartOptions | undefined;
-  /** How many of the image's layers the directory claims to hold, if not those that are compared. */
+  /** The number of layers that `json` in the directory names, if it differs from the compared number. */
   layersThere: number | undefined;
-  /** The image that the directory claims to hold, if it is another one. */
+  /** The image that `json` in the directory describes, if it is another one. */
   imageThere: string | undefined;
   #tree: ImageTree | undefined;
   readonly #disk: DiskTree;
   readonly #image: Image;
   readonly #options: PullOptions;
   readonly #comparison: TreeComparison<ImageTreeEntry, DiskEntry, 'missing' | 'extra'>;
-  /** Files whose content is to be compared, by the inode that the image has for them: those of one name, and of several. */
+  /**
+   * Paths whose content is compared, by the inode in the image: files with one name here, those with more
+   * below.
+   */
   readonly #files = new Map<number, BytePath>();
   readonly #linked = new Map<number, Copies>();
 
@@ -228,10 +237,10 @@ class DirectoryComparison {
     for (const name of names) this.#comparison.noteContent(name);
   }
 
-  /** Files that dlrootfs itself has written. */
+  /** Excludes files that the image does not have, but dlrootfs or mke2fs(8) wrote. */
   #ignored({ path: place, type, mode, uid, names }: DiskEntry): 'known' | 'added' | undefined {
     if (place === '.git' && type === 'directory') return 'known';
-    // What mke2fs(8) makes, and a pull leaves where it is.
+    // mke2fs(8) makes it, and a pull leaves it.
     const isOfSystem = place === 'lost+found' && uid === 0 && mode === 0o700;
     if (isOfSystem && type === 'directory' && names?.length === 0) return 'known';
     if (place === 'layersize' && type === 'file' && this.#isLayerSize()) return 'known';
@@ -249,7 +258,9 @@ class DirectoryComparison {
     return /^-?\d{1,20}$/.test(text);
   }
 
-  /** Whether a pull wrote it. Notes which image it describes, if another, or which part of this one. */
+  /**
+   * True if a pull wrote `json`. Notes the image, the number of layers or the part in it, if these differ.
+   */
   #isWrittenJson(): boolean {
     const existing = readExistingImage(this.#disk.self);
     if (!existing) return false;
@@ -268,7 +279,7 @@ class DirectoryComparison {
   }
 }
 
-/** Whether `prepare` has written a file that was empty. */
+/** True if `prepare` filled a file that is empty in the image. */
 function isFilled(expected: ImageTreeEntry, found: DiskEntry): boolean {
   const isOne = filledFiles.some((name) => name === expected.path);
   return isOne && expected.type === 'file' && found.type === 'file' && expected.size === 0 && found.size > 0;

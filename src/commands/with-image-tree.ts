@@ -11,11 +11,13 @@ import { type LayerSummary, summaryOf } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';
 
 /**
- * The root file system of an image in memory, or the part of it that the options name, while `use` runs. Every layer was read to its end, and
- * so verified.
+ * Calls `use` with the root file system of an image, in memory, or the part that the options select. Every
+ * layer was read to its end, and so verified.
  *
- * @param contents what files hold is read too: else the layers are read while they arrive, and need no room
- * @throws what fetching and reading the layers throws, NotFoundError for a path that the image has not, and what `use` throws
+ * @param contents true if contents will be read: the layers are fetched first; else they are read while they
+ * arrive, and need no room on disk
+ * @throws what fetching and reading the layers throws, NotFoundError for a path that the image does not have,
+ * and what `use` throws
  */
 export async function withImageTree<T>(
   { image, store, source }: OpenedImage,
@@ -50,7 +52,10 @@ interface OpenTree {
   readonly close: () => Promise<void>;
 }
 
-/** @param contents the layers are all here first, and can be read again; else they are read once, while they arrive */
+/**
+ * @param contents fetch all layers first, so that they can be read again; else read each once, while it
+ * arrives
+ */
 async function openTree(
   { layers }: Image,
   queue: FetchOptions,
@@ -87,15 +92,15 @@ async function openTree(
   }
 }
 
-/** A layer as trees read it. */
+/** Returns the layer in the form that `ImageTree` reads. */
 function treeLayer(layer: PulledLayer): ImageLayer {
   const name = `layer ${shortID(layer.layer.id)}`;
   return { name, open: () => layer.tar() };
 }
 
 /**
- * A layer that trees read again, several at once. The decoder of xz has only one stream at a time, so such a tar is kept in the spool when it
- * is read first.
+ * Returns a layer that `ImageTree` can read again, several at once. The decoder of xz has only one stream at
+ * a time, so the first reading keeps such a tar in the spool.
  */
 function rereadLayer(layer: PulledLayer, spool: () => Promise<Spool>): ImageLayer {
   let kept: { readonly file: Spool; readonly start: number; readonly end: number } | undefined;

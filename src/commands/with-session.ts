@@ -29,16 +29,17 @@ export interface OpenedImage extends Opened {
   readonly image: Image;
 }
 
-/** An image, and its signers where some are wanted. */
+/** An image, and its signers if some are demanded. */
 export interface FoundImage {
   readonly image: Image;
   readonly signers: readonly Signer[] | undefined;
 }
 
 /**
- * The image for the wanted platform; a notice where it is for another one, unless the caller named the platform.
+ * Resolves the image for the wanted platform. Reports a notice if the image is for another one, unless the
+ * caller named the platform.
  *
- * @param use layers will be read; to `inspect` an image finds all its signers, and the policy only reports
+ * @param use `read`: layers will be read; `inspect`: find all signers, and let the policy only report
  * @throws errors of the session; NotFoundError without an image for the platform; UntrustedError
  */
 export async function findImage(
@@ -52,7 +53,7 @@ export async function findImage(
   const { reference, parsed } = source;
   const trusted = { reference, parsed, session, temporaryFile: () => store.spool() };
   const trust = await ImageTrust.open(trusted, { ...options, offline }, use);
-  const image = await askedImage(opened, options, trust);
+  const image = await requestImage(opened, options, trust);
   const signers = await trust?.check(image, use);
   for (const signer of signers ?? []) report({ type: 'debug', message: `signed: ${signerText(signer)}` });
   const unfit = platformNotice(image, platform, platformAsked, reference);
@@ -60,8 +61,8 @@ export async function findImage(
   return { image, signers };
 }
 
-/** An error of the network has another hint where the cache has all of the image. */
-async function askedImage(
+/** Requests the image. A network error gets another hint if the cache has the whole image. */
+async function requestImage(
   { source, session, store }: Opened,
   { platform, offline }: PullOptions,
   trust: ImageTrust | undefined,
@@ -81,7 +82,7 @@ async function askedImage(
 }
 
 /**
- * As `withSession`, for a command that reads layers: finds and reports the image.
+ * Opens a session as `withSession` does, resolves and reports the image.
  *
  * @throws as `findImage`; NotFoundError offline if the cache does not have all layers
  */
@@ -105,14 +106,14 @@ export async function withImage<T>(
   });
 }
 
-/** The error, with another hint where it is about the layer that was added: no publisher made that one. */
+/** Returns the error, with another hint if it is about the layer of `--add`, which no publisher made. */
 function aboutAdded(error: unknown, added: readonly Layer[]): unknown {
   const isAbout = added.some(({ id }) => String(error).includes(`layer ${shortID(id)}`));
   if (!isAbout || !(error instanceof IntegrityError)) return error;
   return error.withHint('this layer is what --add names: check the archive');
 }
 
-/** What is laid over the image: one layer, or none. */
+/** Returns the layer of `--add`, or none. */
 export async function addedTo(
   image: Image,
   { store }: Pick<Opened, 'store'>,
@@ -123,7 +124,7 @@ export async function addedTo(
   return await addedLayer(additions, addOwner, image, store, signal);
 }
 
-/** Ids of the layers that the store does not have. */
+/** Returns the ids of the layers that the store does not have. */
 async function missingLayers({ layers }: Image, store: Store): Promise<string[]> {
   const missing: string[] = [];
   for (const { id, digest } of layers) {
@@ -132,7 +133,7 @@ async function missingLayers({ layers }: Image, store: Store): Promise<string[]>
   return missing;
 }
 
-/** Layers that an error names; of more it tells the number. */
+/** The largest number of layers that an error names. */
 const MOST_NAMED = 3;
 
 async function requireCached({ image, source, store }: OpenedImage, hint: string): Promise<void> {
@@ -140,16 +141,14 @@ async function requireCached({ image, source, store }: OpenedImage, hint: string
   if (missing.length === 0) return;
   const more = missing.length > MOST_NAMED ? ' …' : '';
   const named = `${missing.slice(0, MOST_NAMED).join(' ')}${more}`;
-  throw new NotFoundError(
-    `cannot read ${source.reference} offline: the cache does not have ${missing.length} of its ${image.layers.length} layers (${named})`,
-    { code: 'NOT_CACHED', hint },
-  );
+  const reason = `the cache does not have ${missing.length} of its ${image.layers.length} layers (${named})`;
+  throw new NotFoundError(`cannot read ${source.reference} offline: ${reason}`, { code: 'NOT_CACHED', hint });
 }
 
-/** Failures after which the same command, run again, may succeed. */
+/** Errors after which the same command may succeed when it is run again. */
 const resumable = [InterruptedError, NetworkError, RateLimitError, UnauthorizedError];
 
-/** Opens store and session for an image, hands them to `use`, and closes them in any case. */
+/** Opens the store and the session for an image, calls `use`, and closes both in any case. */
 export async function withSession<T>(options: PullOptions, use: (opened: Opened) => Promise<T>): Promise<T> {
   const { report, destination, signal } = options;
   const source = parseImage(options);
