@@ -12,10 +12,10 @@ import type { RegistryOptions } from './registry-options.ts';
 /** Limit in bytes on a blob: a signature has a few KiB. */
 const MAX_BLOB_BYTES = 1024 * 1024;
 const MAX_PAGES = 100;
-/** Limit on the wanted referrers of one manifest. */
+/** Limit on the number of referrers of one manifest, of the wanted types. */
 const MAX_REFERRERS = 1000;
 
-/** Answers of registries that do not have the API for referrers. */
+/** Statuses of registries without the referrers API. */
 const NO_API = [400, 404, 405, 406];
 
 const ACCEPT = { accept: [MediaType.ociManifest, MediaType.ociIndex, MediaType.dockerManifest].join(', ') };
@@ -24,7 +24,10 @@ interface Page extends Referrers {
   readonly next: string | undefined;
 }
 
-/** Documents beside the images of a repository, by version 2 of the protocol; offline those that an earlier run has kept. */
+/**
+ * Reads signatures and other documents that refer to an image, by version 2 of the protocol. Offline it
+ * returns those that an earlier run stored.
+ */
 export class RegistryAttachments implements Attachments {
   readonly #name: string;
   readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline'>;
@@ -57,7 +60,7 @@ export class RegistryAttachments implements Attachments {
     return listed;
   }
 
-  /** Undefined where no registry has the API. */
+  /** Returns undefined if no endpoint has the referrers API. */
   async #fromApi(digest: Digest, types: readonly string[]): Promise<Referrers | undefined> {
     const subject = `the referrers of ${this.#name}@${digest}`;
     const seen = new Set<string>();
@@ -80,7 +83,7 @@ export class RegistryAttachments implements Attachments {
         : this.#endpoints
             .first(asked, async (endpoint, retries) => {
               const first = await endpoint.ask(asked, retries);
-              // A mirror may not have the referrers of its images.
+              // A mirror may lack the referrers of its images.
               const isLast = retries === undefined;
               if (!first || (first.descriptors.length === 0 && !isLast)) throw withoutReferrers(endpoint);
               source = endpoint;
@@ -164,7 +167,7 @@ export class RegistryAttachments implements Attachments {
 const readManifest = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_MANIFEST_BYTES);
 const readBlob = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_BLOB_BYTES);
 
-/** Undefined: the registry does not have the API. */
+/** Reads a page of referrers; undefined if the registry does not have the API. */
 async function readPage(
   response: Response,
   subject: string,
@@ -180,7 +183,11 @@ async function readPage(
   return { ...listOf(bytes, subject, types), next };
 }
 
-/** @throws IntegrityError unless the bytes are an index */
+/**
+ * Returns the descriptors of the wanted types in an index.
+ *
+ * @throws IntegrityError unless the bytes are an index
+ */
 function listOf(bytes: Uint8Array, what: string, types: readonly string[]): Referrers {
   const document = parseManifest(bytes, MediaType.ociIndex, what);
   if (document.kind !== 'index') throw new IntegrityError(`${what} are no index`);

@@ -6,8 +6,11 @@ import { contentLength, webPage } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 
 /**
- * Reads `bytes 10-19/100`, with `*` for an unknown size, or for no range in a 416 answer. The registry of 2014 omits the word `bytes`. Undefined
- * when the header is missing, malformed or contradicts itself; so are start and end (exclusive) in a 416 answer, and an unknown size.
+ * Parses a `Content-Range` header: `bytes 10-19/100`, with `*` for an unknown size, or instead of the range
+ * in a 416 answer. The registry of 2014 omits the word `bytes`. `end` is exclusive.
+ *
+ * @returns undefined if the header is missing, malformed or contradicts itself; members that it does not give
+ * are undefined
  */
 export function parseContentRange(
   value: string | undefined,
@@ -23,7 +26,7 @@ export function parseContentRange(
   return { start, end, size };
 }
 
-/** A comparison by `If-Range` needs a strong entity tag (RFC 9110, 13.1.5). */
+/** `If-Range` needs a strong entity tag (RFC 9110, 13.1.5). */
 function isStrong(etag: string): boolean {
   return /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(etag);
 }
@@ -39,7 +42,7 @@ function rangeHeaders({ start, end }: BlobRange, etag: string | undefined): Reco
 async function* nothing(): AsyncIterable<Uint8Array> {}
 
 /**
- * The contents of an answer to a blob request.
+ * Interprets the answer to a request for a blob.
  *
  * @throws NetworkError for a web page, and for another range than the requested one
  */
@@ -75,7 +78,7 @@ function readBlobResponse(response: Response, range: BlobRange, { size, subject 
   );
 }
 
-/** A blob to request, by either version of the protocol. */
+/** A blob to request, by version 1 or 2 of the protocol. */
 export interface BlobQuery {
   /** Relative to the base of an endpoint. */
   readonly path: string;
@@ -91,15 +94,15 @@ export interface BlobQuery {
 export class BlobSource {
   readonly #blob: BlobQuery;
   readonly #endpoints: Failover;
-  /** The addresses in the manifest. */
+  /** The addresses in the manifest, as endpoints. */
   readonly #others: readonly Endpoint[];
-  /** The endpoint that sent an entity tag. */
+  /** Which endpoint sent each entity tag. */
   readonly #etags = new Map<string, Endpoint>();
-  /** The last bodies with their senders, by the requested range. */
+  /** The last bodies with their endpoints, by the requested range. */
   readonly #bodies = new Map<string, { readonly response: Response; readonly endpoint: Endpoint }>();
-  /** The endpoints whose bodies broke or were wrong, the last one last. */
+  /** The endpoints whose bodies broke or were wrong, the latest last. */
   #bad: readonly Endpoint[] = [];
-  /** The range of the last bad body was requested again: its bytes were wrong, or none came. */
+  /** True if the range of the last bad body was requested again: its bytes were wrong, or none came. */
   #isWrong = false;
 
   constructor(blob: BlobQuery, endpoints: Failover) {
@@ -110,9 +113,9 @@ export class BlobSource {
   }
 
   /**
-   * Requests the blob or a range of it. If no server sends the rest of the blob (a range without an end), this requests the whole: the only
-   * fallback from ranges. After a body that broke, or when the same range is requested again (its bytes were wrong), the others come
-   * first.
+   * Requests the blob or a range of it. If no endpoint sends the rest of the blob (a range without an end),
+   * requests the whole blob. Endpoints are asked last if their body broke, or if the same range is requested
+   * again (its bytes were wrong).
    */
   readonly open: RemoteLayer['open'] = async (range, signal) => {
     const key = `${range.start}-${range.end ?? ''}`;
@@ -125,7 +128,7 @@ export class BlobSource {
     });
   };
 
-  /** Looks for bodies that broke, and for one of the same range. */
+  /** Remembers the endpoints of bodies that broke, or that were sent for the same range before. */
   #noteBad(key: string): void {
     const same = this.#bodies.get(key);
     const bad = same ? [same] : [...this.#bodies.values()].filter(({ response }) => response.broken());
@@ -158,14 +161,14 @@ export class BlobSource {
     );
   }
 
-  /** The entity tag, if it is from this server or its server is unknown. */
+  /** Returns the entity tag if it is from this endpoint, or its endpoint is unknown. */
   #etagFor(etag: string | undefined, endpoint: Endpoint): string | undefined {
     if (etag === undefined) return undefined;
     return (this.#etags.get(etag) ?? endpoint) === endpoint ? etag : undefined;
   }
 }
 
-/** Whether an address in a manifest may be used: https, or http on this machine. */
+/** True if an address in a manifest may be used: https, or http on this machine. */
 function isSafe(text: string): boolean {
   const url = URL.parse(text);
   const safe = url?.protocol === 'https:' || (url?.protocol === 'http:' && isLoopback(url.host));

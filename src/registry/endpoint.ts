@@ -15,36 +15,39 @@ export interface Query<T> extends Subject {
   /** Statuses other than 200 that count as success. */
   readonly also?: readonly number[];
   readonly read: (response: Response) => Promise<T>;
-  /** Default: that of the session. */
+  /** Default: the signal of the session. */
   readonly signal?: AbortSignal;
 }
 
 /** The answer to a request. */
 export interface Answer {
   readonly response: Response;
-  /** Undefined for a wanted answer, whose body is still to be read. */
+  /** Undefined for an expected status, whose body is still unread. */
   readonly error: DlrootfsError | undefined;
-  /** A 401 of the server itself. */
+  /** True for a 401 of the endpoint itself, not of a server that it redirects to. */
   readonly unauthorized: boolean;
 }
 
 /** The authorization of the requests to one server. */
 export interface Authorization {
-  /** Names the credentials behind it; undefined when there are none. */
+  /** Names the credentials in use; undefined without any. */
   readonly used: string | undefined;
   /**
-   * The headers for a request to `url`; undefined when there are none but those that it was refused with.
+   * Returns the headers for a request to `url`; undefined if all that it could send were refused.
    *
    * @param refused Authorization headers that were answered 401
    */
   headers(url: URL, refused: readonly Refused[]): Promise<Headers | undefined>;
-  /** Learns from the answer to a request with these headers; says whether, after a 401, others are worth a try. */
+  /** Takes note of the answer to a request with these headers. */
   judge(answer: Answer, url: URL, sent: Headers): Promise<Verdict>;
 }
 
 type Refused = string | undefined;
 
-/** The answer counts; or another Authorization header may be accepted; or the same one later, which the notice says. */
+/**
+ * What to do after an answer. `final`: use it. `other`: try again with another Authorization header.
+ * `notice`: try again later with the same one, and report this text.
+ */
 export type Verdict = 'final' | 'other' | { readonly notice: string };
 
 /** Limit on the reported warnings of one registry. */
@@ -71,16 +74,19 @@ export class Endpoint {
     this.#options = options;
   }
 
-  /** The address in a manifest, as an endpoint that gets neither credentials nor cookies. */
+  /**
+   * Returns an endpoint for one address outside the repository, which gets neither credentials nor cookies.
+   */
   elsewhere(url: URL): Endpoint {
     const { transport } = this.#options;
     return new Endpoint({ name: url.host, base: () => url, transport });
   }
 
   /**
-   * Sends a request and reads the answer; tries again after transient errors, also of `read`, and after 401 with another authorization.
+   * Sends a request and reads the answer. Tries again after transient errors, also of `read`, and after 401
+   * with another Authorization header.
    *
-   * @param retries fewer than those of the policy
+   * @param retries default: as many as the policy allows
    * @throws errors of `answerError`, of the transport and of `read`
    */
   async ask<T>(query: Query<T>, retries?: number): Promise<T> {
@@ -130,7 +136,10 @@ export class Endpoint {
   }
 }
 
-/** A storage server that a registry redirects to refuses: its signature may have expired, and a retry gets another. */
+/**
+ * The error where the server that a registry redirects to refuses: its signed URL may have expired, and a
+ * retry gets another.
+ */
 function refusedByStorage(refusal: DlrootfsError): TransientError {
   return new TransientError(refusal.message, {
     hint: 'run it again; if the storage server refuses again, report it to the operator of the registry',
@@ -138,10 +147,10 @@ function refusedByStorage(refusal: DlrootfsError): TransientError {
   });
 }
 
-/** Retries of a request while another endpoint is left. */
+/** The number of retries at one endpoint while others are left. */
 const RETRIES_WITH_OTHERS = 1;
 
-/** The error to throw when every endpoint failed, or there is none; `last` is the least preferred one. */
+/** Makes the error to throw when every endpoint failed, or none exists; `last` is the least preferred one. */
 export type Explain = (
   failures: ReadonlyMap<Endpoint, DlrootfsError>,
   last: Endpoint,
@@ -150,29 +159,32 @@ export type Explain = (
 
 /** The order of endpoints for one request. */
 interface Preference {
-  /** To ask after the others, the last one last. */
+  /** Endpoints to ask after the others, in this order. */
   readonly later?: readonly Endpoint[];
-  /** The bytes of `later` were wrong, so that they come even after those with an error. */
+  /** True if the bytes of `later` were wrong: they come even after endpoints with a transient error. */
   readonly isWrong?: boolean;
-  /** Not of the repository: asked when all of its endpoints have failed, and their errors are not told. */
+  /** Endpoints outside the repository: asked when all others failed, and their errors are not reported. */
   readonly foreign?: readonly Endpoint[];
 }
 
-/** The endpoints of one repository: mirrors, or the registries of an index; offline none. When one fails, the next one gets the request. */
+/**
+ * The endpoints of one repository: mirrors, or the registries that an index names; none offline. If one
+ * fails, the next one gets the request.
+ */
 export class Failover {
   /** The least preferred one; undefined offline. */
   readonly last: Endpoint | undefined;
   readonly #settings: SessionSettings;
   readonly #explain: Explain;
-  /** In order of preference, from the last one that answered. */
+  /** In order of preference, rotated so that the last one that answered is first. */
   #order: readonly Endpoint[];
-  /** Those whose last answer was a transient error. */
+  /** Endpoints whose last answer was a transient error. */
   readonly #failed = new Set<Endpoint>();
   readonly #announced = new Set<Endpoint>();
 
   /**
    * @param endpoints in order of preference
-   * @param explain the error when all have failed
+   * @param explain makes the error when all have failed
    */
   constructor(endpoints: readonly Endpoint[], settings: SessionSettings, explain: Explain) {
     this.last = endpoints.at(-1);
@@ -181,16 +193,22 @@ export class Failover {
     this.#explain = explain;
   }
 
-  /** Sends a request for a document to one endpoint after the other, until one answers; it waits in the queue of all requests. */
+  /**
+   * Requests a document from one endpoint after the other until one answers. Waits for a slot in the queue of
+   * all requests.
+   */
   async ask<T>(query: Query<T>): Promise<T> {
     const request = () => this.first(query, (endpoint, retries) => endpoint.ask(query, retries));
     return await this.#settings.requests.run(DOCUMENT_RANK, request);
   }
 
   /**
-   * The first result of an endpoint. Those whose last answer was a transient error are asked last.
+   * Calls `attempt` with one endpoint after the other; returns the first result. Endpoints whose last answer
+   * was a transient error come last.
    *
-   * @param attempt gets the number of its retries while other endpoints are left
+   * @param attempt gets the number of its retries; undefined for the last endpoint: as many as the policy
+   * allows
+   * @throws what `explain` makes of the errors; any error that is no DlrootfsError, and UsageError, at once
    */
   async first<T>(
     { subject, signal = this.#settings.signal }: Pick<Query<T>, 'subject' | 'signal'>,

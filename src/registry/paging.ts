@@ -1,6 +1,6 @@
 /**
- * The query of the next page, by a `Link: <…>; rel="next"` header (RFC 8288); undefined on the last page, and where the link leads to
- * another server or to something other than this list.
+ * Returns the query of the next page from a `Link: <…>; rel="next"` header (RFC 8288); undefined on the last
+ * page, and if the link leads to another server or another list.
  *
  * @param list the end of the path of each page
  */

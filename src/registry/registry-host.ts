@@ -1,4 +1,7 @@
-/** A registry that holds the repository, and the first request to it, which finds its scheme and the version of its protocol. */
+/**
+ * Registries of a repository, and the first request to them, which finds the scheme and the protocol's
+ * version.
+ */
 import { isLoopback } from '../oci/reference.ts';
 import { type DlrootfsError, isTransient, NetworkError, NotFoundError } from '../errors.ts';
 import { isObject, jsonOf } from '../oci/json.ts';
@@ -17,7 +20,9 @@ import { BROKEN, NOT_HTTP, NOT_TLS, REFUSED, UNREACHABLE } from './http/transpor
 export interface Contact {
   /** Ends in `/v2/`. */
   readonly base: URL;
-  /** Yes: `/v2/` is answered 401, or 200. Perhaps: 200 with a web page, as from servers that answer so to everything. */
+  /**
+   * `yes`: the status is 401, or 200. `perhaps`: 200 with a web page, which some servers send for every path.
+   */
   readonly version2: 'yes' | 'perhaps' | 'no';
   /** The error for the answer to `/v2/`, unless that is 404. */
   readonly refusal?: DlrootfsError | undefined;
@@ -28,17 +33,17 @@ export interface Ping {
   readonly status: number;
   /** Ends in `/v1/`. */
   readonly base: URL;
-  /** The answer looks like one of registry version 1. */
+  /** True if the answer looks like one of registry version 1. */
   readonly version1: boolean;
-  /** Index and registry in one. */
+  /** True if the registry is also the index. */
   readonly standalone: boolean;
 }
 
-/** The registry of the reference or a mirror of it. */
+/** The registry of a reference, or a mirror of it. */
 export class RegistryHost {
   readonly location: Location;
   readonly transport: Transport;
-  /** The repository by version 2 of the protocol. */
+  /** The repository, by version 2 of the protocol. */
   readonly endpoint: Endpoint;
   /** Finds the credential for the repository, once. */
   readonly credential: () => Promise<Credential | undefined>;
@@ -87,13 +92,15 @@ export class RegistryHost {
     });
   }
 
-  /** The answer to `GET /v2/`, which is sent once. */
+  /** Returns the answer to `GET /v2/`, which is sent once. */
   contact(): Promise<Contact> {
     this.#contact ??= this.#contactVersion2();
     return this.#contact;
   }
 
   /**
+   * Sends `GET /v2/` and judges the answer:
+   *
    * | answer         | version 2                                                                         |
    * | -------------- | --------------------------------------------------------------------------------- |
    * | 200, 401       | yes, or perhaps                                                                   |
@@ -111,7 +118,7 @@ export class RegistryHost {
   }
 
   /**
-   * Sends `GET /v1/_ping`. Docker Hub's index, while it had one, has no such address.
+   * Sends `GET /v1/_ping`, except to Docker Hub, whose index does not have this address.
    *
    * @param known address of an earlier answer of the registry
    */
@@ -131,7 +138,8 @@ export class RegistryHost {
   }
 
   /**
-   * The answer to a GET without credentials, by the first scheme that the registry speaks; retries after transient errors.
+   * Sends a GET without credentials by the first scheme that the registry speaks. Retries after transient
+   * errors.
    *
    * | error by the first scheme | by the second             | result                  |
    * | ------------------------- | ------------------------- | ----------------------- |
@@ -163,7 +171,9 @@ export class RegistryHost {
     return retryRequest(attempt, this.transport.settings, limit);
   }
 
-  /** The schemes to try, in order; the second only where the registry does not speak the first. */
+  /**
+   * Returns the schemes in the order to try them; the second only if the registry does not speak the first.
+   */
   #schemes(): readonly ('http' | 'https')[] {
     const { plainHttp, insecure, registry } = this.location;
     if (plainHttp) return ['http'];
@@ -171,7 +181,11 @@ export class RegistryHost {
     return insecure ? ['https', 'http'] : ['https'];
   }
 
-  /** One request. @throws errors after which a retry or the other scheme may help */
+  /**
+   * Sends one request.
+   *
+   * @throws transient errors, and errors after which the other scheme may succeed
+   */
   async #ask(url: URL): Promise<FirstAnswer> {
     const response = await this.transport.send({ method: 'GET', url, headers: {} });
     const body = await readFailure(response);
@@ -194,7 +208,7 @@ export class RegistryHost {
 interface FirstAnswer {
   readonly response: Response;
   readonly body: Uint8Array;
-  /** The error for it, unless its status is 200. */
+  /** The error for this answer; undefined for status 200. */
   readonly error: DlrootfsError | undefined;
   /** The address without its last part. */
   readonly base: URL;
@@ -203,7 +217,7 @@ interface FirstAnswer {
 const HUB_API = 'registry-1.docker.io';
 const HUB_INDEX = new URL('https://index.docker.io/v1/');
 
-/** Retries at a closed port: the first answer must not take long. */
+/** Retries at a closed port. Few, so that a user soon sees that nothing listens. */
 const REFUSED_RETRIES = 2;
 
 function isWrongScheme(error: unknown): boolean {
@@ -219,8 +233,8 @@ function isHtml(header: Response['header']): boolean {
 }
 
 /**
- * Whether a registry is also the index: `X-Docker-Registry-Standalone`, else `standalone` in the body, else yes (Docker 1.4,
- * registry/endpoint.go).
+ * True if a registry is also the index: `X-Docker-Registry-Standalone` says so, else `standalone` in the
+ * body, else it is (Docker 1.4, registry/endpoint.go).
  */
 export function isStandalone(header: string | undefined, body: unknown): boolean {
   const said = header?.trim() ?? '';

@@ -24,18 +24,18 @@ export interface ManifestStore {
   /** The bytes as they were stored; they are verified again by the caller. */
   get(digest: Digest): Promise<Uint8Array | undefined>;
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
-  /** The digest that `remember` stored last for this reference (`name:tag`), and the time of that. */
+  /** Returns the digest that `remember` stored last for this reference (`name:tag`), and when. */
   recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined>;
   remember(reference: string, digest: Digest): Promise<void>;
 }
 
-/** Milliseconds until a request without progress fails. */
+/** Time limits of a request, in milliseconds. */
 export interface Timeouts {
-  /** To connect, name look-up and TLS handshake included. */
+  /** To connect, including the name look-up and the TLS handshake. */
   readonly connect: number;
   /** From the request to the final status; with `connect` also the limit for interim answers (1xx). */
   readonly headers: number;
-  /** With fewer bytes of the body than a minimum. */
+  /** Without enough bytes of the body: see LEAST_PROGRESS. */
   readonly stall: number;
   /** For a whole small body: a manifest, a token, an error. */
   readonly document: number;
@@ -46,21 +46,24 @@ export interface RegistryOptions {
   /** HOME, XDG_*, DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP(S)_PROXY, NO_PROXY, NODE_EXTRA_CA_CERTS, PATH … */
   readonly environment: Environment;
   readonly report: Report;
-  /** Of the user, for `/run/containers/UID/auth.json`; undefined on systems without user ids. */
+  /** The user's id, for `/run/containers/UID/auth.json`; undefined on systems without user ids. */
   readonly uid?: number | undefined;
 
   readonly credentials?: GivenCredentials | undefined;
-  /** Sent as Bearer token as it is. */
+  /** A Bearer token, sent unchanged. */
   readonly registryToken?: string | GivenToken | undefined;
   readonly authFile?: string | undefined;
   /** Send no credentials, and read no files for them. */
   readonly noCredentials?: boolean | undefined;
 
-  /** False: certificates are not checked, and http is tried where https fails. Default: true. */
+  /** False: certificates are not checked, and http is tried if https fails. Default: true. */
   readonly tlsVerify?: boolean | undefined;
-  /** http, without trying https. */
+  /** True: http, without trying https. */
   readonly plainHttp?: boolean | undefined;
-  /** A directory with `*.crt` (authorities), `*.cert` and `*.key` (client certificate), instead of those in certs.d. */
+  /**
+   * A directory with `*.crt` (authorities), `*.cert` and `*.key` (client certificate), instead of those in
+   * certs.d.
+   */
   readonly certDir?: string | undefined;
   readonly caFile?: string | undefined;
   readonly certFile?: string | undefined;
@@ -68,28 +71,31 @@ export interface RegistryOptions {
 
   /** `[scheme://]host[:port][/path]`, tried in order before the registry itself. */
   readonly mirrors?: readonly string[] | undefined;
-  /** Use only this version of the protocol. Default: 2, and 1 where the registry does not know 2. */
+  /** The only version of the protocol to use. Default: 2, and 1 if the registry does not know 2. */
   readonly registryVersion?: 1 | 2 | undefined;
 
   /** Retries of a request. Default: 5. */
   readonly retry?: number | undefined;
   /** Milliseconds before the first retry, doubled for each further one. Default: 500. */
   readonly retryDelay?: number | undefined;
-  /** All requests wait here; the queue of layers puts those for blobs there. Default: one of its own for seven. */
+  /** The queue in which all requests wait, those for layers too. Default: a new one with 7 slots. */
   readonly requests?: RequestQueue | undefined;
   readonly timeouts?: Partial<Timeouts> | undefined;
   readonly manifestStore?: ManifestStore | undefined;
-  /** No requests: manifests and configs come from `manifestStore`. `hint` is for errors about what it lacks. */
+  /**
+   * Send no requests: manifests and configs come from `manifestStore`. `hint` is for errors about missing
+   * ones.
+   */
   readonly offline?: { readonly hint: string } | undefined;
-  /** Learns what is secret in this session; the caller masks what leaves it. */
+  /** Collects the secrets of this session; the caller masks them in its output. */
   readonly secrets?: Secrets | undefined;
-  /** Aborts the session; a blob has a signal of its own. */
+  /** Aborts the session; each blob has another signal besides. */
   readonly signal?: AbortSignal | undefined;
-  /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
+  /** Directories that replace `/etc` as the parents of `containers/` and `docker/`. */
   readonly configDirs?: readonly string[] | undefined;
 }
 
-/** How all requests of a session are made. */
+/** Settings of all requests of a session. */
 export interface SessionSettings {
   readonly options: RegistryOptions;
   readonly timeouts: Timeouts;
@@ -108,7 +114,7 @@ export const DEFAULT_TIMEOUTS: Timeouts = {
   document: 60_000,
 };
 
-/** How often a request is sent again, and after which delay. */
+/** Returns the policy with the defaults: 5 retries, the first after 500 ms. */
 export function retryPolicyOf({
   retry = 5,
   retryDelay = 500,
@@ -116,5 +122,5 @@ export function retryPolicyOf({
   return { retries: retry, delay: retryDelay };
 }
 
-/** The number of the original's parallel pulls. */
+/** Requests at the same time: as many as the original's parallel pulls. */
 export const DEFAULT_CONNECTIONS = 7;

@@ -16,21 +16,21 @@ import {
 import { Version1Session } from './v1.ts';
 import { Version2Session } from './v2.ts';
 
-/** A repository, and all that is needed to read it. */
+/** A repository with its hosts and the settings to read it. */
 interface Repository {
   readonly reference: Reference;
   readonly settings: SessionSettings;
-  /** In order of preference; the last is the registry of the reference. None offline. */
+  /** In order of preference; the last one is the registry of the reference. Empty offline. */
   readonly hosts: readonly RegistryHost[];
 }
 
-/** A session by one version of the protocol, which has no connections of its own. */
+/** A session by one version of the protocol. It has no connections of its own to close. */
 type VersionSession = Omit<Session<RemoteLayer>, 'close'>;
 
 /**
- * Prepares a session about one repository: reads configuration files, opens no connection yet.
+ * Prepares a session about one repository. Reads configuration files, but opens no connection yet.
  *
- * @throws UsageError for invalid options and files, and where registries.conf blocks the repository
+ * @throws UsageError for invalid options and files, and if registries.conf blocks the repository
  */
 export async function openSession(
   reference: Reference,
@@ -77,7 +77,7 @@ function withoutEmptyCredentials(options: RegistryOptions): RegistryOptions {
   return { ...options, credentials: undefined, noCredentials: true };
 }
 
-/** The error of the registry of the reference, with the answers of the mirrors after it. */
+/** Returns the error of the registry of the reference, followed by the answers of its mirrors. */
 const explainMirrors: Explain = (failures, registry) => {
   const error = failures.get(registry)!;
   const mirrors = [...failures].filter(([endpoint]) => endpoint !== registry);
@@ -88,12 +88,12 @@ const explainMirrors: Explain = (failures, registry) => {
   );
   if (answers.length === 0) return error;
   const { code, hint } = error;
-  // Of the same class, for the exit code.
+  // The same class keeps the exit code.
   const Kind = error.constructor as new (message: string, details: ErrorDetails) => DlrootfsError;
   return new Kind(error.message + answers.join(''), { code, hint, cause: error });
 };
 
-/** The error offline, about everything that the store does not have. */
+/** Makes the error for a document that is missing offline. */
 function notCached(hint: string): Explain {
   return (_, __, subject) =>
     new NotFoundError(`cannot read ${subject} offline: the cache does not have it`, {
@@ -102,7 +102,7 @@ function notCached(hint: string): Explain {
     });
 }
 
-/** Finds the registry's version of the protocol. */
+/** Chooses the version of the protocol. */
 async function chooseVersion(repository: Repository): Promise<VersionSession> {
   const { reference, settings, hosts } = repository;
   const { registryVersion, mirrors = [], report, offline } = settings.options;
@@ -123,7 +123,7 @@ async function chooseVersion(repository: Repository): Promise<VersionSession> {
     }
     return version1(repository, await hosts.at(-1)!.ping(undefined));
   }
-  // Version 1 has no digests: a reference with one needs no first contact, and no connection where the store has its documents.
+  // A reference with a digest needs version 2, so no first contact, and no connection if all is stored.
   if (registryVersion === 2 || reference.digest !== undefined) return version2();
   const first = await failover.first({ subject: 'the registry API' }, (endpoint) =>
     hosts[endpoints.indexOf(endpoint)]!.contact(),

@@ -1,4 +1,4 @@
-/** Reads the answers of version 1 of the protocol. */
+/** Parses answers of version 1 of the protocol. */
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest } from '../oci/digest.ts';
 import {
@@ -11,20 +11,20 @@ import {
 } from '../oci/json.ts';
 import { hostnameOf, isTag } from '../oci/reference.ts';
 
-/** Tags that an error message lists. */
+/** The largest number of tags that an error lists. */
 const LISTED_TAGS = 8;
 
 const ID_PATTERN = /^(?:[0-9a-f]{64}|[0-9a-f]{16})$/;
 
-/** The tags of a list (an object from tag to image id), sorted; invalid names are left out. */
+/** Returns the tags of a list (an object from tag to image id), sorted, without invalid names. */
 export function tagNames(tags: JsonObject): readonly string[] {
   return Object.keys(tags).filter(isTag).toSorted();
 }
 
 /**
- * The id of the image that `tag` points to.
+ * Returns the id of the image that `tag` points to.
  *
- * @throws NotFoundError that lists some tags there are, IntegrityError
+ * @throws NotFoundError that lists some existing tags; IntegrityError for a malformed id
  */
 export function imageOfTag(tags: JsonObject, tag: string, name: string): string {
   if (!Object.hasOwn(tags, tag)) {
@@ -42,7 +42,7 @@ export function imageOfTag(tags: JsonObject, tag: string, name: string): string 
 }
 
 /**
- * An image id: 64 hex digits, in very old images 16.
+ * Checks an image id: 64 hex digits, in very old images 16.
  *
  * @throws IntegrityError that names `what`
  */
@@ -54,7 +54,7 @@ function imageId(value: unknown, what: string): string {
 }
 
 /**
- * Reads the ancestry of image `id`; the ids come out base first, `id` last.
+ * Parses the ancestry of image `id`, which lists `id` first. Returns the ids in reverse, base first.
  *
  * @throws IntegrityError
  */
@@ -76,9 +76,9 @@ export function parseAncestry(body: Uint8Array, id: string, what: string): reado
 }
 
 /**
- * Reads the JSON of image `id` on top of `parent`.
+ * Parses the JSON of image `id`, whose parent is `parent`.
  *
- * @throws IntegrityError, also where it names other images than these
+ * @throws IntegrityError, also if it names another id or parent
  */
 export function parseImageJson(
   body: Uint8Array,
@@ -105,9 +105,9 @@ export function parseImageJson(
 }
 
 /**
- * The sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and the layer as sent. The server of
- * 2014 keeps a list, so the header may be a list as text, in the syntax of JSON or Python, with a tarsum in it. Undefined without a sha256,
- * or with more than one.
+ * Returns the sha256 in an `X-Docker-Checksum-Payload` header: over the image's JSON as sent, a newline, and
+ * the layer as sent. The server of 2014 sends a list as text, in the syntax of JSON or Python, perhaps with a
+ * tarsum. Undefined without a sha256, or with more than one.
  */
 export function parsePayloadChecksum(header: string | undefined): Digest | undefined {
   const found = [...(header ?? '').matchAll(/(?<![\w.+-])sha256:([0-9a-f]{64})(?![0-9a-f])/gi)];
@@ -117,7 +117,7 @@ export function parsePayloadChecksum(header: string | undefined): Digest | undef
 }
 
 /**
- * The size in an `X-Docker-Size` header, in bytes; undefined when it is missing or -1.
+ * Returns the size in an `X-Docker-Size` header, in bytes; undefined if it is missing or -1.
  *
  * @throws IntegrityError
  */
@@ -132,8 +132,9 @@ export function parseLayerSize(header: string | undefined, what: string): number
 const MAX_ENDPOINTS = 16;
 
 /**
- * The tokens of `X-Docker-Token` headers, joined. The standalone registry of 2014 puts the word `Token` before its own, which is not
- * part of it. Undefined when there is none that can be sent back.
+ * Returns the tokens of `X-Docker-Token` headers, joined by commas, without those that cannot be sent back.
+ * The standalone registry of 2014 adds the word `Token` before its own, which is removed. Undefined without
+ * any.
  */
 export function parseTokens(values: readonly string[]): string | undefined {
   const tokens = values
@@ -143,8 +144,9 @@ export function parseTokens(values: readonly string[]): string | undefined {
 }
 
 /**
- * The registries that `X-Docker-Endpoints` headers name, each once: `host` or `host:port`, separated by commas; anything else is left
- * out. They use the index's own scheme, but http only where `mayUseHttp`. Without the header the index is the registry.
+ * Returns the registries in `X-Docker-Endpoints` headers, each once: `host` or `host:port`, separated by
+ * commas; invalid ones are skipped. They use the index's scheme, but http only if `mayUseHttp`. Without the
+ * header the index is the registry.
  */
 export function parseEndpoints(
   values: readonly string[],
@@ -163,21 +165,27 @@ export function parseEndpoints(
   return [...new Set(urls)].slice(0, MAX_ENDPOINTS).map((href) => new URL(href));
 }
 
-/** A cookie as it is sent back. */
+/** A cookie to send back. */
 interface Cookie {
   readonly value: string;
   readonly path: string;
 }
 
-/** Limits of one server: the least that browsers must support (RFC 6265, 6.1). */
+/** Limits per server: the least that browsers must support (RFC 6265, 6.1). */
 const MAX_COOKIES = 50;
 const MAX_COOKIE_BYTES = 4096;
 
 const NAME_PATTERN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-/** Values that can be sent back unchanged: visible ASCII and blanks, but no `;` (broader than RFC 6265, 4.1.1). */
+/**
+ * Values that can be sent back unchanged: visible ASCII and blanks without `;` (RFC 6265, 4.1.1, allows
+ * fewer).
+ */
 const VALUE_PATTERN = /^[\x20-\x3a\x3c-\x7e]*$/;
 
-/** Reads a `Set-Cookie` header; undefined for a cookie that cannot be sent back. `over`: it deletes the cookie. */
+/**
+ * Parses a `Set-Cookie` header; undefined for a cookie that cannot be sent back. `over`: the header deletes
+ * it.
+ */
 export function parseSetCookie(
   header: string,
   now: number,
@@ -212,7 +220,10 @@ function isUnder(path: string, cookiePath: string): boolean {
   return path.startsWith(cookiePath.endsWith('/') ? cookiePath : `${cookiePath}/`);
 }
 
-/** The cookies of one session, in memory. Each goes back to the origin that set it only; its `Domain` is ignored. */
+/**
+ * The cookies of one session, in memory. Each is sent only to the origin that set it; its `Domain` is
+ * ignored.
+ */
 export class Cookies {
   readonly #jars = new Map<string, Map<string, Cookie>>();
 
@@ -231,7 +242,7 @@ export class Cookies {
     return values;
   }
 
-  /** The value of the Cookie header for a request to `url`; undefined for none. */
+  /** Returns the value of the Cookie header for a request to `url`; undefined without cookies. */
   header(url: URL): string | undefined {
     const cookies = [...(this.#jars.get(url.origin) ?? [])].filter(([, { path }]) =>
       isUnder(url.pathname, path),

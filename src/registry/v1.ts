@@ -26,32 +26,32 @@ import {
 const MAX_TAGS_BYTES = 16 * 1024 * 1024;
 const MAX_TAGS = 1_000_000;
 const MAX_ANCESTRY_BYTES = 1024 * 1024;
-/** Of all JSON documents of one image together. */
+/** Limit on all JSON documents of one image together. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;
 
-/** Limit on the list of images, which only shows that an index answers. */
+/** Limit on the list of images, whose content is not used. */
 const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
-/** Failures that an error message lists. */
+/** The largest number of failures that an error lists. */
 const LISTED_FAILURES = 3;
 
 const TOKEN = 'Token ';
 
 /**
- * A session by version 1 of the protocol, by the rules of docker-registry (Python) and Docker 1.4. The index names the registries of the
- * images, and gives a token for them.
+ * A session by version 1 of the protocol, as docker-registry (Python) and Docker 1.4 define it. The index
+ * names the registries of the images, and issues a token for them.
  */
 export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
   readonly #reference: Reference;
   /** `library/x`, or `host[:port]/path`, for messages. */
   readonly #name: string;
-  /** With its name space: `library/x`. */
+  /** With its namespace: `library/x`. */
   readonly #repository: string;
   readonly #host: RegistryHost;
   readonly #ping: Ping;
   readonly #settings: SessionSettings;
   readonly #cookies = new Cookies();
   #index: Endpoint | undefined;
-  /** The value after `Authorization: Token`; undefined when the index sent none. */
+  /** The value after `Authorization: Token`; undefined if the index sent none. */
   #token: string | undefined;
   #renewing: Promise<unknown> | undefined;
   #found: Promise<Failover> | undefined;
@@ -66,7 +66,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     this.#settings = settings;
   }
 
-  /** The image of the tag; there is only one, for every platform. */
+  /** Returns the image of the tag. Version 1 has one image for all platforms. */
   async image(): Promise<Image<RemoteLayer>> {
     const { tag = 'latest' } = this.#reference;
     const registries = await this.#registries();
@@ -98,7 +98,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     return registries.ask({ path: `repositories/${this.#repository}/tags`, subject, absent, read });
   }
 
-  /** By the JSON and the headers of each image, base first. */
+  /** Describes the layers, base first, by the JSON of each image and the headers of that answer. */
   async #layers(ids: readonly string[], registries: Failover): Promise<readonly RemoteLayer[]> {
     const abort = new AbortController();
     const signal = AbortSignal.any([this.#settings.signal, abort.signal]);
@@ -116,7 +116,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
       };
       const { length, ...facts } = await registries.ask({ path: `images/${id}/json`, subject, read, signal });
       bytes += length;
-      // Not within the request: it would be made again, and the others with it.
+      // Not in `read`: an error there would repeat the request.
       if (bytes > MAX_JSON_BYTES) {
         throw new IntegrityError(
           `the JSON documents of ${Reference.format(this.#reference)} have more than ${MAX_JSON_BYTES} bytes`,
@@ -139,9 +139,9 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
   }
 
   /**
-   * The registries that hold the repository.
+   * Returns the registries that hold the repository; requests them once.
    *
-   * @throws NetworkError when the index names none that is a host
+   * @throws NetworkError if the index names no valid host
    */
   #registries(): Promise<Failover> {
     this.#found ??= this.#find();
@@ -161,12 +161,12 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
         transport: own,
         authorization: this.#authorization(used, headers),
       });
-    // The index sends no challenge: it gets the password with the first request.
+    // The index sends no challenge, so the first request has the password already.
     this.#index = endpoint(base, transport, () => [password]);
     const registries: Endpoint[] = [];
     for (const url of await this.#read()) {
       const own = url.origin === base.origin;
-      // The password is for the index only. A proxy before a standalone registry may want it first.
+      // Only the index gets the password. A proxy in front of a standalone registry may want it first.
       const headers = () => {
         const both = [this.#token && `${TOKEN}${this.#token}`, own ? password : undefined];
         return standalone ? both.toReversed() : both;
@@ -176,7 +176,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     return new Failover(registries, this.#settings, explainRegistries);
   }
 
-  /** Requests where the images of the repository are, in order, each ending in `/v1/`; keeps the token. */
+  /** Requests the registries of the repository, in order, each ending in `/v1/`; keeps the token. */
   async #read(): Promise<readonly URL[]> {
     const subject = `the list of images of ${this.#repository}`;
     const { base, version1, status } = this.#ping;
@@ -208,14 +208,16 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     return endpoints;
   }
 
-  /** Adds what is secret in a token: `signature=…,repository="library/x",access=read`. */
+  /**
+   * Adds a token and the signature in it to the secrets: `signature=…,repository="library/x",access=read`.
+   */
   #addToken(token = ''): void {
     const { secrets } = this.#settings;
     secrets.addIssued(token);
     for (const [, signature] of token.matchAll(/signature="?([^",]+)/g)) secrets.addIssued(signature!);
   }
 
-  /** Requests another token in place of `old`, once for all that ask for it. */
+  /** Replaces the token `old` by a new one, with one request for all callers. */
   async #renew(old: string): Promise<void> {
     if (this.#token !== old) return;
     this.#renewing ??= this.#read().finally(() => {
@@ -225,9 +227,10 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
   }
 
   /**
-   * Tries Authorization headers in their order, first the one that was accepted last; all with the cookies of the server.
+   * Tries Authorization headers in order, starting with the one that was accepted last; all with the cookies
+   * of the server.
    *
-   * @param tokens gives them, with the token of the moment
+   * @param tokens returns the headers, with the current token
    */
   #authorization(used: string | undefined, tokens: () => readonly (string | undefined)[]): Authorization {
     let accepted: string | undefined;
@@ -246,7 +249,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
         }
         if (!error) accepted = authorization;
         if (!unauthorized) return 'final';
-        // A token that was accepted until now has expired.
+        // The token was accepted before: it has expired.
         if (authorization === accepted && authorization?.startsWith(TOKEN)) {
           await this.#renew(authorization.slice(TOKEN.length));
         }
@@ -255,16 +258,17 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     };
   }
 
-  /** The user name and the password for the index. */
+  /** Returns the user name and the password for the index. */
   async #password(): Promise<Extract<Credential, { kind: 'password' }> | undefined> {
     const credential = await this.#host.credential();
     if (!credential || credential.kind === 'password') return credential;
-    const message = `ignoring ${describeCredential(credential)}: version 1 of the registry protocol knows user names and passwords only`;
+    const reason = 'version 1 of the registry protocol knows user names and passwords only';
+    const message = `ignoring ${describeCredential(credential)}: ${reason}`;
     this.#settings.report({ type: 'notice', message });
     return undefined;
   }
 
-  /** Connections to a registry that is not the index: with the certificates that are its own. */
+  /** Opens connections to a registry that is not the index, with the certificates for that host. */
   async #open({ host }: URL): Promise<Transport> {
     const { location } = this.#host;
     const { options } = this.#settings;
@@ -274,7 +278,9 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
   }
 }
 
-/** The first error of a registry that answered at all, else what all of them say. */
+/**
+ * Returns the first error of a registry that answered; if none answered, an error that lists their failures.
+ */
 const explainRegistries: Explain = (failures) => {
   const errors = [...failures.values()];
   const [first] = errors;

@@ -18,11 +18,11 @@ import { nextPage } from './paging.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
-/** Of one page: some registries answer all tags at once. */
+/** Limit per page: some registries send all tags in one. */
 const MAX_TAGS = 1_000_000;
 const MAX_PAGES = 10_000;
 
-/** The path of a manifest, and its name in errors. */
+/** The path of a manifest, and its names in errors. */
 type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
 
 type FoundDocument = Found & { readonly digest: Digest };
@@ -30,8 +30,8 @@ type FoundDocument = Found & { readonly digest: Digest };
 const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 
 /**
- * A session by version 2 of the protocol (OCI distribution specification). Manifests and configs come from the store where it has them;
- * all are verified.
+ * A session by version 2 of the protocol (OCI distribution specification). Manifests and configs come from
+ * the store if it has them; all are verified.
  */
 export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   readonly #reference: Reference;
@@ -39,10 +39,10 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   readonly #options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>;
   readonly #endpoints: Failover;
   readonly #blobs = new Map<Digest, BlobSource>();
-  /** In the answer with the last manifest, in words. */
+  /** The rate limit in the answer with the last manifest, in words. */
   #rateLimit: string | undefined;
 
-  /** @param endpoints offline none: then everything comes from the store, and no layer can be opened */
+  /** @param endpoints empty offline: then everything comes from the store, and no layer can be opened */
   constructor(
     reference: Reference,
     options: Pick<RegistryOptions, 'manifestStore' | 'offline' | 'report'>,
@@ -61,7 +61,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     if (digest === undefined) onDocument?.(found.digest);
     const source = {
       manifest: async (listed: Pick<Descriptor, 'digest' | 'platform'>) => {
-        // An entry without a platform is only perhaps the image.
+        // An entry without a platform may not be the image.
         if (listed.platform) onDocument?.(listed.digest);
         return (await this.#byDigest(listed.digest)).document;
       },
@@ -86,7 +86,10 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     return source;
   }
 
-  /** The manifest or index that a tag points to now: one GET, or a HEAD when the store has it already; offline, as it was last. */
+  /**
+   * Returns the manifest or index that a tag points to. Sends one GET, or a HEAD if the store knows the tag;
+   * offline it returns what the tag pointed to last.
+   */
   async #byTag(tag: string): Promise<FoundDocument> {
     const { manifestStore: store, offline, report } = this.#options;
     const name = `${this.#name}:${tag}`;
@@ -111,7 +114,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     return found;
   }
 
-  /** The manifest or index with this digest. */
+  /** Returns the manifest or index with this digest. */
   async #byDigest(digest: Digest): Promise<FoundDocument> {
     const target = {
       path: `manifests/${digest}`,
@@ -123,7 +126,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     return stored ?? this.#fetchManifest(target, digest);
   }
 
-  /** The digest that a HEAD says; undefined where only a GET tells more. */
+  /** Returns the digest in the answer to a HEAD; undefined if only a GET can tell more. */
   async #digestOfTag(target: ManifestTarget): Promise<Digest | undefined> {
     const head = {
       ...target,
@@ -134,7 +137,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
         Promise.resolve(response.status === 200 ? digestOfHeader(response) : undefined),
     } as const;
     return this.#endpoints.ask(head).catch((error: unknown) => {
-      // The answer to a HEAD has no body; the one to the GET will explain the error.
+      // The answer to a HEAD has no body; that to the GET will explain the error.
       if (error instanceof DlrootfsError && !isTransient(error)) return undefined;
       throw error;
     });
@@ -146,7 +149,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     try {
       return { document: parseManifest(bytes, undefined, what, digest), digest };
     } catch {
-      // The downloaded document replaces it.
+      // The document is downloaded again, and replaces it.
       return undefined;
     }
   }
@@ -183,9 +186,9 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   }
 
   /**
-   * All tags, page by page, in the registry's order.
+   * Yields all tags, page by page, in the registry's order.
    *
-   * @throws NetworkError when the pages have no end
+   * @throws NetworkError if the pages have no end; UsageError offline
    */
   async *tags(): AsyncGenerator<string, void> {
     if (this.#options.offline) {
@@ -194,7 +197,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
       });
     }
     const subject = `the list of tags of ${this.#name}`;
-    /** It answered the first page: the others may have other tags, in other pages. */
+    /** The endpoint that answered the first page: other endpoints may have other tags and pages. */
     let source: Endpoint | undefined;
     const seen = new Set<string>();
     for (let query: string | undefined = ''; query !== undefined;) {
@@ -222,7 +225,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   }
 }
 
-/** The digest of the manifest in the answer's header; undefined without one, or where it cannot be checked. */
+/** Returns the digest in the answer's header; undefined without one, or if it is of an unknown algorithm. */
 function digestOfHeader(response: Response): Digest | undefined {
   try {
     return Digest.parse(response.header('docker-content-digest')?.trim() ?? '');
@@ -236,7 +239,7 @@ interface TagPage {
   readonly next: string | undefined;
 }
 
-/** The tags of a page; invalid names are left out. */
+/** Returns the tags of a page, without invalid names. */
 export function tagsOf(document: unknown): readonly string[] {
   if (!Array.isArray(document)) return [];
   return document.filter((tag) => typeof tag === 'string' && isTag(tag));

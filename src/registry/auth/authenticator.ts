@@ -8,7 +8,7 @@ import { answerError, parseChallenges, readDocument } from '../http/answer.ts';
 import type { Headers, Request, Response } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
 
-/** The scheme of a challenge, if it is supported. */
+/** A supported scheme of a challenge. */
 type AuthScheme = { readonly kind: 'basic' } | Bearer;
 
 interface Bearer {
@@ -25,8 +25,8 @@ function sameScopes(one: readonly string[], other: readonly string[]): boolean {
 }
 
 /**
- * The challenge of a 401 to answer: the first of Bearer, else of Basic; undefined without one of these. A Bearer challenge needs the web
- * address of a token server.
+ * Returns the challenge of a 401 to answer: the first Bearer one whose realm is a web address, else Basic;
+ * undefined without either.
  */
 function schemeOf(response: Response): AuthScheme | undefined {
   const challenges = parseChallenges(response.headers('www-authenticate'));
@@ -45,16 +45,16 @@ function schemeOf(response: Response): AuthScheme | undefined {
   return challenges.some(({ scheme }) => scheme === 'basic') ? { kind: 'basic' } : undefined;
 }
 
-/** The authorization to read one repository, by Basic or Bearer, as the challenges of its registry ask for. */
+/** Authorizes the reading of one repository by Basic or Bearer, as the challenges of its registry demand. */
 export class Authenticator implements Authorization {
   readonly #find: () => Promise<Credential | undefined>;
   readonly #transport: Transport;
   readonly #place: Pick<Location, 'registry' | 'repository'>;
-  /** Of the server that sent the challenge. */
+  /** The address that sent the challenge. */
   #base: URL | undefined;
   #scheme: AuthScheme | undefined;
   #credential: Credential | undefined;
-  /** Rejected where the token server refuses the credentials, which is final. */
+  /** Rejected if the token server refuses the credentials, which is final. */
   #token: Promise<Token> | undefined;
   /** The headers that were accepted. */
   readonly #accepted = new Set<string | undefined>();
@@ -69,7 +69,9 @@ export class Authenticator implements Authorization {
     this.#transport = transport;
   }
 
-  /** Takes the challenge of the first 401, so that the next request has its token. */
+  /**
+   * Takes the challenge of the first 401, so that the first request for the repository has a token already.
+   */
   learn(response: Response): void {
     this.#base = response.url;
     const scheme = schemeOf(response);
@@ -82,7 +84,7 @@ export class Authenticator implements Authorization {
     return refused.includes(authorization) ? undefined : { authorization };
   }
 
-  /** The Authorization header to send next; undefined for none. */
+  /** Returns the Authorization header to send next; undefined for none. */
   async #header(): Promise<string | undefined> {
     const scheme = this.#scheme;
     if (!scheme) return undefined;
@@ -106,7 +108,7 @@ export class Authenticator implements Authorization {
     return token;
   }
 
-  /** After a 401 the first line that applies counts. */
+  /** After a 401 the first condition that applies decides. */
   async judge({ response, error, unauthorized }: Answer, _: URL, sent: Headers): Promise<Verdict> {
     const header = sent['authorization'];
     if (!error) this.#accepted.add(header);
@@ -115,7 +117,7 @@ export class Authenticator implements Authorization {
     const scheme = schemeOf(response) ?? before;
     this.#base = response.url;
     this.#scheme = scheme;
-    // Nothing to authenticate with: no known scheme, or credentials that stay the same.
+    // Nothing else to send: the scheme is unknown, or the credentials stay the same.
     if (!scheme) return 'final';
     if (header === undefined) return scheme.kind === 'bearer' || !before ? 'other' : 'final';
     if (scheme.kind === 'basic' || this.#credential?.kind === 'registry-token') return 'final';
@@ -140,7 +142,7 @@ export class Authenticator implements Authorization {
   }
 }
 
-/** A header can hold visible ASCII only: any other token could end it. */
+/** Visible ASCII: any other character could end the header. */
 const TOKEN = /^[\x21-\x7e]+$/;
 
 function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
@@ -148,21 +150,24 @@ function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): 
   throw new UsageError(`cannot use ${describeCredential(credential)}: it has characters that no token has`);
 }
 
-/** A Bearer token and its end. */
+/** A Bearer token and when it expires. */
 interface Token {
   readonly text: string;
-  /** On the monotonic clock, in milliseconds. */
+  /** The time of expiry in milliseconds, by `performance.now()`. */
   readonly until: number;
 }
 
 const MAX_TOKEN_BYTES = 1024 * 1024;
-/** Default and least lifetime of a token, in seconds (distribution's token specification). */
+/** Default and minimum lifetime of a token, in seconds (distribution's token specification). */
 const LEAST_LIFETIME = 60;
 
-/** A token is not used in its last milliseconds: this many. */
+/** In milliseconds: a token is replaced this long before it expires. */
 const MARGIN = 5000;
 
-/** The request for a token: GET, or POST with an identity token (distribution's token and OAuth2 specifications). */
+/**
+ * Returns the request for a token: GET, or POST with an identity token (distribution's token and OAuth2
+ * specifications).
+ */
 function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential | undefined): Request {
   const url = new URL(realm);
   url.username = '';
@@ -193,9 +198,9 @@ function tokenRequest({ realm, service, scopes }: Bearer, credential: Credential
 }
 
 /**
- * Reads a token server's answer. Undefined when it holds no usable token.
+ * Parses a token server's answer; undefined without a usable token.
  *
- * @param tell called with each token in it
+ * @param tell called with each secret in it
  */
 function parseToken(body: Uint8Array, now: number, tell: (token: string) => void): Token | undefined {
   const document = jsonOf(Buffer.from(body).toString('utf8'));
@@ -210,11 +215,12 @@ function parseToken(body: Uint8Array, now: number, tell: (token: string) => void
 }
 
 /**
- * Gets a token. A token server may receive the credentials of its registry over https always, over http only on this machine or when the
+ * Requests a token. Credentials go to a token server over https; over http only on this machine, or if the
  * registry itself uses http.
  *
  * @param registry address of the registry
- * @throws UnauthorizedError when the server refuses, NetworkError when it answers something else
+ * @throws UnauthorizedError if the server refuses, NetworkError if its answer has no token; errors of
+ * `answerError`
  */
 async function fetchToken(
   scheme: Bearer,

@@ -28,12 +28,12 @@ export function describeCredential(credential: Credential): string {
   return `${printable(credential.username, 80)}'s credentials from ${source}`;
 }
 
-/** The value of an Authorization header for a user name and a password. */
+/** Returns the value of an Authorization header for a user name and a password. */
 export function basic({ username, password }: Extract<Credential, { kind: 'password' }>): string {
   return `Basic ${Buffer.from(`${username}:${password}`, 'utf8').toString('base64')}`;
 }
 
-/** Adds what is secret in a credential. */
+/** Adds the secret of a credential. */
 export function addCredential(secrets: Secrets, credential: Credential): void {
   if (credential.kind === 'password') secrets.addPassword(credential.username, credential.password);
   else secrets.add(credential.token);
@@ -43,9 +43,9 @@ export function addCredential(secrets: Secrets, credential: Credential): void {
 interface CredentialSource {
   /** A path, or the name of a variable. */
   readonly name: string;
-  /** Of the variable. */
+  /** The value of the variable. */
   readonly text?: string;
-  /** The user named this file: it must be readable. */
+  /** True if the user named this file: it must be readable. */
   readonly explicit?: boolean;
   /** `~/.dockercfg` of docker before 1.7: the map of `auths` alone. */
   readonly legacy?: boolean;
@@ -56,8 +56,8 @@ function inDirectory(directory: string | undefined, file: string): CredentialSou
 }
 
 /**
- * The places to look in, in order: containers-auth.json(5), with docker's `DOCKER_AUTH_CONFIG` before its file. A file that is named
- * by `--authfile` or REGISTRY_AUTH_FILE is the only one.
+ * Returns the files and variables to search, in order: containers-auth.json(5), with docker's
+ * `DOCKER_AUTH_CONFIG` before its file. A file named by `--authfile` or REGISTRY_AUTH_FILE is the only one.
  */
 function credentialSources(
   options: Pick<RegistryOptions, 'authFile' | 'environment' | 'uid'>,
@@ -84,7 +84,7 @@ function credentialSources(
 }
 
 /**
- * The credential for a repository.
+ * Finds the credential for a repository; undefined without one.
  *
  * @throws UsageError for a named file that cannot be read; other errors are notices, and the search continues
  */
@@ -107,7 +107,7 @@ export async function findCredential(
   return undefined;
 }
 
-/** The document in a source. */
+/** Reads the document of a source; undefined without one. */
 async function readSource(
   { name, text, explicit = false, legacy }: CredentialSource,
   { signal, report }: RegistryOptions,
@@ -157,13 +157,13 @@ async function lookUp(
 /** The key of Docker Hub in docker's files, and the key for its helpers. */
 const HUB_KEY = 'https://index.docker.io/v1/';
 
-/** The members of a file with logins (`config.json`, `auth.json`); malformed ones are left out. */
+/** Returns the members of `auths` or `credHelpers`; none where that is not an object. */
 function membersOf(file: unknown, key: 'auths' | 'credHelpers'): readonly [string, unknown][] {
   const value = isObject(file) ? file[key] : undefined;
   return isObject(value) ? Object.entries(value) : [];
 }
 
-/** `https://HOST/v1/` and the like reduced to the host; Hub's hosts have one name. */
+/** Returns the host of a key such as `https://HOST/v1/`; Hub's hosts have one name. */
 function hostOfKey(key: string): string {
   const host = key
     .replace(/^https?:\/\//i, '')
@@ -180,9 +180,10 @@ function namespacedKey(key: string): string {
 }
 
 /**
- * The helper programs that may keep the credentials of `registry`, each with the key for it: its own, then the store for all registries.
+ * Returns the helper programs that may have the credentials of `registry`, each with the key for it: first
+ * that of the registry, then the store for all registries.
  *
- * @param file the document in a file of docker or podman with logins
+ * @param file the parsed `config.json` or `auth.json`
  */
 export function findHelpers(
   file: unknown,
@@ -200,8 +201,8 @@ export function findHelpers(
 }
 
 /**
- * The entry for a repository: the most specific key wins, then keys that are addresses of the host. An entry without content only
- * marks that a store has the credentials.
+ * Returns the entry for a repository: the most specific key wins, then keys that are addresses of the host.
+ * Empty entries are skipped: they only say that a store has the credentials.
  */
 export function findEntry(
   file: unknown,
@@ -225,7 +226,7 @@ export function findEntry(
 }
 
 /**
- * Reads an entry's credential; undefined for one that only marks a login.
+ * Returns the credential in an entry; undefined if it has none.
  *
  * @throws Error with the reason, without secrets
  */
@@ -257,13 +258,13 @@ function decodeAuth(auth: string, source: string): Credential {
   };
 }
 
-/** Milliseconds: the helper may wait for its user to unlock a store. */
+/** Milliseconds. The helper may wait for its user to unlock a store. */
 const HELPER_TIMEOUT = 30_000;
 const MAX_OUTPUT = 65_536;
 /** Milliseconds between a helper's exit and the end of its output. */
 const LINGER = 500;
 
-/** A helper failed; the message is fit for a terminal and has no secret. */
+/** A helper failed. The message can be printed and has no secret. */
 export class HelperError extends Error {}
 
 interface Outcome {
@@ -298,16 +299,16 @@ function run(
     child.once('exit', (code) =>
       setTimeout(() => child.stdout.destroy(), code === null ? 0 : LINGER).unref(),
     );
-    // A helper may end without reading.
+    // A helper may exit without reading its input.
     child.stdin.on('error', () => undefined).end(key);
   });
 }
 
 /**
- * Asks `docker-credential-NAME get` (docker-credential-helpers' protocol: the key on stdin, JSON on stdout) for the credential of
- * `key`. Undefined when the helper has none.
+ * Runs `docker-credential-NAME get` (protocol of docker-credential-helpers: the key on stdin, JSON on stdout)
+ * for the credential of `key`; undefined if the helper has none.
  *
- * @throws HelperError
+ * @throws HelperError; the signal's reason
  */
 export async function askHelper(
   name: string,

@@ -12,16 +12,16 @@ import {
 
 /** Settings of the TLS connections on behalf of one registry. */
 export interface TlsSettings {
-  /** PEM, in addition to the bundled and the system's authorities. */
+  /** PEM texts, in addition to the bundled authorities and those of the system. */
   readonly authorities: readonly string[];
-  /** PEM. */
+  /** PEM texts. */
   readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
   readonly verify: boolean;
-  /** Certificates for this registry are configured: it speaks TLS. */
+  /** True if certificates are configured for this registry: it speaks TLS. */
   readonly configured: boolean;
 }
 
-/** Of all authorities for one registry together. */
+/** Limit on all authorities for one registry together, in characters. */
 const MAX_AUTHORITIES_LENGTH = 16 * 1024 * 1024;
 
 async function readPem(path: string, what: string, signal: AbortSignal | undefined): Promise<string> {
@@ -36,7 +36,10 @@ async function readPem(path: string, what: string, signal: AbortSignal | undefin
   }
 }
 
-/** It is set for all programs on Node, and its path may be of another root directory: like Node, this continues without it. */
+/**
+ * Reads NODE_EXTRA_CA_CERTS. It is set for all programs on Node, perhaps in another root directory: like
+ * Node, this continues without an unreadable file.
+ */
 async function extraAuthorities({ environment, report, signal }: RegistryOptions): Promise<string[]> {
   const path = environment['NODE_EXTRA_CA_CERTS'];
   if (path === undefined || path === '') return [];
@@ -44,14 +47,18 @@ async function extraAuthorities({ environment, report, signal }: RegistryOptions
     return [await readPem(path, 'NODE_EXTRA_CA_CERTS', signal)];
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    // Node's TLS opens the file itself, and would never return.
+    // Such as a FIFO: Node's TLS opens the file itself, and would never return.
     if (error.cause instanceof NoDataError) throw error;
     report({ type: 'notice', message: `${error.message}; going on without it` });
     return [];
   }
 }
 
-/** The TLS settings for `registry` (`host[:port]`), from options, environment and certs.d directories. */
+/**
+ * Returns the TLS settings for `registry` (`host[:port]`), from options, environment and certs.d directories.
+ *
+ * @throws UsageError for unusable certificate files
+ */
 export async function tlsSettings(
   registry: string,
   options: RegistryOptions,
@@ -70,10 +77,12 @@ export async function tlsSettings(
   let length = 0;
   for (const path of paths) {
     const text = await readPem(path, 'a certificate authority', signal);
-    // Node would take it for a file without authorities, and the error would name the server.
+    // Node would find no authority in it, and the error would name the server.
     if (path === caFile && !/^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/m.test(text))
       throw new UsageError(`cannot use ${printable(path)} for --ca-file: it has no certificate`, {
-        hint: 'name a PEM file, with the line -----BEGIN CERTIFICATE-----; a DER file is converted by openssl x509 -inform der -in FILE -out FILE.pem',
+        hint:
+          'name a PEM file, with the line -----BEGIN CERTIFICATE-----; ' +
+          'a DER file is converted by openssl x509 -inform der -in FILE -out FILE.pem',
       });
     authorities.push(text);
     length += text.length;
@@ -96,9 +105,10 @@ export async function tlsSettings(
 }
 
 /**
- * The context for connections with these settings.
+ * Returns the context for connections with these settings.
  *
- * @param system use the system's authorities too: they are slow to read, and the bundled ones are nearly always enough
+ * @param system use the system's authorities too: slow to read, and the bundled ones nearly always suffice
+ * @throws UsageError for an invalid certificate or key
  */
 export async function secureContext(settings: TlsSettings, system: boolean): Promise<SecureContext> {
   const { createSecureContext, getCACertificates } = await import('node:tls');
@@ -119,13 +129,14 @@ export async function secureContext(settings: TlsSettings, system: boolean): Pro
   }
 }
 
-/** The paths in a certs.d directory for one registry. */
+/** Paths of certificates for one registry. */
 type CertificateFiles = Pick<TlsSettings, 'authorities' | 'clientCertificate'>;
 
 /**
- * Sorts the files of a certs.d directory: every `*.crt` is an authority, `X.cert` and `X.key` are a client certificate.
+ * Sorts the files of a certs.d directory: each `*.crt` is an authority; `X.cert` and `X.key` are a client
+ * certificate.
  *
- * @throws UsageError when one of a pair is missing
+ * @throws UsageError if one of a pair is missing
  */
 export function sortCertificates(directory: string, names: readonly string[]): CertificateFiles {
   const all = new Set(names);
@@ -145,8 +156,10 @@ export function sortCertificates(directory: string, names: readonly string[]): C
 }
 
 /**
- * The certificates for `registry` (`host[:port]` as in the reference) from `certDir`, else from the first certs.d that has it:
- * containers-certs.d(5), then docker's.
+ * Returns the certificate files for `registry` (`host[:port]`, as in the reference) in `certDir`, else in the
+ * first certs.d that has a directory for it: containers-certs.d(5), then docker's.
+ *
+ * @throws UsageError as `sortCertificates`, and if `certDir` cannot be read
  */
 async function certificateDirectory(registry: string, options: RegistryOptions): Promise<CertificateFiles> {
   const { certDir } = options;

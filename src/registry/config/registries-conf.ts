@@ -5,10 +5,15 @@ import { isRegistry, type Reference } from '../../oci/reference.ts';
 import { configDirectories, listConfigDirectory, readConfigFile } from '../../sys/config-files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
-/** A `[[registry]]` table of containers-registries.conf(5), as in its file; `prefix` is `host[:port][/path]` or `*.domain`. */
+/**
+ * A `[[registry]]` table of containers-registries.conf(5), unchanged; `prefix` is `host[:port][/path]` or
+ * `*.domain`, by default `location`.
+ */
 export type RegistryTable = JsonObject & { readonly prefix: string };
 
-/** The `[[registry]]` tables of one parsed file; tables that name neither prefix nor location are left out. */
+/**
+ * Returns the `[[registry]]` tables of a parsed file, without those that have neither prefix nor location.
+ */
 export function registryTables(document: unknown): readonly RegistryTable[] {
   return tablesOf(document, 'registry').flatMap((table) => {
     const prefix = textOf(table['prefix']) ?? textOf(table['location']);
@@ -21,7 +26,7 @@ function tablesOf(value: unknown, key: string): readonly JsonObject[] {
   return Array.isArray(tables) ? tables.filter(isObject) : [];
 }
 
-/** The number of characters of `name` that the prefix matches; undefined without a match. */
+/** Returns how many characters of `name` the prefix matches; undefined without a match. */
 function matchLength(prefix: string, name: string): number | undefined {
   if (prefix.startsWith('*.')) {
     const host = name.split('/', 1)[0]!;
@@ -31,17 +36,22 @@ function matchLength(prefix: string, name: string): number | undefined {
   return exact ? prefix.length : undefined;
 }
 
-/** The table that applies to a reference: the longest prefix wins, of equal ones the last that was read. */
+/** Returns the table for a reference: the longest prefix wins, of equal ones the last that was read. */
 export function findTable(tables: readonly RegistryTable[], reference: Reference): RegistryTable | undefined {
   const { registry, repository, tag, digest } = reference;
-  const name = `${registry}/${repository}${tag === undefined ? '' : `:${tag}`}${digest === undefined ? '' : `@${digest}`}`;
+  const suffix = (tag === undefined ? '' : `:${tag}`) + (digest === undefined ? '' : `@${digest}`);
+  const name = `${registry}/${repository}${suffix}`;
   return tables
     .filter(({ prefix }) => matchLength(prefix, name) !== undefined)
     .toSorted((one, other) => one.prefix.length - other.prefix.length)
     .at(-1);
 }
 
-/** Registry and repository with `location` in place of `prefix`. */
+/**
+ * Returns registry and repository with `location` in place of `prefix`.
+ *
+ * @throws UsageError if the result is not a registry and a repository
+ */
 function relocate(
   reference: Reference,
   prefix: string,
@@ -53,16 +63,17 @@ function relocate(
   const moved = location.replace(/\/+$/, '') + name.slice(matchLength(prefix, name) ?? name.length);
   const slash = moved.indexOf('/');
   if (slash <= 0 || slash === moved.length - 1 || !isRegistry(moved.slice(0, slash))) {
-    throw new UsageError(
-      `cannot use registries.conf: the location for ${printable(prefix)} does not lead from ${printable(name)} to HOST[:PORT]/REPOSITORY`,
-      { hint: 'correct location and prefix in registries.conf' },
-    );
+    const reason = `does not lead from ${printable(name)} to HOST[:PORT]/REPOSITORY`;
+    throw new UsageError(`cannot use registries.conf: the location for ${printable(prefix)} ${reason}`, {
+      hint: 'correct location and prefix in registries.conf',
+    });
   }
   return { registry: moved.slice(0, slash), repository: moved.slice(slash + 1) };
 }
 
 /**
- * The tables of `registries.conf` (the user's instead of the system's) and of the drop-ins, in the order in which later ones win.
+ * Reads the tables of `registries.conf` (the user's file replaces the system's) and of the drop-ins, in the
+ * order in which later ones win. Unreadable files are skipped.
  *
  * @throws UsageError for a file that is not TOML
  */
@@ -96,7 +107,7 @@ export async function readRegistriesConf(
 }
 
 async function parse(text: string, path: string): Promise<readonly RegistryTable[]> {
-  // Most files only name short-name aliases; the parser is not loaded for those.
+  // Most files have only short-name aliases: do not load the parser for them.
   if (!/\[\[\s*registry/.test(text)) return [];
   const { parse: parseToml } = await import('smol-toml');
   try {
@@ -110,21 +121,21 @@ async function parse(text: string, path: string): Promise<readonly RegistryTable
   }
 }
 
-/** A place of a repository: its own registry or a mirror. */
+/** Where a repository is found: at its own registry or at a mirror. */
 export interface Location {
   /** `host[:port]`, `docker.io` for Hub. */
   readonly registry: string;
   readonly repository: string;
-  /** http and unchecked certificates are allowed. */
+  /** True if http and unchecked certificates are allowed. */
   readonly insecure: boolean;
-  /** http, without trying https. */
+  /** True: http, without trying https. */
   readonly plainHttp: boolean;
-  /** Undefined for the registry of the reference itself. */
+  /** The registry of the reference; undefined at that registry itself. */
   readonly mirrorOf: string | undefined;
 }
 
 /**
- * Reads `[scheme://]host[:port][/path]` of `--mirror`.
+ * Parses a value of `--mirror`: `[scheme://]host[:port][/path]`.
  *
  * @throws UsageError
  */
@@ -138,7 +149,7 @@ function parseMirror(text: string, reference: Reference): Location {
     });
   }
   const path = address.pathname.replace(/^\/(?:v2\/?)?|\/$/g, '');
-  // The URL parser drops a port that is the scheme's own, which is right: it is not needed.
+  // The URL parser drops the default port of the scheme, which is not needed.
   return {
     registry: address.host,
     repository: path === '' ? reference.repository : `${path}/${reference.repository}`,
@@ -148,7 +159,12 @@ function parseMirror(text: string, reference: Reference): Location {
   };
 }
 
-/** The places of a reference, in order: the mirrors of `--mirror` and of registries.conf, then the registry itself. */
+/**
+ * Returns the locations of a reference, in order: the mirrors of `--mirror`, those of registries.conf, the
+ * registry itself.
+ *
+ * @throws UsageError for an invalid mirror or location, and for a registry that registries.conf blocks
+ */
 export function locationsOf(
   reference: Reference,
   mirrors: readonly string[],

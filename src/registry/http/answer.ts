@@ -1,4 +1,6 @@
-/** Reads answers: small documents, headers, and answers that are not the expected ones, as an error. */
+/**
+ * Reads answers of registries: small documents and headers, and makes errors of answers that are failures.
+ */
 import { promisify } from 'node:util';
 import { brotliDecompress, gunzip, inflate, zstdDecompress } from 'node:zlib';
 import {
@@ -15,12 +17,12 @@ import { isObject, jsonOf, textOf } from '../../oci/json.ts';
 import { hasCode } from '../../sys/os-error.ts';
 import type { Response } from './exchange.ts';
 
-/** Error bodies are read up to this many bytes. */
+/** Limit on the body of an error. */
 const MAX_ERROR_BYTES = 65_536;
 
-/** Milliseconds to drain a body: a new connection takes less. */
+/** Milliseconds to drain a body: a new connection takes less time than a slower body. */
 const DRAIN_TIMEOUT = 1000;
-/** For a body of unknown length. */
+/** Initial size for a body of unknown length. */
 const FIRST_BUFFER_BYTES = 16_384;
 
 const DECODERS = new Map([
@@ -38,10 +40,13 @@ function tooLarge(response: Response, limit: number): NetworkError {
   });
 }
 
-/** Undoes a `Content-Encoding`, which some servers apply despite `Accept-Encoding: identity`; the limit holds for the result too. */
+/**
+ * Decodes a `Content-Encoding`, which some servers apply despite `Accept-Encoding: identity`. The limit
+ * applies to the result too.
+ */
 async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
   const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
-  // Storage servers may name an encoding that the file no longer has: JSON text is not encoded.
+  // Storage servers may send a stale header with a plain file. JSON text is not encoded.
   const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
   if (encoding === '' || encoding === 'identity' || plain) return bytes;
   const decoder = DECODERS.get(encoding);
@@ -58,17 +63,19 @@ async function decode(bytes: Uint8Array, response: Response, limit: number): Pro
   }
 }
 
-/** The length of a body in bytes, by the header `Content-Length`; undefined without a valid one. */
+/** Returns the value of `Content-Length`, in bytes; undefined without a valid one. */
 export function contentLength(response: Response): number | undefined {
   const text = response.header('content-length') ?? '';
   return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
 /**
- * The whole of a small body, decoded.
+ * Reads a small body to its end, and decodes it.
  *
- * @param timeout milliseconds for the whole of it
- * @throws NetworkError when it is longer than `limit` bytes or a web page, TransientError when it breaks off, stalls, or takes too long
+ * @param limit in bytes
+ * @param timeout milliseconds for the whole body
+ * @throws NetworkError if the body is longer than `limit` or a web page; TransientError if it breaks off,
+ * stalls or takes too long
  */
 export async function readDocument(
   response: Response,
@@ -85,7 +92,7 @@ export async function readDocument(
     late = true;
     response.discard();
   }, timeout);
-  // Copied together: a server may send each byte as a chunk of its own, which costs a hundred.
+  // Copied into one buffer: a server may send each byte as a chunk, which costs a hundred bytes of memory.
   let bytes = Buffer.allocUnsafe(Math.min(limit, length || FIRST_BUFFER_BYTES));
   let size = 0;
   try {
@@ -117,10 +124,10 @@ export async function readDocument(
   return document;
 }
 
-/** The beginning of an HTML document: no document of a registry begins so. */
+/** The beginning of an HTML document. No document of a registry begins so. */
 const WEB_PAGE = /^[\s\xef\xbb\xbf]*<(?:!doctype|!--|html|head|body|meta|script)\b/i;
 
-/** The error for a web page in place of an answer: a captive portal answers so on every path. */
+/** The error for a web page as the answer: a captive portal sends one for every path. */
 export function webPage({ url }: Pick<Response, 'url'>): NetworkError {
   return new NetworkError(
     `${url.host} answers with a web page: it is not a registry, or a login page is in between`,
@@ -131,7 +138,7 @@ export function webPage({ url }: Pick<Response, 'url'>): NetworkError {
   );
 }
 
-/** The body of an answer that is a failure; empty where it cannot be read whole, since the status says enough. */
+/** Reads the body of a failure; empty if it cannot be read whole, since the status says enough. */
 export async function readFailure(response: Response): Promise<Uint8Array> {
   return readDocument(response, MAX_ERROR_BYTES).catch(() => {
     response.signal.throwIfAborted();
@@ -139,12 +146,12 @@ export async function readFailure(response: Response): Promise<Uint8Array> {
   });
 }
 
-/** Reads what is left of a small body, so that its connection can be used again. */
+/** Reads the rest of a small body, so that its connection can be used again. */
 export async function drain(response: Response): Promise<void> {
   await readDocument(response, MAX_ERROR_BYTES, DRAIN_TIMEOUT).catch(() => undefined);
 }
 
-/** Codes of the distribution specification for what does not exist. */
+/** Error codes of the distribution specification for something that does not exist. */
 const ABSENT_CODES = new Set([
   'NAME_UNKNOWN',
   'MANIFEST_UNKNOWN',
@@ -160,8 +167,10 @@ function detailText(value: unknown): string {
 }
 
 /**
- * The registry's own words about a failure: `{"errors":[{"code","message"}]}` of the distribution specification, `{"error":"…"}` of
- * registry v1 and others, or a short plain text. A web page is ignored. The text is fit for a terminal; undefined when there is none.
+ * Returns the registry's own words about a failure: `{"errors":[{"code","message"}]}` (distribution
+ * specification), `{"error":"…"}` (registry v1 and others), or a short plain text. A web page is ignored.
+ *
+ * @returns `text` can be printed; undefined without words
  */
 export function registryWords(body: Uint8Array): {
   readonly codes: readonly string[];
@@ -181,22 +190,22 @@ export function registryWords(body: Uint8Array): {
 
 const CHECK_TAG = 'check the name and the tag (dlrootfs tags NAME lists them)';
 
-/** The object of a request, for errors. */
+/** The document or blob that a request is for, in the words of errors. */
 export interface Subject {
-  /** As in `cannot read …`: `the manifest of library/alpine:latest`. */
+  /** Completes `cannot read …`: `the manifest of library/alpine:latest`. */
   readonly subject: string;
-  /** Where it does not exist: `library/alpine has no tag latest`. Left out: `… does not exist`. */
+  /** The message if it does not exist: `library/alpine has no tag latest`. Default: `… does not exist`. */
   readonly absent?: string | undefined;
-  /** The hint where it does not exist. */
+  /** The hint if it does not exist. */
   readonly absentHint?: string | undefined;
-  /** The repository of a document or blob, for an answer that says that it does not exist. */
+  /** The repository, which the error names instead if that does not exist. */
   readonly repository?: string | undefined;
 }
 
 /**
- * The error for an answer other than the expected one.
+ * Returns the error for an answer other than the expected one.
  *
- * @param used names the credentials that went with the request, if any
+ * @param used names the credentials in the request, if any
  */
 export function answerError(
   response: Response,
@@ -241,10 +250,10 @@ export function answerError(
 }
 
 /**
- * How long a server wants the client to wait, in milliseconds: `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
- * Undefined when it is missing or neither. A date in the past means 0.
+ * Parses `Retry-After`: seconds, or an HTTP date (RFC 9110, 10.2.3), of which one in the past means 0.
  *
  * @param now milliseconds since 1970
+ * @returns milliseconds to wait; undefined if the header is missing or invalid
  */
 export function parseRetryAfter(value: string | undefined, now: number): number | undefined {
   const text = value?.trim() ?? '';
@@ -262,7 +271,7 @@ function inWords(seconds: number): string {
   return `${seconds} s`;
 }
 
-/** `100;w=21600`: 100 requests in 21600 seconds. */
+/** Parses `100;w=21600`: 100 requests in 21600 seconds. */
 function parseQuota(value: string | undefined): { count: number; window: number | undefined } | undefined {
   const match = /^\s*(\d{1,12})\s*(?:;\s*w=(\d{1,12}))?/.exec(value ?? '');
   if (!match) return undefined;
@@ -270,10 +279,10 @@ function parseQuota(value: string | undefined): { count: number; window: number 
 }
 
 /**
- * The `ratelimit-*` headers of an answer in words, as the end of a sentence: `0 of 100 requests left in 6 hours, counted for
- * 203.0.113.7`. Undefined when they say nothing. Only what the server says is printed, never a number of our own.
+ * Puts the `ratelimit-*` headers of an answer into words, as the end of a sentence: `0 of 100 requests left
+ * in 6 hours, counted for 203.0.113.7`. Undefined without them. All numbers are the server's.
  *
- * @param header reads one header; undefined when it is missing
+ * @param header returns the value of a header; undefined if it is missing
  */
 export function describeRateLimit(header: Response['header']): string | undefined {
   const limit = parseQuota(header('ratelimit-limit') ?? header('x-ratelimit-limit'));
@@ -288,7 +297,10 @@ export function describeRateLimit(header: Response['header']): string | undefine
   return `${requests}${per}${source === undefined ? '' : `, counted for ${printable(source, 80)}`}`;
 }
 
-/** The texts of `Warning: 299 - "text"` headers, which registries may send to people (distribution specification). */
+/**
+ * Returns the texts of `Warning: 299 - "text"` headers, by which registries inform users (distribution
+ * specification).
+ */
 export function warningTexts(headers: readonly string[]): readonly string[] {
   const texts = headers.join(', ').matchAll(/\b299 \S+ "((?:[^"\\]|\\.)*)"/g);
   return [...texts].map((match) => printable(match[1]!.replaceAll(/\\(.)/g, '$1'), 300));
@@ -298,12 +310,14 @@ export function warningTexts(headers: readonly string[]): readonly string[] {
 export interface Challenge {
   /** Lower case. */
   readonly scheme: string;
-  /** Names in lower case; of a repeated one the first. */
+  /** Names in lower case; the first value of a repeated name. */
   readonly parameters: ReadonlyMap<string, string>;
 }
 
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
-/** The parts of a header: a parameter; a scheme, with the token68 that may follow it; anything else, one character at a time. */
+/**
+ * Matches a part of a header: a parameter; a scheme, with the token68 that may follow; or any one character.
+ */
 const PARTS = new RegExp(
   [
     String.raw`(?<name>${TOKEN})[ \t]*=[ \t]*(?:"(?<quoted>(?:[^"\\]|\\.)*)(?:"|$)|(?<plain>[^\s,]*))`,
@@ -314,7 +328,8 @@ const PARTS = new RegExp(
 );
 
 /**
- * Reads all challenges of all `WWW-Authenticate` headers, in order. Malformed parts are skipped, since registries and proxies send many.
+ * Parses the challenges in all `WWW-Authenticate` headers, in order. Malformed parts, which registries and
+ * proxies often send, are skipped.
  */
 export function parseChallenges(headers: readonly string[]): readonly Challenge[] {
   return headers.flatMap((header) => {

@@ -4,65 +4,65 @@ import type { SessionSettings } from '../registry-options.ts';
 import type { Proxy } from './proxy.ts';
 import { slowError, transportError } from './transport-error.ts';
 
-/** A route to a server. */
+/** The connections to a server, direct or through a proxy. */
 export interface Route {
   readonly dispatcher: Dispatcher;
   readonly proxy: Proxy | undefined;
-  /** Certificates may be of the authorities of the system too. */
+  /** True if the authorities of the system are trusted besides the bundled ones. */
   readonly system: boolean;
 }
 
-/** Names in lower case; those without a value are not sent. */
+/** Names in lower case; headers with the value undefined are not sent. */
 export type Headers = Readonly<Record<string, string | undefined>>;
 
-/** A request as it goes to one server. */
+/** One request to one server; redirects are not followed. */
 export interface Request {
   readonly method: 'GET' | 'HEAD' | 'POST';
   readonly url: URL;
   readonly headers: Headers;
   readonly body?: string | undefined;
-  /** Default: that of the session. */
+  /** Default: the signal of the session. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /** The head of an answer, and its body as it arrives. */
 export interface Response {
-  /** Milliseconds for the whole body, where that is a document. */
+  /** Milliseconds for the whole body of a document. */
   readonly documentTimeout: number;
   /** The signal of the request. */
   readonly signal: AbortSignal;
   /** Milliseconds from the request to this head. */
   readonly time: number;
-  /** Of the server that answered, after redirects. */
+  /** The address that answered, after redirects. */
   readonly url: URL;
   readonly status: number;
   /** All values of a header, joined by a comma; undefined when it is missing. */
   readonly header: (name: string) => string | undefined;
-  /** Each value of a header that may repeat. */
+  /** All values of a header, one by one. */
   readonly headers: (name: string) => readonly string[];
-  /** To be read to the end or left early; if neither happens, call `discard`. */
+  /** Read it to the end or leave the loop early; if neither happens, call `discard`. */
   readonly body: AsyncIterable<Uint8Array>;
-  /** Whether the body was cut short by the server or the network, so far. */
+  /** True if the server or the network cut the body short, so far. */
   readonly broken: () => boolean;
   /** Ends the exchange; its connection is closed unless the body had ended. */
   discard(): void;
 }
 
-/** Bytes that wait for the reader before the connection is paused. */
+/** Bytes in memory at which the connection is paused, and resumed. */
 const HIGH_WATER = 256 * 1024;
 const LOW_WATER = HIGH_WATER / 4;
 
-/** Overhead of a chunk in memory, in bytes. */
+/** The overhead of a chunk in memory, in bytes. */
 const CHUNK_COST = 256;
 
-/** Fewer bytes than this within the stall timeout are a stall. */
+/** A body stalls if it delivers fewer bytes than this within the stall timeout. */
 const LEAST_PROGRESS = 4096;
 
 type Chunk = IteratorResult<Uint8Array, undefined>;
 
 /**
- * One request and its answer: undici's buffers go to the reader directly, without a stream. Pauses the connection while the reader is slow,
- * and fails when the server is.
+ * One request and its answer. The reader gets undici's buffers directly, without a stream. A slow reader
+ * pauses the connection; a slow server makes the exchange fail.
  */
 export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterator<Uint8Array, undefined> {
   readonly #request: Request;
@@ -84,7 +84,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   #broken = false;
   #error: unknown;
 
-  /** @param timeLimit milliseconds until the final status; interim answers (1xx) do not extend them */
+  /** @param timeLimit milliseconds until the final status; interim answers (1xx) do not extend it */
   constructor(
     request: Request,
     { timeouts, signal }: Pick<SessionSettings, 'timeouts' | 'signal'>,
@@ -101,13 +101,13 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
   /**
    * The head of the answer.
    *
-   * @throws what `transportError` makes, or the signal's reason, also before `send`
+   * @throws errors of `transportError`, or the signal's reason, even before `send`
    */
   get head(): Promise<Response> {
     return this.#head.promise;
   }
 
-  /** Sends the request, unless its signal has aborted. */
+  /** Sends the request, unless its signal was aborted. */
   send(open: () => Promise<Route>): void {
     if (!this.#ended) this.#start(open).catch((error: unknown) => this.#fail(error));
   }
@@ -117,7 +117,8 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     this.#deadline = setTimeout(() => this.#break(slowError('SILENT', this.#timeLimit)), this.#timeLimit);
     const { dispatcher, proxy } = await open();
     this.#proxy = proxy;
-    // undici keeps a connection busy for one cycle of the event loop after its last answer: without this, it would open another one.
+    // undici considers a connection busy for one cycle of the event loop after its last answer, and would
+    // open another.
     await nextCycle();
     if (this.#ended) return;
     const { method, url, headers, body } = this.#request;
@@ -235,7 +236,7 @@ export class Exchange implements Dispatcher.DispatchHandler, AsyncIterableIterat
     return { done: true, value: undefined };
   }
 
-  /** Leaves the body early. */
+  /** Ends the exchange: the reader left the loop early. */
   return(): Promise<Chunk> {
     this.#queue.length = 0;
     this.#fail(new Error('left early'));

@@ -4,15 +4,15 @@ import { hostnameOf, isLoopback } from '../../oci/reference.ts';
 import type { Environment } from '../../sys/os-path.ts';
 
 export interface Proxy {
-  /** May hold credentials. */
+  /** May contain credentials. */
   readonly url: URL;
   /** The environment variable that names it: `https_proxy`. */
   readonly variable: string;
 }
 
 /**
- * The proxy to use for `url`, by HTTPS_PROXY for https and HTTP_PROXY for http (lower case too), but for what NO_PROXY exempts and
- * for loopback: the rules of Go's httpproxy, which docker and skopeo follow.
+ * Returns the proxy for `url`: HTTPS_PROXY for https, HTTP_PROXY for http (or lower case). Undefined for
+ * loopback and for hosts in NO_PROXY. These are the rules of Go's httpproxy, which docker and skopeo follow.
  *
  * @throws UsageError for an invalid address
  */

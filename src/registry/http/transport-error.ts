@@ -1,4 +1,4 @@
-/** Failures below HTTP in words. */
+/** Explains failures of TLS, TCP and DNS, and of the HTTP protocol. */
 import { hostnameOf } from '../../oci/reference.ts';
 import { DlrootfsError, type ErrorDetails, NetworkError, printable, TransientError } from '../../errors.ts';
 import { textOf } from '../../oci/json.ts';
@@ -7,7 +7,8 @@ import { inSeconds } from '../../sys/retry.ts';
 import type { Proxy } from './proxy.ts';
 
 /**
- * The server is too slow: a body delivered too few bytes within the stall timeout, or no final status came in time.
+ * Returns the error for a slow server: a body delivered too few bytes within the stall timeout, or no final
+ * status came in time.
  *
  * @param time milliseconds of waiting
  */
@@ -16,18 +17,20 @@ export function slowError(code: 'STALLED' | 'SILENT', time: number): Error {
   return Object.assign(new Error(`${what} ${Math.round(time / 1000)} s`), { code });
 }
 
-/** `code` of errors whose cause is that the other side does not speak TLS. */
+/** `code` of errors: the server does not speak TLS. */
 export const NOT_TLS = 'NOT_TLS';
-/** `code` of errors whose cause is that the other side does not speak plain HTTP. */
+/** `code` of errors: the server does not speak plain HTTP. */
 export const NOT_HTTP = 'NOT_HTTP';
 export const REFUSED = 'REFUSED';
-/** `code` of errors whose cause is that no connection came about in time. */
+/** `code` of errors: no connection was made in time. */
 export const UNREACHABLE = 'UNREACHABLE';
-/** `code` of errors whose cause is that the connection broke before or in the answer. */
+/** `code` of errors: the connection broke before or in the answer. */
 export const BROKEN = 'BROKEN';
 const CERTIFICATE = 'CERTIFICATE';
 
-/** Whether the error is about a certificate without a known authority: with more authorities it may have one. */
+/**
+ * True if the error is about a certificate of an unknown authority: with more authorities it may be known.
+ */
 export function isUnknownAuthority(error: unknown): boolean {
   if (!(error instanceof NetworkError) || error.code !== CERTIFICATE) return false;
   return /^(?:UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_)/.test(codeOf(error.cause));
@@ -45,7 +48,10 @@ function codeOf(error: unknown): string {
 
 const UNKNOWN_AUTHORITY = 'its authority is unknown on this machine';
 
-/** Reasons that replace the words of Node, undici and OpenSSL, by their codes; sys/os-error has those of errno(3). */
+/**
+ * Reasons that replace the words of Node, undici and OpenSSL, by their codes; sys/os-error.ts has those of
+ * errno(3).
+ */
 const REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'it has expired',
   CERT_NOT_YET_VALID: 'it is not valid yet',
@@ -58,7 +64,7 @@ const REASONS: Readonly<Record<string, string>> = {
   ERR_ASSERTION: 'its status line is invalid',
 };
 
-/** An error as Node, OpenSSL and undici make it. */
+/** An error of Node, OpenSSL or undici. */
 type Cause = Error & {
   readonly code?: unknown;
   readonly reason?: unknown;
@@ -66,7 +72,7 @@ type Cause = Error & {
   readonly cert?: { readonly subjectaltname?: string };
 };
 
-/** The error, its cause, the cause of that, and so on. */
+/** Returns the error, its cause, the cause of that, and so on. */
 function causes(error: Error): readonly Cause[] {
   return error.cause instanceof Error ? [error, ...causes(error.cause)] : [error];
 }
@@ -77,7 +83,7 @@ function transportReason(error: Error, code: string): string {
     REASONS[code] ??
     wrongName(chain) ??
     connectTimeout(chain) ??
-    // OpenSSL's reason, without its file names and numbers.
+    // OpenSSL's reason, without file names and numbers.
     chain.map(({ reason }) => textOf(reason)).find(Boolean) ??
     osErrorByCode(code)?.words;
   if (known !== undefined) return printable(known, 300);
@@ -86,7 +92,7 @@ function transportReason(error: Error, code: string): string {
   return printable(texts.join('; ') || error.message, 300);
 }
 
-/** Of a certificate for other hosts. */
+/** Returns the reason if the certificate is for other hosts. */
 function wrongName(chain: readonly Cause[]): string | undefined {
   const { cert, host } = chain.find(({ code }) => code === 'ERR_TLS_CERT_ALTNAME_INVALID') ?? {};
   const names = cert?.subjectaltname?.replaceAll(/\b(?:DNS|IP Address|URI):/g, '');
@@ -100,9 +106,9 @@ function connectTimeout(chain: readonly Cause[]): string | undefined {
   return `no connection ${milliseconds === undefined ? 'in time' : `within ${inSeconds(Number(milliseconds))}`}`;
 }
 
-/** A failed exchange, as the table below needs it. */
+/** A failed exchange, for the texts of the table below. */
 interface Failure {
-  /** Of Node, OpenSSL or undici. */
+  /** A code of Node, OpenSSL or undici. */
   readonly code: string;
   readonly reason: string;
   /** `host[:port]` of the server. */
@@ -111,7 +117,7 @@ interface Failure {
   readonly server: string;
   /** The other end of the connection: the server or the proxy. */
   readonly peer: string;
-  /** As `peer`, without the port. */
+  /** `peer` without the port. */
   readonly name: string;
   /** The environment variable that names the proxy, if there is one. */
   readonly proxyVariable: string | undefined;
@@ -120,19 +126,19 @@ interface Failure {
 interface Row {
   /** Matches codes of Node, OpenSSL and undici. */
   readonly codes: RegExp;
-  /** Only after the head of the answer. */
+  /** Matches only after the head of the answer. */
   readonly inBody?: true;
   readonly transient?: true;
-  /** Of our error. */
+  /** The code of the resulting error. */
   readonly code?: string;
   readonly message: (failure: Failure) => string;
   readonly hint?: string | ((failure: Failure) => string);
 }
 
-/** The hint where the proxy is at fault; undefined without one. */
+/** Returns the hint for a failure of the proxy; undefined without a proxy. */
 const checkProxy = ({ proxyVariable }: Failure) => proxyVariable && `check ${proxyVariable}`;
 const checkTunnel = (failure: Failure) => `${checkProxy(failure)}, or name the host in NO_PROXY`;
-/** For certificates whose authority is not the fault. */
+/** Hints for certificates that fail for another reason than their authority. */
 const CERTIFICATE_HINTS = new Map([
   ['CERT_HAS_EXPIRED', 'ask its operator to renew it'],
   ['CERT_NOT_YET_VALID', 'set the clock of this machine'],
@@ -140,8 +146,13 @@ const CERTIFICATE_HINTS = new Map([
 ]);
 const noTunnel = ({ host, code }: Failure) =>
   `the proxy did not connect to ${host}: it answered ${code.slice(6)}`;
-/** HTTP_PROXY alone leaves https without one. */
+/** With HTTP_PROXY alone, https uses no proxy. */
 const BEHIND_PROXY = 'behind a proxy, set HTTPS_PROXY (HTTP_PROXY is for plain http)';
+
+const CERTIFICATE_CODES = new RegExp(
+  '^(?:CERT_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|' +
+    'PATH_LENGTH|ERR_PROXY_TLS)',
+);
 
 /** The first row that matches counts. */
 const ROWS: readonly Row[] = [
@@ -176,8 +187,7 @@ const ROWS: readonly Row[] = [
     message: ({ server, reason }) => `${server} did not answer in time: ${reason}`,
   },
   {
-    codes:
-      /^(?:CERT_|UNABLE_TO_|SELF_SIGNED_CERT|DEPTH_ZERO_|ERR_TLS_CERT_|HOSTNAME_MISMATCH|INVALID_CA|PATH_LENGTH|ERR_PROXY_TLS)/,
+    codes: CERTIFICATE_CODES,
     code: CERTIFICATE,
     message: ({ server, reason }) => `cannot trust the certificate of ${server}: ${reason}`,
     hint: ({ code, host }) => {
@@ -214,7 +224,7 @@ const ROWS: readonly Row[] = [
     codes: /^ENOTFOUND$/,
     message: ({ name }) => `cannot resolve ${name}: no such host`,
     hint: (failure) => {
-      // The user named no host.
+      // For Hub the user named no host.
       const isHub = /docker\.(?:io|com)$/.test(failure.name);
       const about = isHub ? '' : 'the name of the registry, ';
       return checkProxy(failure) ?? `check ${about}the network and its DNS; ${BEHIND_PROXY}`;
@@ -244,7 +254,7 @@ const ROWS: readonly Row[] = [
     message: ({ server, reason }) => `the connection to ${server} broke: ${reason}`,
   },
   {
-    // Some answers fail an assertion of undici: a status of 000.
+    // Some answers, such as one with the status 000, fail an assertion of undici.
     codes: /^(?:HTTP_PARSER|ERR_ASSERTION)$/,
     inBody: true,
     transient: true,
@@ -274,10 +284,11 @@ const ROWS: readonly Row[] = [
 ];
 
 /**
- * Turns a failure below HTTP into an error to act on. Returns a DlrootfsError, and any error not of the network, unchanged.
+ * Turns a failed exchange into a NetworkError with a hint. Returns a DlrootfsError, and an error that has no
+ * code of the network, unchanged.
  *
- * @param inBody the head of the answer had come
- * @param proxy where the connection goes to one
+ * @param inBody true after the head of the answer
+ * @param proxy the proxy of the connection, if any
  */
 export function transportError(
   error: unknown,

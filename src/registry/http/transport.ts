@@ -10,7 +10,7 @@ import { Exchange, type Request, type Response, type Route } from './exchange.ts
 import { proxyFor } from './proxy.ts';
 import { isUnknownAuthority } from './transport-error.ts';
 
-/** Headers of every request. `identity`: offsets and digests are those of the stored bytes. */
+/** Headers of every request. `identity`, because offsets and digests are those of the stored bytes. */
 const COMMON_HEADERS = { 'user-agent': `dlrootfs/${version}`, 'accept-encoding': 'identity' };
 
 const MAX_REDIRECTS = 10;
@@ -21,8 +21,9 @@ const REDIRECT_STATUS = new Set([301, 302, 303, 307, 308]);
 const PRIVATE_HEADERS = new Set(['authorization', 'cookie', 'proxy-authorization']);
 
 /**
- * Sends requests on behalf of one registry, and follows its redirects. It has one pool of connections per server, direct or through a
- * proxy, until the signal of the session aborts. HTTP/1.1 only: a connection per blob is faster than a shared one.
+ * Sends requests on behalf of one registry, and follows redirects. It has one pool of connections per server,
+ * direct or through a proxy, until the signal of the session aborts. HTTP/1.1 only: one connection per blob
+ * is faster than a shared one.
  */
 export class Transport {
   readonly tls: TlsSettings;
@@ -41,8 +42,8 @@ export class Transport {
   }
 
   /**
-   * The answer of the server, redirects followed. One deadline counts until the final status, interim answers and redirects
-   * included; waiting for a slot does not count.
+   * Sends a request and follows its redirects; returns the final answer. One deadline applies until the final
+   * status, interim answers and redirects included.
    *
    * @throws errors of `transportError`, or the signal's reason
    */
@@ -87,7 +88,7 @@ export class Transport {
     return response;
   }
 
-  /** The route to the server of `url`. */
+  /** Returns the route to the server of `url`; opens it once. */
   #route(url: URL): Promise<Route> {
     if (this.settings.signal.aborted) return Promise.reject(this.settings.signal.reason);
     const route = this.#routes.get(url.origin) ?? this.#open(url, false);
@@ -95,7 +96,10 @@ export class Transport {
     return route;
   }
 
-  /** @param system directly, with the authorities of the system beside the bundled ones; through a proxy they are always used */
+  /**
+   * @param system trust the authorities of the system besides the bundled ones; through a proxy they are
+   * always trusted
+   */
   async #open(url: URL, system: boolean): Promise<Route> {
     const { options, report, secrets } = this.settings;
     const proxy = proxyFor(url, options.environment);
@@ -129,12 +133,12 @@ export class Transport {
     };
     return new ProxyAgent({
       uri: proxy.href,
-      // undici's index, which is not loaded, would give every dispatcher this method.
+      // undici's index, which is not loaded, adds this method to every dispatcher.
       clientFactory: (origin, options) => Object.assign(new OriginPool(origin, options), { connect }),
       allowH2: false,
       connectTimeout: this.settings.timeouts.connect,
       requestTls: tls,
-      // With these it would speak TLS to a SOCKS proxy too.
+      // With this option it would speak TLS to a SOCKS proxy too.
       ...(proxy.protocol !== 'socks5:' && { proxyTls: { ...tls, rejectUnauthorized: true } }),
     });
   }
@@ -151,7 +155,7 @@ export class Transport {
     return (options, callback) => {
       connect(options, (...outcome) => {
         const [, socket] = outcome;
-        // A TLS alert must not be hidden by the close that follows it.
+        // The close that follows a TLS alert must not hide it.
         socket?.on('error', () => socket.destroy());
         callback(...outcome);
       });
@@ -173,10 +177,11 @@ function redirectError(message: string, code?: string): NetworkError {
 }
 
 /**
- * The request that a redirect asks for. Private headers stay with the origin they were meant
- * for (OCI distribution specification, "pulling blobs").
+ * Returns the request for the target of a redirect. Private headers go only to the origin they were meant for
+ * (OCI distribution specification, "pulling blobs").
  *
- * @throws NetworkError for a redirect from https to http, to something other than a web address, or of a POST to another origin
+ * @throws NetworkError for a redirect from https to http, to something other than a web address, or of a POST
+ * to another origin
  */
 export function redirected(request: Request, status: number, location: string): Request {
   const { url: from, method, headers } = request;
@@ -204,9 +209,9 @@ export function redirected(request: Request, status: number, location: string): 
 }
 
 /**
- * Prepares connections on behalf of `registry` (`host[:port]`) with the certificates that belong to it.
+ * Prepares connections on behalf of `registry` (`host[:port]`) with its certificates.
  *
- * @param insecure leaves the server's certificates unchecked
+ * @param insecure do not check the server's certificate
  * @throws UsageError for unusable certificate files
  */
 export async function openTransport(
@@ -218,10 +223,10 @@ export async function openTransport(
 }
 
 /**
- * Calls `attempt` until it succeeds, fails for good, or its budget of retries is used up; then throws its last error. A document whose bytes are
- * wrong is requested once more, unless another endpoint is left.
+ * Calls `attempt` until it succeeds, fails for good, or the retries are used up; then throws its last error.
+ * Without a `limit`, a document with wrong bytes is requested once more.
  *
- * @param limit on the retries, lower than that of the policy where another endpoint is left to try, or by the error
+ * @param limit on the retries, if lower than that of the policy; may depend on the error
  * @throws the signal's reason as soon as it aborts
  */
 export async function retryRequest<T>(

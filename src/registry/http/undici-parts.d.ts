@@ -1,5 +1,6 @@
-// Only these files of undici are loaded: its index would load fetch, caches and mocks as well, which more than doubles the start of
-// the program. In the binary `import()` of a CommonJS module gives nothing but `default`, which each of these has.
+// Only these files of undici are loaded: its index would also load fetch, caches and mocks, which more than
+// doubles the start of the program. In the binary, `import()` of a CommonJS module returns only `default`,
+// which each of these has.
 declare module 'undici/lib/dispatcher/pool.js' {
   import type { Pool } from 'undici';
   const pool: typeof Pool;
