@@ -10,13 +10,13 @@ export const SIGNATURE_PREDICATE = 'https://sigstore.dev/cosign/sign/v1';
 const STATEMENT_TYPE = /^https:\/\/in-toto\.io\/Statement\/v(?:0\.1|1)$/;
 const PAYLOAD_TYPE = 'application/vnd.in-toto+json';
 
-/** Limit on log entries and on time stamps of a bundle; real ones have one of each. */
+/** Limit on log entries, and on time stamps, of a bundle; real ones have one of each. */
 const MAX_PROOFS = 16;
 
 /** A Sigstore bundle with a DSSE envelope, which is not verified yet. */
 export interface SignatureBundle {
   readonly bundle: Bundle;
-  /** The bytes that are signed: the envelope's pre-authentication encoding. */
+  /** The signed bytes: the envelope's pre-authentication encoding. */
   readonly signedBytes: Uint8Array;
   readonly signature: Uint8Array;
   /** The in-toto statement. */
@@ -24,7 +24,7 @@ export interface SignatureBundle {
 }
 
 /**
- * Reads a bundle of version 0.3.
+ * Parses a bundle of version 0.3; verifies nothing.
  *
  * @throws Refusal, and errors of any kind for malformed bytes
  */
@@ -46,16 +46,16 @@ export function parseBundle(bytes: Uint8Array): SignatureBundle {
   };
 }
 
-/** DSSE, protocol.md. */
+/** The bytes that DSSE signs (its protocol.md). */
 function preAuthenticationEncoding(type: string, payload: Uint8Array): Uint8Array {
   const head = `DSSEv1 ${Buffer.byteLength(type)} ${type} ${payload.length} `;
   return Buffer.concat([Buffer.from(head), payload]);
 }
 
 /**
- * The manifests that a statement signs; its own signature is verified already.
+ * Returns the manifests that a verified statement signs.
  *
- * @throws Refusal for a statement that is no signature; IntegrityError where it is malformed
+ * @throws Refusal for a statement that is no signature; IntegrityError if it is malformed
  */
 export function signedManifests(statement: Uint8Array): Digest[] {
   const { _type: type, predicateType, subject } = parseJsonObject(statement, 'the statement');

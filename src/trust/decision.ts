@@ -4,21 +4,21 @@ import type { Image } from '../oci/image.ts';
 import { reasonFor } from './refusal.ts';
 import { type Found, type Signature, signaturesOf } from './search.ts';
 
-/** What was found about the signatures of an image. */
+/** The result of checking the signatures of an image. */
 export interface Verdict<T> {
-  /** One for each signature that counts. */
+  /** One per valid signature. */
   readonly accepted: readonly T[];
-  /** Why others do not count. */
+  /** The reasons why others were refused. */
   readonly reasons: readonly string[];
-  /** The first error after which nothing is known about the signatures. */
+  /** The first error of the registry that leaves open whether the image is signed; undefined without one. */
   readonly unanswered: unknown;
 }
 
 /**
- * Looks at the signatures of the indexes that lead to a manifest, the outermost one first, and of the manifest.
+ * Checks the signatures of the indexes that lead to a manifest, the outermost first, and of the manifest.
  *
- * @param check throws errors of any kind: the reason why a signature does not count
- * @param all look at every signature; else up to the first one that counts
+ * @param check throws errors of any kind: the reason why a signature is refused
+ * @param all check every signature; else stop at the first valid one
  */
 export async function judge<T>(
   { digest, indexes = [] }: Pick<Image, 'digest' | 'indexes'>,
@@ -49,16 +49,16 @@ export async function judge<T>(
   return { accepted, reasons, unanswered };
 }
 
-/** Nothing is known about the signatures without this answer of the registry. */
+/** True if the registry did not answer, so that signatures may exist. */
 function isUnanswered(error: unknown): boolean {
   if (error instanceof NetworkError) return error.code !== 'BODY_TOO_LARGE';
   return error instanceof UnauthorizedError || error instanceof RateLimitError;
 }
 
-/** Reasons that an error lists; of more it tells the number. */
+/** The largest number of reasons that an error lists. */
 const MOST_REASONS = 10;
 
-/** For an error. */
+/** Joins the reasons for an error. */
 export function listed(reasons: readonly string[]): string {
   const first = reasons.slice(0, MOST_REASONS);
   if (reasons.length > MOST_REASONS) first.push(`and ${reasons.length - MOST_REASONS} more`);

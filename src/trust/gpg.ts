@@ -9,19 +9,22 @@ import { Refusal } from './refusal.ts';
 const STATUS = 3;
 const KEYRING = '/proc/self/fd/4';
 const SIGNATURE = '/proc/self/fd/5';
-/** Limit in bytes on what a signature contains, and on what gpgv says. */
+/** Limit in bytes on the content of a signature, and on the messages of gpgv. */
 const MAX_OUTPUT_BYTES = 1024 * 1024;
 
-/** The program `gpgv`, an absolute path; undefined where there is none. */
+/** Returns the absolute path of `gpgv`; undefined if it is not installed. */
 export function findGpgv(environment: Environment): string | undefined {
   return findProgram('gpgv', environment);
 }
 
 /** Armor of OpenPGP (RFC 9580, 6.2): headers up to an empty line, base64, a checksum. */
-const ARMOR =
-  /-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n]+\r?\n)*[ \t]*\r?\n([^-]*)-----END PGP PUBLIC KEY BLOCK-----/g;
+const ARMOR = new RegExp(
+  String.raw`-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n(?:[^\r\n]+\r?\n)*[ \t]*\r?\n([^-]*)` +
+    '-----END PGP PUBLIC KEY BLOCK-----',
+  'g',
+);
 
-/** Keys as gpgv reads them: without armor. */
+/** Returns the keys in the form that gpgv reads: without armor. */
 export function keyringOf(keys: readonly Uint8Array[]): Buffer {
   return Buffer.concat(
     keys.flatMap((bytes) => {
@@ -44,7 +47,8 @@ export interface GpgRun {
 }
 
 /**
- * What a signature of GPG contains, after gpgv has verified it with these keys and no others: neither the user's keys nor settings are read.
+ * Returns the content of a GPG signature, after gpgv verified it with these keys only. The user's keys and
+ * settings are not read.
  *
  * @throws Refusal
  */
@@ -95,7 +99,7 @@ async function collect(stream: Readable, kill: () => void): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Words of gpgv's status (GnuPG's doc/DETAILS) that refuse a signature. */
+/** Keywords of gpgv's status (GnuPG's doc/DETAILS) that refuse a signature. */
 const BAD: Readonly<Record<string, string>> = {
   NO_PUBKEY: 'it was not made with a key of the policy',
   BADSIG: 'it is wrong',
@@ -105,7 +109,7 @@ const BAD: Readonly<Record<string, string>> = {
   ERRSIG: 'it cannot be checked',
 };
 
-/** One good signature, and nothing else. */
+/** @throws Refusal unless the status reports exactly one good signature */
 function requireGood(status: string, code: number | null): void {
   const words = [...status.matchAll(/^\[GNUPG:\] ([A-Z_]+)/gm)].map(([, word = '']) => word);
   const bad = Object.keys(BAD).find((word) => words.includes(word));

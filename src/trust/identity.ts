@@ -1,30 +1,30 @@
 import { printable, UsageError } from '../errors.ts';
 import { Refusal } from './refusal.ts';
 
-/** A text of a certificate that is wanted: exactly, or by a regular expression. */
+/** A demand on a text in a certificate: equal, or matched by a regular expression. */
 interface Wanted {
   readonly matches: (text: string) => boolean;
   /** For messages. */
   readonly shown: string;
 }
 
-/** The identity that a certificate must be for, as cosign's flags name it. */
+/** The identity that a certificate must name, as by cosign's flags. */
 export interface Identity {
   readonly subject: Wanted;
   readonly issuer: Wanted;
 }
 
 export interface IdentityRequest {
-  /** The address of a workflow, or a mail address, exactly or as a regular expression. */
+  /** The address of a workflow, or a mail address: exact, or a regular expression. */
   readonly certificateIdentity?: string | undefined;
   readonly certificateIdentityRegexp?: string | undefined;
-  /** The provider that vouched for it, likewise. */
+  /** The provider that issued the identity, likewise. */
   readonly certificateOidcIssuer?: string | undefined;
   readonly certificateOidcIssuerRegexp?: string | undefined;
 }
 
 /**
- * Undefined where no identity is wanted.
+ * Returns undefined if no identity is demanded.
  *
  * @throws UsageError for half an identity
  */
@@ -58,11 +58,12 @@ function wanted(exact: string | undefined, regexp: string | undefined, flag: str
   return { matches: (text) => compiled.test(text), shown: regexp };
 }
 
-/** Forms of Go's regular expressions that JavaScript reads as something else. */
+/** Syntax of Go's regular expressions that means something else in JavaScript. */
 const FOREIGN = /\\[AzQEpPCa]|\[\[:|\(\?(?!:)/;
 
 /**
- * A regular expression in Go's syntax, as far as JavaScript has it. It matches anywhere in the text, as cosign's does.
+ * Compiles a regular expression in Go's syntax, as far as JavaScript shares it. It matches anywhere in the
+ * text, as in cosign.
  *
  * @throws UsageError
  */
@@ -92,7 +93,6 @@ export function requireIdentity(
     subject.matches(found.subject) &&
     issuer.matches(found.issuer);
   if (isRight) return;
-  throw new Refusal(
-    `its certificate is for ${printable(found.subject ?? 'nobody', 120)}, says ${printable(found.issuer ?? 'nobody', 120)}`,
-  );
+  const [holder, provider] = [found.subject, found.issuer].map((text) => printable(text ?? 'nobody', 120));
+  throw new Refusal(`its certificate is for ${holder}, says ${provider}`);
 }

@@ -22,9 +22,9 @@ const CURVES: Readonly<Record<string, readonly string[]>> = {
 const HINT = 'name the public key of the signer, as cosign.pub';
 
 /**
- * The text of a file that the user or a policy names.
+ * Reads a file that the user or a policy names.
  *
- * @param what is for the message: `the key`
+ * @param what for the message: `the key`
  * @throws UsageError
  */
 export async function readNamedFile(
@@ -48,7 +48,7 @@ export async function readPublicKey(file: string, signal?: AbortSignal): Promise
 }
 
 /**
- * A public key in PEM: ECDSA, Ed25519, or RSA of at least 2048 bits.
+ * Parses a public key in PEM: ECDSA, Ed25519, or RSA of 2048 to 16,384 bits.
  *
  * @throws UsageError
  */
@@ -74,7 +74,10 @@ export function parsePublicKey(text: string, name: string): PublicKey {
   throw refuse(`${type} ${namedCurve || modulusLength || ''} is no kind of key for signatures`);
 }
 
-/** Whether the owner of the key has signed these bytes, as cosign signs: ECDSA in ASN.1, RSA by PKCS #1 1.5, Ed25519. */
+/**
+ * True if the signature of these bytes is by the key, in the format of cosign: ECDSA in ASN.1, RSA by PKCS #1
+ * 1.5, or Ed25519.
+ */
 export function isSignedBy({ key }: PublicKey, bytes: Uint8Array, signature: Uint8Array): boolean {
   const { namedCurve = '' } = key.asymmetricKeyDetails ?? {};
   const hashes = key.asymmetricKeyType === 'ed25519' ? [null] : (CURVES[namedCurve] ?? ['sha256']);

@@ -14,21 +14,21 @@ import {
   verifyLogged,
 } from './sigstore.ts';
 
-/** The identity that a certificate must be for, and who may issue it. */
+/** The identity that a certificate must name, and its issuers. */
 export interface CertificateRule {
-  /** In PEM, one or more. */
+  /** One or more certificates in PEM. */
   readonly authorities: string;
   readonly issuer: string;
   readonly email: string;
 }
 
-/** Longest chain that a signature may bring. */
+/** Limit on the certificates in the chain of a signature. */
 const MAX_CHAIN = 10;
 const CODE_SIGNING = '1.3.6.1.5.5.7.3.3';
 const ALWAYS = { start: '1970-01-01T00:00:00Z' };
 
 /**
- * Verifies a signature that must be by an identity and in a log, as containers/image does for `fulcio`.
+ * Verifies a signature by an identity, and its entry in a log, as containers/image does for `fulcio`.
  *
  * @throws errors of any kind
  */
@@ -61,13 +61,15 @@ export function requireLogged(given: SimpleSignature, key: PublicKey, logKeys: r
   verifyLogged(bundleOfAnnotations(signature, key.name), materialOf([], logKeys, key), signature.payload);
 }
 
-/** containers/image looks at none, and a policy names no authority for them. */
+/** Removes the time stamp: containers/image ignores it, and a policy names no authority for it. */
 function withoutTimeStamp(signature: SimpleSignature): SimpleSignature {
   const annotations = Object.entries(signature.annotations).filter(([name]) => name !== TIME_STAMP);
   return { ...signature, annotations: Object.fromEntries(annotations) };
 }
 
-/** The authorities of a policy, and those of the chain that one of them has certified. */
+/**
+ * Returns the authorities of a policy, and those certificates of the chain that they issued, directly or not.
+ */
 function trustedWith(authorities: readonly string[], chain: readonly string[]): readonly string[] {
   if (chain.length > MAX_CHAIN) throw new Refusal(`it brings a chain of ${chain.length} certificates`);
   const trusted = authorities.map((pem) => new X509Certificate(pem));
@@ -85,7 +87,7 @@ function trustedWith(authorities: readonly string[], chain: readonly string[]): 
   return trusted.map(String);
 }
 
-/** `keyUsage` of Node is the extended one. */
+/** @throws Refusal unless the certificate is for code signing; `keyUsage` of Node is the extended one */
 function requireCodeSigning({ keyUsage }: X509Certificate): void {
   if (!(keyUsage as readonly string[] | undefined)?.includes(CODE_SIGNING))
     throw new Refusal('its certificate, or one of the chain, is not for signing code');

@@ -22,12 +22,12 @@ import { signatureBytes, type SimpleSignature } from './sigstore.ts';
 type SignedBy = Extract<Requirement, { type: 'signedBy' }>;
 type SigstoreSigned = Extract<Requirement, { type: 'sigstoreSigned' }>;
 
-/** Signatures of one manifest that are looked for in a lookaside: containers/image's limit. */
+/** Limit on the signatures of one manifest in a lookaside: that of containers/image. */
 const MAX_LOOKASIDE = 128;
 
-/** What a check of signatures needs. */
+/** The inputs of a policy check. */
 export interface PolicyContext {
-  /** Of the name that was asked for; undefined for a layout or an archive, whose signatures no policy looks at. */
+  /** The requested name; undefined for a layout or an archive, whose signatures no policy checks. */
   readonly reference: Reference | undefined;
   /** For messages. */
   readonly name: string;
@@ -39,14 +39,15 @@ export interface PolicyContext {
   readonly attachments: () => Promise<Attachments | undefined>;
   readonly temporaryFile: () => Promise<FileHandle>;
   readonly signal: AbortSignal;
-  /** Says how to fill the cache, where signatures are in the cache or nowhere. */
+  /** Set offline: then signatures come from the cache only, and `hint` says how to fill it. */
   readonly offline: { readonly hint: string } | undefined;
 }
 
 /**
- * Checks an image against all requirements that a policy has for it.
+ * Checks an image against all requirements that the policy has for it.
  *
- * @throws UntrustedError with the requirement that does not hold, and why; errors of the registry where it did not answer
+ * @throws UntrustedError that names the failed requirement and the reason; errors of the registry if it did
+ * not answer
  */
 export async function checkRequirements(image: Image, context: PolicyContext): Promise<void> {
   const { chosen, places, reference, signal } = context;
@@ -78,7 +79,7 @@ export async function checkRequirements(image: Image, context: PolicyContext): P
   }
 }
 
-/** The refusal of `reject`, which needs no image. */
+/** Makes the error of `reject`, which needs no request. */
 export function refusedAlways(context: Pick<PolicyContext, 'name' | 'file' | 'chosen'>): UntrustedError {
   return refusal(context, 'reject');
 }
@@ -108,11 +109,16 @@ async function checkSigstore(
   const { by, logKeys, identity } = requirement;
   const { where, search, refuse, reference } = check;
   if (by === 'pki') throw refuse('"pki" is not supported', 'use podman or skopeo for this image');
-  if (!where.attachments)
+  if (!where.attachments) {
+    const { registry } = reference;
+    const directory = printable(where.directory);
+    const setting = 'use-sigstore-attachments: true';
+    const file = `${directory}/${registry.replace(':', '_')}.yaml`;
     throw refuse(
-      `no file in ${printable(where.directory)} has use-sigstore-attachments: true for it, so its signatures do not count`,
-      `write this into ${printable(where.directory)}/${reference.registry.replace(':', '_')}.yaml: {docker: {"${reference.registry}": {use-sigstore-attachments: true}}}`,
+      `no file in ${directory} has ${setting} for it, so its signatures do not count`,
+      `write this into ${file}: {docker: {"${registry}": {${setting}}}}`,
     );
+  }
   const logs = await materials(logKeys, check, publicKey);
   const keys = 'keys' in by ? await materials(by.keys, check, publicKey) : undefined;
   const authorities = 'fulcio' in by ? await materials([by.fulcio.authorities], check, textOf) : [];
@@ -150,7 +156,11 @@ function refuseFor(
   return offline ? refuse('the cache has no signature of it', offline.hint) : refuse(none);
 }
 
-/** @throws Refusal unless one of the keys has made the signature */
+/**
+ * Returns the key that made the signature.
+ *
+ * @throws Refusal if none of the keys did
+ */
 function keyOf(signature: SimpleSignature, keys: readonly PublicKey[]): PublicKey {
   const bytes = signatureBytes(signature);
   const key = keys.find((each) => isSignedBy(each, signature.payload, bytes));
@@ -160,7 +170,7 @@ function keyOf(signature: SimpleSignature, keys: readonly PublicKey[]): PublicKe
   );
 }
 
-/** @throws Refusal unless the claim is for this manifest and for a fitting name */
+/** @throws Refusal unless the claim is for this manifest, and for a name that `identity` accepts */
 function requireClaim(
   claim: SimpleSigning,
   digest: Digest,
@@ -205,7 +215,7 @@ async function checkSignedBy(image: Image, requirement: SignedBy, check: Signatu
   throw unanswered ?? refuseFor(reasons, none, check);
 }
 
-/** The signatures beside a repository that containers/image calls a lookaside: `BASE/PATH@sha256=HEX/signature-N`. */
+/** Finds the GPG signatures in the lookaside of containers/image: `BASE/PATH@sha256=HEX/signature-N`. */
 async function lookaside(digest: Digest, check: SignatureCheck): Promise<Found> {
   const { where, reference } = check;
   const candidates: Found['candidates'][number][] = [];
@@ -225,7 +235,11 @@ async function lookaside(digest: Digest, check: SignatureCheck): Promise<Found> 
   return { candidates, failures };
 }
 
-/** Undefined where it does not exist. @throws errors of the file system and of the network */
+/**
+ * Reads a file of the lookaside; undefined if it does not exist.
+ *
+ * @throws Refusal for an address that is not supported; errors of the file system and of the network
+ */
 async function lookasideFile(
   place: string,
   { attachments, signal }: PolicyContext,
@@ -247,7 +261,11 @@ async function lookasideFile(
   throw new NetworkError(`cannot read ${printable(place)}: this image has no registry with a connection`);
 }
 
-/** Reads what a policy names. @throws UntrustedError that names it */
+/**
+ * Reads the files that a policy names, or the bytes in it.
+ *
+ * @throws UntrustedError that names the file
+ */
 async function materials<T>(
   all: readonly Material[],
   { refuse, signal }: SignatureCheck,

@@ -9,8 +9,8 @@ import type { Policy } from './policy.ts';
 const ABSENT = ['ENOENT', 'ENOTDIR'];
 
 /**
- * The file of the host's policy: the user's, else the system's, else undefined. A user's place that cannot be looked into is passed over, as
- * containers/image does.
+ * Returns the file of the host's policy: the user's, else the system's, else undefined. A user's directory
+ * that may not be searched is skipped, as in containers/image.
  */
 export function findPolicy(places: ConfigPlaces): string | undefined {
   const home = homeDirectory(places.environment);
@@ -22,7 +22,9 @@ export function findPolicy(places: ConfigPlaces): string | undefined {
     .find((file) => isThere(file, ABSENT));
 }
 
-/** Any other error is for the one that opens the file: a policy that cannot be read refuses. */
+/**
+ * True also after any other error: opening the file will report it, and a policy that cannot be read refuses.
+ */
 function isThere(file: string, absent: readonly string[]): boolean {
   try {
     return lstatSync(file, { throwIfNoEntry: false }) !== undefined;
@@ -34,7 +36,7 @@ function isThere(file: string, absent: readonly string[]): boolean {
 /**
  * Reads a policy.
  *
- * @param named the user named the file
+ * @param named true if the user named the file
  * @throws UntrustedError where it cannot be read, or is malformed
  */
 export async function readPolicy(

@@ -4,7 +4,7 @@ import { isObject, type JsonObject } from '../oci/json.ts';
 import { DEFAULT_IDENTITY, parseSignedIdentity, type SignedIdentity } from './signed-identity.ts';
 import { parseStrictJson, requireMembers } from './strict-json.ts';
 
-/** A file that a policy names, or bytes in it. */
+/** Keys or certificates of a policy: a file that it names, or bytes in it. */
 export type Material = { readonly file: string } | { readonly bytes: Uint8Array };
 
 /** `fulcio` of containers-policy.json(5). */
@@ -14,7 +14,7 @@ export interface FulcioRule {
   readonly email: string;
 }
 
-/** What an image must have to be accepted, as containers-policy.json(5) has it. */
+/** A requirement on an image: containers-policy.json(5). */
 export type Requirement =
   | { readonly type: 'insecureAcceptAnything' | 'reject' | 'signedBaseLayer' }
   | {
@@ -25,9 +25,9 @@ export type Requirement =
     }
   | {
       readonly type: 'sigstoreSigned';
-      /** Any of these keys, or a certificate. `pki`: certificates of other authorities, which are not supported. */
+      /** Any of these keys, or a certificate. `pki` (certificates of other authorities) is not supported. */
       readonly by: { readonly keys: readonly Material[] } | { readonly fulcio: FulcioRule } | 'pki';
-      /** Keys of logs: one of them must have an entry. */
+      /** Keys of transparency logs: one of these logs must have an entry for the signature. */
       readonly logKeys: readonly Material[];
       readonly identity: SignedIdentity;
     };
@@ -39,7 +39,7 @@ export interface Policy {
   readonly transports: ReadonlyMap<string, ReadonlyMap<string, readonly Requirement[]>>;
 }
 
-/** Requirements, and the scope that they are for. */
+/** The requirements for an image, and the scope in the policy that has them. */
 export interface ChosenRequirements {
   readonly requirements: readonly Requirement[];
   /** For messages. */
@@ -47,7 +47,8 @@ export interface ChosenRequirements {
 }
 
 /**
- * Reads policy.json with the rules of containers/image: a member that is unknown, missing or there twice is an error, at every level.
+ * Parses policy.json by the rules of containers/image: a member that is unknown, missing or repeated is an
+ * error, at every level.
  *
  * @throws Error that says what is wrong
  */
@@ -72,9 +73,10 @@ export function parsePolicy(bytes: Uint8Array): Policy {
 }
 
 /**
- * The requirements of the first scope that the policy has, else of the transport's scope "", else the default ones.
+ * Returns the requirements of the first scope that the policy has, else of the transport's scope "", else the
+ * default ones.
  *
- * @param scopes of the image, the most specific one first
+ * @param scopes of the image, the most specific first
  */
 export function requirementsFor(
   policy: Policy,
@@ -208,9 +210,10 @@ function identityOf(members: JsonObject, what: string): SignedIdentity {
 }
 
 /**
- * Files and bytes by the one of these members that an object has; undefined where it has none. An empty path counts as none.
+ * Returns the files or bytes in the one member of `keys` that the object has; undefined if it has none. An
+ * empty path counts as none.
  *
- * @throws Error where it has several, and for values of another type
+ * @throws Error for several of these members, and for values of another type
  */
 function materialsOf(
   members: JsonObject,

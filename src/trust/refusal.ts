@@ -1,13 +1,16 @@
 import { DlrootfsError, printable } from '../errors.ts';
 import { osErrorOf } from '../sys/os-error.ts';
 
-/** The reason why one signature does not count; others may. */
+/** The reason why one signature is refused; another may be valid. */
 export class Refusal extends Error {}
 
 /** Longest reason, in characters. */
 const MAX_REASON = 300;
 
-/** The reason in an error of a check, fit for a terminal: parsers of certificates and bundles throw errors of any kind. */
+/**
+ * Returns the printable reason in an error of a check. Parsers of certificates and bundles throw errors of
+ * any kind.
+ */
 export function reasonFor(error: unknown): string {
   if (error instanceof Refusal || error instanceof DlrootfsError) return printable(error.message, MAX_REASON);
   const system = osErrorOf(error)?.text;

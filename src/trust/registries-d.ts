@@ -11,14 +11,14 @@ import {
 } from '../sys/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 
-/** Where configuration files are looked for, and by which user. */
+/** Where to look for configuration files, and for which user. */
 export interface PolicyPlaces extends ConfigPlaces {
   readonly uid: number;
 }
 
-/** Where the signatures of a repository are: containers-registries.d(5). */
+/** The places of a repository's signatures: containers-registries.d(5). */
 export interface SignaturePlaces {
-  /** Signatures of Sigstore beside the image count: `use-sigstore-attachments`. */
+  /** `use-sigstore-attachments`: Sigstore signatures in the image's registry are used. */
   readonly attachments: boolean;
   /** The base of the addresses of GPG signatures. */
   readonly lookaside: string;
@@ -34,8 +34,9 @@ interface Section {
 /**
  * Reads the user's registries.d, else the system's.
  *
- * @param scopes of the image, the most specific one first
- * @throws UntrustedError for a file that cannot be read or is malformed, and where two files have the same section
+ * @param scopes of the image, the most specific first
+ * @throws UntrustedError for a file that cannot be read or is malformed, and if two files have the same
+ * section
  */
 export async function readSignaturePlaces(
   scopes: readonly string[],

@@ -3,8 +3,9 @@ import path from 'node:path';
 import type { Reference } from '../oci/reference.ts';
 
 /**
- * The scopes of an image of a registry, the most specific one first: its name with tag or digest, the repository, the namespaces above,
- * the host, and the domains above as `*.example.com` (containers-policy.json(5), containers-registries.d(5)).
+ * Returns the scopes of an image in a registry, the most specific first: its name with tag or digest, the
+ * repository, the namespaces above it, the host, and the domains above it as `*.example.com`
+ * (containers-policy.json(5), containers-registries.d(5)).
  */
 export function scopesOfReference({ registry, repository, tag, digest }: Reference): readonly string[] {
   const name = `${registry}/${repository}`;
@@ -21,7 +22,9 @@ interface LocalImage {
   readonly path: string;
 }
 
-/** The transport of an image in a policy, and its scopes there. An archive of `docker save` has none. */
+/**
+ * Returns the transport of an image in a policy, and its scopes. An archive of `docker save` has no scopes.
+ */
 export function scopesOf(image: Reference | LocalImage): {
   readonly transport: string;
   readonly scopes: readonly string[];
@@ -31,13 +34,19 @@ export function scopesOf(image: Reference | LocalImage): {
   return { transport, scopes: transport === 'docker-archive' ? [] : scopesOfPath(file) };
 }
 
-/** The scopes of a layout or archive: its path, links resolved, and the directories above, without the root. */
+/**
+ * Returns the scopes of a layout or archive: its path, without symlinks, and the directories above it,
+ * without the root.
+ */
 function scopesOfPath(file: string): readonly string[] {
   const parts = resolved(path.resolve(file)).split('/');
   return parts.slice(1).map((_, index) => parts.slice(0, parts.length - index).join('/'));
 }
 
-/** What does not exist is looked for in the directories above: the error about it is for the one that opens it. */
+/**
+ * Resolves symlinks. Of a path that does not exist it resolves the existing directories: opening it reports
+ * the error.
+ */
 function resolved(file: string): string {
   try {
     return realpathSync(file);

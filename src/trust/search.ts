@@ -6,17 +6,17 @@ import { SIGNATURE_PREDICATE } from './bundle.ts';
 import { Refusal } from './refusal.ts';
 
 const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
-/** The older payload, as a referrer. */
+/** The older payload, stored as a referrer. */
 const COSIGN_ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
 const SIMPLE_SIGNING_TYPE = 'application/vnd.dev.cosign.simplesigning.v1+json';
 
 /** The annotation of a bundle's descriptor that names its predicate (BUNDLE_SPEC.md). */
 const PREDICATE_ANNOTATION = 'dev.sigstore.bundle.predicateType';
 
-/** A signature as it was found; nothing of it is verified but its digest. */
+/** A signature as it was found; only the digest of its bytes was verified. */
 export type Signature = { readonly place: string } & (
   | { readonly form: 'bundle'; readonly bytes: Uint8Array }
-  /** What `gpg --sign` writes, with the payload in it. */
+  /** The output of `gpg --sign`, with the payload in it. */
   | { readonly form: 'gpg'; readonly bytes: Uint8Array }
   | {
       readonly form: 'simple';
@@ -26,7 +26,7 @@ export type Signature = { readonly place: string } & (
     }
 );
 
-/** A place where a signature is; its documents are requested when they are needed. */
+/** A place with signatures; its documents are requested by `load`. */
 export interface Candidate {
   /** For messages. */
   readonly place: string;
@@ -34,42 +34,44 @@ export interface Candidate {
   load(): Promise<readonly Signature[]>;
 }
 
-/** Candidates whose documents are requested at once. */
+/** The number of candidates whose documents are requested at once. */
 const WIDTH = 6;
-/** Limit on the candidates of one manifest that are looked at. */
+/** Limit on the candidates of one manifest that are checked. */
 const MAX_CANDIDATES = 200;
 
-/** The candidates of a manifest, and the reason why there may be more. */
+/** The candidates of a manifest, and why the list may be incomplete. */
 export interface Found {
   readonly candidates: readonly Candidate[];
   /** Errors of the source, and notes about what was left out. */
   readonly failures: readonly unknown[];
 }
 
-/** Finds the signatures of manifests beside them: in referrers, and under the tags of cosign. */
+/**
+ * Finds the signatures of manifests in their repository: among their referrers, and under the tags of cosign.
+ */
 export class SignatureSearch {
   readonly #open: () => Promise<Attachments | undefined>;
   readonly #all = new Map<Digest, Promise<Found>>();
   readonly #tagged = new Map<Digest, Promise<Found>>();
 
-  /** @param open is called when the first signature is looked for */
+  /** @param open called at the first search */
   constructor(open: () => Promise<Attachments | undefined>) {
     this.#open = open;
   }
 
-  /** Requests the signatures of a manifest, for `find`. */
+  /** Starts to request the signatures of a manifest, ahead of `find`. */
   begin(digest: Digest): void {
     void this.find(digest).then(({ candidates }) => requestAhead(candidates));
   }
 
-  /** The signatures of a manifest in every form, bundles first. */
+  /** Finds the signatures of a manifest in all forms, bundles first. */
   find(digest: Digest): Promise<Found> {
     const known = this.#all.get(digest) ?? this.#findAll(digest);
     this.#all.set(digest, known);
     return known;
   }
 
-  /** The signatures under the tag `sha256-HEX.sig`. */
+  /** Finds the signatures under the tag `sha256-HEX.sig`. */
   tagged(digest: Digest): Promise<Found> {
     const known = this.#tagged.get(digest) ?? settled(this.#fromTag(digest));
     this.#tagged.set(digest, known);
@@ -113,7 +115,11 @@ export class SignatureSearch {
   }
 }
 
-/** @param isCut the source has more */
+/**
+ * Limits the candidates.
+ *
+ * @param isCut the source has more
+ */
 function cut(all: readonly Candidate[], isCut: boolean): Found {
   const candidates = all.slice(0, MAX_CANDIDATES);
   if (!isCut && candidates.length === all.length) return { candidates, failures: [] };
@@ -121,7 +127,7 @@ function cut(all: readonly Candidate[], isCut: boolean): Found {
   return { candidates, failures: [new Refusal(message)] };
 }
 
-/** The bundle says itself that it is a provenance or another attestation. */
+/** True if the annotation says that the bundle is another attestation, such as a provenance. */
 function isOtherAttestation({ annotations = {} }: Descriptor): boolean {
   const predicate = annotations[PREDICATE_ANNOTATION];
   return predicate !== undefined && predicate !== SIGNATURE_PREDICATE;
@@ -131,7 +137,7 @@ async function settled(found: Promise<Found>): Promise<Found> {
   return await found.catch((error: unknown) => ({ candidates: [], failures: [error] }));
 }
 
-/** A candidate that loads its documents once. */
+/** Returns a candidate that loads its documents once. */
 function candidateOf(place: string, load: (place: string) => Promise<readonly Signature[]>): Candidate {
   let loading: Promise<readonly Signature[]> | undefined;
   return { place, load: () => (loading ??= load(place)) };
@@ -153,9 +159,9 @@ async function ofReferrer(
   return await Promise.all(layers.map((layer) => read.load(source, layer, place)));
 }
 
-/** How the signatures of an artifact are read. */
+/** Reads the signatures of one type of artifact. */
 interface Reader {
-  /** Of the layers that are signatures. */
+  /** The media type of the layers that are signatures. */
   readonly type: string;
   readonly load: (source: Attachments, layer: Descriptor, place: string) => Promise<Signature>;
 }
@@ -179,7 +185,10 @@ function requestAhead(candidates: readonly Candidate[]): void {
   for (const next of candidates.slice(0, WIDTH)) next.load().catch(() => undefined);
 }
 
-/** The signatures of the candidates, some of them requested ahead; an error takes the place of one that cannot be had. */
+/**
+ * Yields the signatures of the candidates, while the next ones are requested ahead; for one that cannot be
+ * loaded, its error.
+ */
 export async function* signaturesOf(
   candidates: readonly Candidate[],
 ): AsyncGenerator<Signature | { readonly place: string; readonly error: unknown }> {

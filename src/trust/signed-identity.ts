@@ -3,7 +3,7 @@ import { isObject } from '../oci/json.ts';
 import { isRegistry, Reference } from '../oci/reference.ts';
 import { requireMembers } from './strict-json.ts';
 
-/** A name of an image, as reference.Named of containers/image. */
+/** A name of an image: reference.Named of containers/image. */
 interface Named {
   /** `host[:port]/path` */
   readonly name: string;
@@ -11,7 +11,7 @@ interface Named {
   readonly rest: string;
 }
 
-/** The name that was asked for; where it has a digest, its tag has no effect. */
+/** Returns the requested name. If it has a digest, its tag has no effect. */
 export function namedOf({ registry, repository, tag, digest }: Reference): Named {
   return {
     name: `${registry}/${repository}`,
@@ -19,7 +19,7 @@ export function namedOf({ registry, repository, tag, digest }: Reference): Named
   };
 }
 
-/** Undefined for what is no name. Unlike in a command line, no tag is added. */
+/** Parses a name; undefined if it is invalid. Unlike on a command line, no tag is added. */
 function parseNamed(text: string): Named | undefined {
   if (text.includes('://')) return undefined;
   try {
@@ -30,10 +30,17 @@ function parseNamed(text: string): Named | undefined {
   }
 }
 
-/** Which names in signatures fit the name of an image: `signedIdentity` of containers-policy.json(5). */
+/**
+ * True if a signature for `signed` is accepted for the image `intended`: `signedIdentity` of
+ * containers-policy.json(5).
+ */
 export type SignedIdentity = (intended: Named, signed: Named) => boolean;
 
-/** @throws Error that says what is wrong */
+/**
+ * Parses a `signedIdentity`.
+ *
+ * @throws Error that says what is wrong
+ */
 export function parseSignedIdentity(value: unknown, what: string): SignedIdentity {
   if (!isObject(value)) throw new Error(`${what} is no object`);
   const { type } = value;
@@ -42,7 +49,7 @@ export function parseSignedIdentity(value: unknown, what: string): SignedIdentit
   throw new Error(`${what} has the unknown type ${printable(JSON.stringify(type) ?? 'none', 80)}`);
 }
 
-/** Whether the name in a signature, its `docker-reference`, fits the one that was asked for. */
+/** True if the identity accepts the name in a signature, its `docker-reference`, for the requested name. */
 export function fits(identity: SignedIdentity, intended: Named, reference: string): boolean {
   const signed = parseNamed(reference);
   return signed !== undefined && identity(intended, signed);
@@ -53,7 +60,7 @@ const isSame: SignedIdentity = (intended, signed) =>
 
 const matchRepository: SignedIdentity = (intended, signed) => signed.name === intended.name;
 
-/** The signature need not have the digest of the name: it is for the manifest with that digest. */
+/** For a name with a digest, the signature may be for any tag: it is for the manifest with that digest. */
 const matchRepoDigestOrExact: SignedIdentity = (intended, signed) =>
   intended.rest.startsWith('@')
     ? signed.rest !== '' && matchRepository(intended, signed)
@@ -104,7 +111,7 @@ function nameIn(value: unknown, key: string, what: string): Named {
   throw new Error(`"${key}" of ${what} is no name of an image`);
 }
 
-/** `host[:port]`, or with a path. */
+/** Returns `host[:port]`, perhaps followed by a path. */
 function prefixIn(text: unknown, key: string, what: string): string {
   if (typeof text === 'string') {
     const [host = '', ...path] = text.split('/');

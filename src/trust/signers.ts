@@ -12,20 +12,20 @@ import { bundleOfAnnotations, signatureBytes, verifyCertified } from './sigstore
 import { parseSimpleSigning, requireDigest } from './simple-signing.ts';
 import { type Authorities, readAuthorities } from './trusted-root.ts';
 
-/** Holders of keys, or an identity: one of them must have signed the image. */
+/** Holders of keys, or an identity: one of these signers must have signed the image. */
 export interface SignerRequest extends IdentityRequest {
-  /** Files with a public key in PEM, as cosign.pub: any of them. */
+  /** Files with a public key in PEM, such as cosign.pub; one of the keys suffices. */
   readonly verifyKeys?: readonly string[] | undefined;
   /** A trusted_root.json with the authorities for identities. Default: Sigstore's public ones. */
   readonly trustedRoot?: string | undefined;
 }
 
-/** Ways to check that a signature is by a wanted signer. */
+/** The demanded signers. */
 type Demand =
   | { readonly keys: readonly PublicKey[] }
   | { readonly identity: Identity; readonly authorities: Authorities };
 
-/** The signers that are wanted, with their keys and authorities. */
+/** Checks that an image is signed by one of the demanded signers. */
 export class WantedSigners {
   readonly #demand: Demand;
 
@@ -34,7 +34,7 @@ export class WantedSigners {
   }
 
   /**
-   * Undefined where none is wanted.
+   * Reads the keys or authorities; undefined if no signer is demanded.
    *
    * @throws UsageError
    */
@@ -59,11 +59,12 @@ export class WantedSigners {
   }
 
   /**
-   * The valid signatures of an image by a wanted signer: of an index that leads to its manifest, or of the manifest.
+   * Returns the valid signatures by a demanded signer: of an index that leads to the image's manifest, or of
+   * the manifest.
    *
-   * @param all look at every signature; else up to the first valid one
-   * @param offline says how to fill the cache, where the signatures are in the cache or nowhere
-   * @throws UntrustedError without any, with the reason for each; errors of the registry where it did not answer
+   * @param all check every signature; else stop at the first valid one
+   * @param offline set if signatures come from the cache only; `hint` says how to fill it
+   * @throws UntrustedError without any, with the reason for each; errors of the registry if it did not answer
    */
   async of(
     image: Pick<Image, 'digest' | 'indexes'>,
@@ -99,7 +100,7 @@ export class WantedSigners {
     return refuse(listed(reasons), 'BAD_SIGNATURE', hint);
   }
 
-  /** For messages. */
+  /** The demanded signers, for messages. */
   #shown(): string {
     if ('identity' in this.#demand) {
       const { subject, issuer } = this.#demand.identity;
@@ -109,7 +110,7 @@ export class WantedSigners {
     return keys.length === 1 ? `the key ${keys[0]!.name}` : 'any of the keys';
   }
 
-  /** @throws errors of any kind: the reason why the signature does not count */
+  /** @throws errors of any kind: the reason why the signature is refused */
   #check(signature: Signature, digest: Digest): Signer {
     const { place } = signature;
     if (signature.form === 'bundle') {

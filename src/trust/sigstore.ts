@@ -14,14 +14,18 @@ const CHAIN = 'dev.sigstore.cosign/chain';
 const REKOR_BUNDLE = 'dev.sigstore.cosign/bundle';
 export const TIME_STAMP = 'dev.sigstore.cosign/rfc3161timestamp';
 
-/** The signature itself. @throws Refusal */
+/**
+ * Returns the bytes of the signature.
+ *
+ * @throws Refusal
+ */
 export function signatureBytes({ annotations }: SimpleSignature): Buffer {
   const text = annotations[SIGNATURE];
   if (text !== undefined && /^[A-Za-z0-9+/]+={0,2}$/.test(text)) return Buffer.from(text, 'base64');
   throw new Refusal(`it has no ${SIGNATURE} in base64`);
 }
 
-/** The owner of a certificate, as it says, and its key. */
+/** The owner that a certificate names, and its key. */
 export interface CertifiedSigner {
   readonly subject: string | undefined;
   readonly issuer: string | undefined;
@@ -29,8 +33,8 @@ export interface CertifiedSigner {
 }
 
 /**
- * Verifies signature, certificate, log entries and time stamps of a bundle. What the authorities have is required: a log entry where
- * they have a log, a certificate's time stamp where they have such a log.
+ * Verifies signature, certificate, log entries and time stamps of a bundle. A log entry is required if the
+ * trust material has a log, an SCT in the certificate if it has a certificate log.
  *
  * @param payload the signed bytes, unless the bundle has them
  * @throws errors of any kind
@@ -48,7 +52,7 @@ export function verifyCertified(
 }
 
 /**
- * Verifies a signature by a key of the trust material, and the entry that a log must have of it.
+ * Verifies a signature by a key of the trust material, and the required entry of it in a log.
  *
  * @throws errors of any kind
  */
@@ -64,7 +68,11 @@ function verifierFor(material: TrustMaterial): Verifier {
   });
 }
 
-/** The certificate of cosign's annotations, and those between it and its authority, in PEM. @throws Refusal without one */
+/**
+ * Returns the certificate in cosign's annotations, and the intermediate ones, in PEM.
+ *
+ * @throws Refusal without a certificate
+ */
 export function certificatesOf({ annotations }: SimpleSignature): {
   readonly certificate: string;
   readonly chain: readonly string[];
@@ -74,20 +82,20 @@ export function certificatesOf({ annotations }: SimpleSignature): {
   return { certificate, chain: pemCertificates(annotations[CHAIN] ?? '') };
 }
 
-/** All certificates in a text. */
+/** Returns the certificates in a text, in PEM. */
 export function pemCertificates(text: string): string[] {
   return text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
 }
 
-/** The bytes of a certificate in PEM, in base64. */
+/** Returns the bytes of a certificate in PEM, as base64. */
 export function certificateBytes(pem: string): string {
   return pem.replaceAll(/-----[A-Z ]+-----|\s/g, '');
 }
 
 /**
- * cosign's annotations as a bundle: certificate, log entry and time stamp (SIGNATURE_SPEC.md).
+ * Makes a bundle of cosign's annotations: certificate, log entry and time stamp (SIGNATURE_SPEC.md).
  *
- * @param hint names a key of the trust material, for a signature that was made with a key
+ * @param hint names a key of the trust material, for a signature by a key
  * @throws Refusal without a certificate, and errors of any kind for malformed annotations
  */
 export function bundleOfAnnotations(signature: SimpleSignature, hint?: string): Bundle {
@@ -101,7 +109,7 @@ export function bundleOfAnnotations(signature: SimpleSignature, hint?: string): 
         }
       : { publicKey: { hint } };
   return bundleFromJSON({
-    // Later versions have no chains of certificates.
+    // Later versions of bundles have no chains of certificates.
     mediaType: 'application/vnd.dev.sigstore.bundle+json;version=0.1',
     verificationMaterial: {
       ...signer,

@@ -4,19 +4,19 @@ import { printable } from '../errors.ts';
 import { Refusal } from './refusal.ts';
 import { parseStrictJson, requireMembers } from './strict-json.ts';
 
-/** `critical.type` of a payload that cosign and skopeo sign, and of one that GPG signs. */
+/** `critical.type` of a payload: signed by cosign and skopeo with Sigstore, or by GPG. */
 export type PayloadType = 'cosign container image signature' | 'atomic container signature';
 
 /** The claim of a signed payload: containers' container-signature(5), cosign's SIGNATURE_SPEC.md. */
 export interface SimpleSigning {
   /** The manifest that is signed. */
   readonly digest: Digest;
-  /** The name that the signer gave it. */
+  /** The name that the signer gave the image. */
   readonly reference: string;
 }
 
 /**
- * Reads a payload whose signature is verified already.
+ * Parses a payload whose signature is verified already.
  *
  * @throws Refusal, IntegrityError
  */
@@ -38,7 +38,8 @@ export function requireDigest(signed: readonly Digest[], digest: Digest): void {
 }
 
 /**
- * As `parseSimpleSigning`, by the rules of containers/image: no member is unknown, or there twice.
+ * Parses a payload as `parseSimpleSigning` does, but by the rules of containers/image: no member is unknown
+ * or repeated.
  *
  * @throws errors of any kind
  */

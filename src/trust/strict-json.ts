@@ -2,7 +2,7 @@ import { printable } from '../errors.ts';
 import { isObject, type JsonObject, parseJson } from '../oci/json.ts';
 
 /**
- * A JSON document in which no object has a member twice.
+ * Parses a JSON document in which no object repeats a member.
  *
  * @throws Error, IntegrityError
  */
@@ -13,10 +13,10 @@ export function parseStrictJson(bytes: Uint8Array, what: string): unknown {
   return value;
 }
 
-/** Of a valid document: strings, and what opens and closes objects and arrays. */
+/** Tokens of a valid document that matter: strings and punctuation. */
 const TOKENS = /"(?:[^"\\]|\\.)*"|[{}[\],:]/gs;
 
-/** A name that an object has twice, in the document's spelling. */
+/** Returns a name that an object repeats, as the document spells it. */
 function doubleMember(text: string): string | undefined {
   const open: (Set<unknown> | undefined)[] = [];
   let last = '';
@@ -36,9 +36,9 @@ function doubleMember(text: string): string | undefined {
 }
 
 /**
- * The members of an object that has all required ones, perhaps optional ones, and no others.
+ * Returns the object if it has all required members, perhaps optional ones, and no others.
  *
- * @throws Error that names what is wrong
+ * @throws Error that says what is wrong
  */
 export function requireMembers(
   value: unknown,

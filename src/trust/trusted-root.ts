@@ -6,22 +6,23 @@ import { reasonOf } from '../sys/os-error.ts';
 import { readNamedFile } from './keys.ts';
 import publicGood from './public-good.json' with { type: 'json' };
 
-/** The authorities for certificates, log entries and time stamps that signatures by identities are checked with. */
+/** The authorities that issue certificates, log entries and time stamps. */
 export interface Authorities {
   readonly material: TrustMaterial;
-  /** A sentence for errors, where the embedded ones may have become old. */
+  /** The age of the embedded authorities, for errors; undefined for those of a file. */
   readonly age: string | undefined;
 }
 
 const MEDIA_TYPE = /^application\/vnd\.dev\.sigstore\.trustedroot(?:\.v0\.\d+\+json|\+json;version=0\.\d+)$/;
 
-/** Days after which the embedded root is called old: its keys change about once a year. */
+/** Days after which errors call the embedded root old: its keys change about once a year. */
 const OLD_DAYS = 180;
 
 const HINT = 'name a trusted_root.json, as cosign and gh attestation trusted-root write it';
 
 /**
- * The authorities of a file, or without one those of Sigstore's public good instance, which are embedded.
+ * Reads the authorities in a file; without a file, returns the embedded ones of Sigstore's public good
+ * instance.
  *
  * @throws UsageError
  */
