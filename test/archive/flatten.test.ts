@@ -361,7 +361,7 @@ describe('flatten refuses', () => {
     await flatten([layer], new Collector());
     assert.equal(open, 0);
     const broken = new Writable({ write: (_chunk, _encoding, done) => done(new Error('broken')) });
-    await assert.rejects(flatten([layer], broken));
+    await assert.rejects(flatten([layer], broken), { message: 'cannot write the archive: broken' });
     await new Promise(setImmediate);
     assert.equal(open, 0);
   });

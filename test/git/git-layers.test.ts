@@ -10,7 +10,7 @@ import { findGit } from '../../src/git/git-program.ts';
 import { ChangeLog } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { createRing } from '../../src/rootfs/ring.ts';
-import { branchOf, git, idOf, pullLayers, scratch, StageLayers, type BuildLayer } from './git.ts';
+import { branchOf, git, idOf, noCommit, pullLayers, scratch, StageLayers, type BuildLayer } from './git.ts';
 import { Stage } from './stage.ts';
 
 const threeLayers: BuildLayer[] = [
@@ -464,7 +464,7 @@ test('a pull that is given up leaves no file of git behind but an empty reposito
   await layers.commit({ id: idOf(0) }, stage.file('a'));
   await layers.layers.discard();
   assert.deepEqual(readdirSync(path.join(directory, '.git/objects/pack')), []);
-  assert.throws(() => git(directory, 'rev-parse', 'HEAD'));
+  assert.throws(() => git(directory, 'rev-parse', '--verify', 'HEAD'), noCommit);
 });
 
 test('what aborts the pull is what commit and finish throw', async (t) => {

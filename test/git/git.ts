@@ -37,6 +37,9 @@ export function git(directory: string, ...command: string[]): string {
   });
 }
 
+/** The error of `git rev-parse --verify HEAD` in a repository without a commit. */
+export const noCommit = /fatal: Needed a single revision/;
+
 export type BuildLayer = (stage: Stage) => unknown;
 
 /** The branches of a rootfs that a `Stage` makes: hands changes and contents over as the thread that writes does. */

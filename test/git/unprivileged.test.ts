@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { character, dir, fifo, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
 import { noOtherUser } from '../support/other-user.ts';
-import { git, scratch } from './git.ts';
+import { git, noCommit, scratch } from './git.ts';
 
 const needsRoot = { skip: noOtherUser };
 const nobody = { uid: 65_534, gid: 65_534 };
@@ -47,6 +47,10 @@ const layers = [
   ),
 ];
 
+/** git in a repository of another user. */
+const gitAsRoot = (directory: string, ...words: string[]): string =>
+  git(directory, '-c', 'safe.directory=*', ...words);
+
 test('as a user: files that nobody may read are in the commits too', needsRoot, (t) => {
   const base = scratch(t);
   chmodSync(base, 0o755);
@@ -59,7 +63,7 @@ test('as a user: files that nobody may read are in the commits too', needsRoot, 
   mkdirSync(directory);
   chownSync(directory, nobody.uid, nobody.gid);
   assert.deepEqual(run(directory, ...names).stderr, '');
-  const asRoot = (...words: string[]) => git(directory, '-c', 'safe.directory=*', ...words);
+  const asRoot = (...words: string[]) => gitAsRoot(directory, ...words);
   const held = (number: number) =>
     asRoot('ls-tree', '-r', '--name-only', `layer${number}_${String(number).padStart(64, '0')}`)
       .trim()
@@ -111,7 +115,7 @@ test('a full disk: an error that says so, before or in git', needsRoot, (t) => {
       readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.idx')),
       [],
     );
-    assert.throws(() => git(directory, 'rev-parse', '--verify', 'HEAD'));
+    assert.throws(() => gitAsRoot(directory, 'rev-parse', '--verify', 'HEAD'), noCommit);
   } finally {
     execFileSync('umount', [disk]);
   }
