@@ -436,7 +436,7 @@ for (const [name, leave, ranges] of leftovers) {
   });
 }
 
-test('a note of ranges goes where the file has no hole any more: what follows is not lost either', async () => {
+test('a note of ranges goes where the file has no hole any more: what follows is not lost, and what was wrong is gone', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(50_000);
   const { registry, layer } = await oneBlob(bytes);
@@ -445,13 +445,13 @@ test('a note of ranges goes where the file has no hole any more: what follows is
   const partial = partialPath(shop, layer.digest!);
   writeFileSync(partial, Buffer.concat([bytes.subarray(0, 5000), Buffer.alloc(20_000)]));
   writeFileSync(`${partial}.ranges`, '50000\n0-5000');
-  registry.fault({ path: /blobs/, times: 9, cutAfter: 30_000 });
+  registry.fault({ path: /blobs/, cutAfter: 10_000 });
   const retryPolicy = { retries: 0, delay: 1 };
-  await assert.rejects(shop.pull([layer], { retryPolicy }), /./);
-  assert.equal(statSync(partial).size, 35_000);
+  await assert.rejects(shop.pull([layer], { retryPolicy }), { name: 'BrokenTransferError' });
+  assert.equal(statSync(partial).size, 15_000);
   assert.equal(existsSync(`${partial}.ranges`), false);
   assert.deepEqual(await shop.pull([layer], { retryPolicy }), [bytes]);
-  assert.equal(registry.requests.at(-1)!.headers.range, 'bytes=35000-');
+  assert.equal(registry.requests.at(-1)!.headers.range, 'bytes=15000-');
 });
 
 test('two runs at once fetch a blob once', async () => {

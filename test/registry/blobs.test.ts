@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import diagnostics from 'node:diagnostics_channel';
+import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import type { BlobRange, RemoteLayer } from '../../src/oci/image.ts';
 import { isTransient, NotFoundError } from '../../src/errors.ts';
@@ -190,4 +192,25 @@ test('an address in a manifest by http is asked on this machine only', async () 
   const image = await client.image();
   await assert.rejects(client.blob(image.layers[0]!), NotFoundError);
   assert.deepEqual(elsewhere.requests, []);
+});
+
+test('bytes that nobody reads are not received: the connection waits, and goes on for its reader', async (t) => {
+  const sockets: Socket[] = [];
+  const note = (message: unknown): void => void sockets.push((message as { socket: Socket }).socket);
+  diagnostics.subscribe('undici:client:connected', note);
+  t.after(() => diagnostics.unsubscribe('undici:client:connected', note));
+  const received = () => sockets.reduce((sum, socket) => sum + socket.bytesRead, 0);
+
+  await using registry = await FakeRegistry.start();
+  const [unread, read] = [randomBytes(8 * 2 ** 20), randomBytes(8 * 2 ** 20)];
+  registry.push('team/app', 'latest', { layers: [unread, read] });
+  await using client = await RegistryClient.open(registry.reference('team/app'), { retry: 0 });
+  const { layers } = await client.image();
+  const before = received();
+  const waiting = await layers[0]!.open({ start: 0 }, client.signal);
+  // In the time for all of another body.
+  assert.equal((await client.blob(layers[1]!)).equals(read), true);
+  const more = received() - before - read.length;
+  assert.ok(more < 2 ** 20, `${more} bytes that nobody reads`);
+  assert.equal(Buffer.concat(await collect(waiting.body)).equals(unread), true);
 });
