@@ -3,20 +3,25 @@ import { setImmediate } from 'node:timers/promises';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import diagnostics from 'node:diagnostics_channel';
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { readerOf } from '../src/blob/decode/byte-reader.ts';
 import { Decoder } from '../src/decoder.ts';
 import { digestOf } from '../src/oci/digest.ts';
+import { createFileJobs, FileJobs } from '../src/rootfs/file-jobs.ts';
+import { createRing, RingReader } from '../src/rootfs/ring.ts';
 import { Rootfs, type RootfsOptions } from '../src/rootfs/rootfs.ts';
+import { createTarDigest } from '../src/rootfs/tar-digest.ts';
+import { TarReader } from '../src/tar/reader.ts';
 import { netRawCapability } from './rootfs/access-list.ts';
-import { build, chunks, decoded, isRoot, temporaryDirectory } from './rootfs/harness.ts';
+import { build, chunks, decoded, isRoot, openBelow, source, temporaryDirectory } from './rootfs/harness.ts';
 import { runPull, writeLayers } from './rootfs/run-pull.ts';
 import { dir, file, hardlink, type Item, raw, sparse, symlink, tar, whiteout } from './support/archive.ts';
 import { missing } from './support/debian.ts';
+import { HANG } from './support/hang.ts';
 import { noOtherUser } from './support/other-user.ts';
 import { isThorough } from './support/runs.ts';
 import { printTree, treeDiff } from './support/tree.ts';
@@ -100,20 +105,6 @@ const layers = [
   tar(file('small', 'x')),
 ];
 
-/** Open files below `directory`; directories stay open until the end. */
-function openBelow(directory: string): string[] {
-  return readdirSync('/proc/self/fd').flatMap((name) => {
-    try {
-      const path = readlinkSync(`/proc/self/fd/${name}`);
-      return path.startsWith(`${directory}/`) && !statSync(`/proc/self/fd/${name}`).isDirectory()
-        ? [path]
-        : [];
-    } catch {
-      return [];
-    }
-  });
-}
-
 test('the tree is the one that a single thread writes, and the other thread has done a part', async (t) => {
   const [one, two] = [temporaryDirectory(t), temporaryDirectory(t)];
   const expected = build(one, layers, { mode: 'stage' });
@@ -153,11 +144,11 @@ test('digest of a tar, of one member or many, gzip and zstd', async (t) => {
     await using pair = await Pair.open(temporaryDirectory(t));
     for (let round = 0; round < 2; round += 1) {
       let found;
-      const source = async function* (): AsyncGenerator<Uint8Array> {
+      const feeding = async function* (): AsyncGenerator<Uint8Array> {
         found = await pair.decoder.decode(compression, readerOf(chunks(blob, 10_007)), undefined);
         yield* [];
       };
-      await pair.rootfs.apply(source(), { label });
+      await pair.rootfs.apply(feeding(), { label });
       assert.equal(found, digest);
     }
   }
@@ -254,12 +245,21 @@ test('discarding while a layer is applied', async (t) => {
   }
 });
 
-test('the death of the decoder is an error, not a wait', async (t) => {
+/** The threads that `start` starts. They end with the test, also where it hangs. */
+async function threadsOf(t: TestContext, start: () => unknown): Promise<readonly Worker[]> {
   const started: Worker[] = [];
   const note = (message: unknown): void => void started.push((message as { worker: Worker }).worker);
   diagnostics.subscribe('worker_threads', note);
-  await using pair = await Pair.open(temporaryDirectory(t));
+  await start();
   diagnostics.unsubscribe('worker_threads', note);
+  t.after(() => Promise.all(started.map((thread) => thread.terminate())));
+  return started;
+}
+
+test('the death of the decoder is an error, not a wait', { timeout: HANG }, async (t) => {
+  let opened: Pair | undefined;
+  const started = await threadsOf(t, async () => (opened = await Pair.open(temporaryDirectory(t))));
+  await using pair = opened!;
   await pair.apply(tar(file('x', 'x')));
   const endless = (async function* (): AsyncGenerator<Uint8Array> {
     for (let n = 0; ; n += 1) {
@@ -272,6 +272,25 @@ test('the death of the decoder is an error, not a wait', async (t) => {
   setTimeout(() => void started[1]!.terminate(), 50);
   await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED', message: /decodes layers/ });
   await assert.rejects(pair.apply(tar(file('x', 'x'))), { code: 'THREAD_DIED' });
+});
+
+test('nobody waits for jobs that a decoder had when it died', async (t) => {
+  const memory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
+  const [thread] = await threadsOf(t, () => new Decoder(memory));
+  class NeverWaiting extends RingReader {
+    override waitUnless(ready: () => boolean): void {
+      assert.ok(ready(), 'it would wait for ever');
+    }
+  }
+  const jobs = new FileJobs(memory.jobs, new NeverWaiting(memory.ring));
+  const layer = tar(file('x', ''));
+  const entry = new TarReader(source(layer), label).next()!;
+  jobs.complete(-1, undefined, 0, entry, entry.path);
+  assert.throws(() => jobs.drain(), /it would wait for ever/);
+  await thread!.terminate();
+  jobs.drain();
+  // More than fit into the queue.
+  for (let count = 0; count < 1000; count += 1) jobs.complete(-1, undefined, 0, entry, entry.path);
 });
 
 test(

@@ -40,14 +40,22 @@ const trees: Readonly<Record<string, (levels: number) => readonly Item[][]>> = {
   'gone again': (levels) => [[dir(deep(levels))], [whiteout('d')]],
 };
 
-/** How often a directory is opened, of either back end. */
+/** How often a directory is opened. All that are opened are closed. */
 function opens(directory: string, layers: readonly Item[][]): number {
   const filesystem = openFilesystem(directory, 'libc');
   let count = 0;
+  let left = 0;
   const open = filesystem.openDirectory.bind(filesystem);
+  const close = filesystem.closeDirectory.bind(filesystem);
   filesystem.openDirectory = (parent, name) => {
     count += 1;
-    return open(parent, name);
+    const handle = open(parent, name);
+    if (handle >= 0) left += 1;
+    return handle;
+  };
+  filesystem.closeDirectory = (opened) => {
+    left -= 1;
+    close(opened);
   };
   const run = startRun(filesystem, {
     name: directory,
@@ -58,6 +66,7 @@ function opens(directory: string, layers: readonly Item[][]): number {
   }
   finishRun(run, undefined);
   run.directories.close();
+  assert.equal(left, 0, 'directories stay open');
   filesystem.close();
   return count;
 }

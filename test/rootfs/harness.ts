@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -51,6 +51,20 @@ export async function openRootfs(
 ): Promise<AsyncDisposable & { readonly rootfs: Rootfs }> {
   const rootfs = await Rootfs.open(path, options);
   return { rootfs, [Symbol.asyncDispose]: () => rootfs.discard() };
+}
+
+/** Files below `directory` that this process has open, without directories. */
+export function openBelow(directory: string): string[] {
+  return readdirSync('/proc/self/fd').flatMap((name) => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${name}`);
+      return path.startsWith(`${directory}/`) && !statSync(`/proc/self/fd/${name}`).isDirectory()
+        ? [path]
+        : [];
+    } catch {
+      return [];
+    }
+  });
 }
 
 /** `bytes` in pieces of at most `size`. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chownSync, mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { character, dir, fifo, file, hardlink, opaque, symlink, tar, whiteout } from '../support/archive.ts';
@@ -124,6 +124,21 @@ for (const backend of ['libc', 'node'] as const) {
       assert.equal((await runPull({ directory, layers, backend }, nobody)).error, undefined);
       const { mode, mtimeMs } = statSync(directory);
       assert.deepEqual([mode & 0o7777, mtimeMs], [0, 77_000]);
+    });
+
+    test('directories in directories, all of them closed to their owner, get their modes', async (t) => {
+      const base = place(t);
+      // More than stay open.
+      const levels = 300;
+      const paths = Array.from({ length: levels }, (_, n) => 'd/'.repeat(n + 1));
+      const layers = writeLayers(base, [tar(...paths.map((path) => dir(path, { mode: 0, ...own })))]);
+      const directory = join(base, 'rootfs');
+      assert.equal((await runPull({ directory, layers, backend }, nobody)).error, undefined);
+      for (const [level, path] of paths.entries()) {
+        const found = join(directory, path);
+        assert.equal(statSync(found).mode & 0o777, 0, `level ${level}`);
+        chmodSync(found, 0o700);
+      }
     });
 
     test('a DIR that may not be written is an error that says so', async (t) => {

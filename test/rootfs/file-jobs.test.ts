@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
+import { createFileJobs, FileJobRunner, FileJobs } from '../../src/rootfs/file-jobs.ts';
+import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
+import { finishRun } from '../../src/rootfs/metadata.ts';
+import { createRing, RingReader, RingWriter } from '../../src/rootfs/ring.ts';
+import { systemCalls } from '../../src/sys/system-calls.ts';
+import { TarReader } from '../../src/tar/reader.ts';
+import { dir, file, hardlink, tar, whiteout } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { printTree, treeDiff } from '../support/tree.ts';
+import { readXattrs, writeXattr } from '../support/xattrs.ts';
+import { netRawCapability } from './access-list.ts';
+import { build, openBelow, openFilesystem, temporaryDirectory } from './harness.ts';
+
+const MIB = 1024 * 1024;
+
+/** Does the jobs only when they are waited for: the other thread as slow as it can be. */
+class LateReader extends RingReader {
+  runner: FileJobRunner | undefined;
+
+  override waitUnless(ready: () => boolean): void {
+    while (!ready()) this.runner!.run(1);
+  }
+}
+
+/** Applies a layer of at most 4 MiB, in one thread, with jobs for the files that have 1 MiB or more behind them. Returns how many jobs. */
+function applyLate(root: string, layer: Uint8Array): number {
+  const ring = createRing();
+  const writer = new RingWriter(ring);
+  const reader = new LateReader(ring);
+  const memory = createFileJobs();
+  const filesystem = openFilesystem(root, 'libc');
+  const run = startRun(filesystem, { name: root, mode: 'stage' }, undefined, new FileJobs(memory, reader));
+  reader.runner = new FileJobRunner(memory, writer.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
+  try {
+    writer.reopen();
+    reader.restart();
+    reader.runner.begin(writer.stream);
+    assert.equal(writer.writeBlocking(layer), true);
+    writer.end();
+    applyLayer(run, new TarReader(reader, 'the layer'), 'the layer');
+    finishRun(run, undefined);
+    // The second word counts them.
+    return new Int32Array(memory)[1]!;
+  } finally {
+    run.directories.close();
+    filesystem.close();
+  }
+}
+
+const behind = file('behind', Buffer.alloc(2 * MIB, 'y'));
+
+function tested(name: string, run: (t: TestContext) => void): void {
+  test(name, { skip: systemCalls() ? false : 'needs libc' }, run);
+}
+
+tested('files that are written late: the tree is the one that a single thread writes', (t) => {
+  const layer = tar(
+    dir('d', { mode: 0o500, mtime: 5 }),
+    ...Array.from({ length: 300 }, (_, n) =>
+      file(`d/f${n}`, 'x'.repeat(n * 10), {
+        mode: n % 2 === 0 ? 0o4755 : 0o600,
+        uid: n % 3,
+        mtime: 1000 + n,
+      }),
+    ),
+    file('d/f7', 'again', { mtime: 1 }),
+    hardlink('d/f8', 'd/f9'),
+    whiteout('d/f10'),
+    file('d/f11/in', 'a directory in its place'),
+    hardlink('first', 'd/f12'),
+    file('d/f12', 'another one'),
+    behind,
+  );
+  const [one, two] = [temporaryDirectory(t), temporaryDirectory(t)];
+  build(one, [layer], { mode: 'stage' });
+  const jobs = applyLate(two, layer);
+  assert.ok(jobs > 100, `${jobs} jobs`);
+  assert.equal(treeDiff(printTree(one), printTree(two)), '');
+  assert.deepEqual(openBelow(two), []);
+});
+
+test(
+  'attributes of a hard link stay, however late its file gets content and owner',
+  { skip: missing('root') || (systemCalls() ? false : 'needs libc') },
+  (t) => {
+    const [root, probe] = [temporaryDirectory(t), temporaryDirectory(t)];
+    const xattrs = { 'security.capability': netRawCapability };
+    if (!writeXattr(probe, 'security.capability', netRawCapability))
+      return t.skip('needs a file system with capabilities');
+    const jobs = applyLate(root, tar(file('a', 'elf', { uid: 7 }), hardlink('b', 'a', { xattrs }), behind));
+    assert.ok(jobs > 0);
+    assert.deepEqual(readXattrs(join(root, 'b')), [['security.capability', netRawCapability]]);
+    return undefined;
+  },
+);
+
+tested(
+  'a file that ends too early: its pieces are written before it is closed, and that is the error',
+  (t) => {
+    const root = temporaryDirectory(t);
+    const cut = tar(file('a', Buffer.alloc(8 * MIB, 'x'))).subarray(0, 3.5 * MIB);
+    assert.throws(() => applyLate(root, cut), { code: 'MALFORMED_TAR' });
+    assert.deepEqual(openBelow(root), []);
+  },
+);
