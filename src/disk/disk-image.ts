@@ -36,41 +36,44 @@ import { WideDirectories } from './wide-directories.ts';
 
 const { EFBIG, ENOSPC } = constants.errno;
 
-/** Files with more bytes than these together, their holes included, would take too long: the tools read holes as zeros. */
+/**
+ * Limit on the bytes of all files together, holes included: the tools read holes as zeros, which takes too
+ * long.
+ */
 const MOST_BYTES = 2 ** 40;
 const BATCH_CHARACTERS = 256 * 1024;
-/** mke2fs 1.47.2 on a machine of 2024: 20,000 names in one directory take it 34 seconds. */
+/** Measured with mke2fs 1.47.2 on a machine of 2024: 20,000 names in one directory take 34 seconds. */
 const SECONDS_PER_PAIR = 8.5e-8;
 
-/** The tool and its file. */
+/** A tool and the file that it writes. */
 export interface DiskTarget {
   readonly format: DiskFormat;
   readonly tool: DiskTool;
-  /** What messages call the file. */
+  /** The file in messages. */
   readonly name: string;
   /** The empty file, open for writing. */
   readonly descriptor: number;
-  /** Of an ext4, in bytes; left out: by its content. */
+  /** Size of an ext4 in bytes; default: computed from its content. */
   readonly size?: number | undefined;
-  /** Of an erofs. */
+  /** Compression of an EROFS. */
   readonly compression?: ErofsCompression | undefined;
-  /** The file is in it; a tool may have temporary files there. */
+  /** The directory of the file; a tool may write temporary files there. */
   readonly directory: OpenDirectory;
   readonly signal: AbortSignal;
 }
 
 export interface DiskRequest extends DiskTarget {
   readonly identity: DiskIdentity;
-  /** Directories before what is in them. */
+  /** Additional files; directories before their content. */
   readonly additions: readonly Addition[];
-  /** Called with what takes long, before it begins. */
+  /** Called before work that takes long, with a message about it. */
   readonly notice: (message: string) => void;
-  /** A new empty file, open for reading and writing, that nobody else has. */
+  /** Makes a new, empty temporary file, open for reading and writing. */
   readonly temporaryFile: () => Promise<FileHandle>;
 }
 
 /**
- * Finds out before anything is fetched whether the tool reads tars.
+ * Checks, before anything is fetched, that the tool can read tars.
  *
  * @throws DestinationError
  */
@@ -100,10 +103,10 @@ async function* emptyTar(): AsyncGenerator<Buffer, void, void> {
 }
 
 /**
- * Writes a tree as a file system into a file, by the tool of its format. The same tree and identity give the same bytes.
+ * Runs the tool of a format to write a tree as a file system. The same tree and identity give the same bytes.
  *
- * @returns where the file system differs from the image
- * @throws DestinationError, and what the tree's layers throw
+ * @returns the metadata that the file system could not restore
+ * @throws DestinationError, and errors of the tree's layers
  */
 export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Promise<NotRestored> {
   const { format, tool, descriptor, identity, signal } = request;
@@ -118,7 +121,8 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   const wide = format === 'ext4' ? WideDirectories.of(tree, request.additions, sayLong) : undefined;
   const lost = { ...tree.counts };
   function* entries(): Generator<ImageTreeEntry, void, void> {
-    // The root comes first, and has the same name for each image: no tool takes what comes for another format than a tar.
+    // The root comes first and has the same name in all images. By the start of its input a tool recognizes a
+    // tar.
     for (const entry of tree.walk(true)) {
       const fitted = fit(format, entry, lost).entry;
       if (entry.path !== '' || rootInTar) yield placed(fitted, wide);
@@ -154,12 +158,19 @@ function additionBlocks(addition: Addition, identity: DiskIdentity, names: NameR
   return Buffer.concat([blocks, Buffer.from(addition.content ?? ''), Buffer.alloc(paddingOf(dataSize))]);
 }
 
-/** sqfstar exits with 0 even if it has left out a file. Its messages about names that are not UTF-8 are about no file. */
+/**
+ * True if sqfstar omitted a file, which its exit code does not tell. Messages about names that are not UTF-8
+ * do not mean that.
+ */
 function leavesOut({ output }: ToolResult): boolean {
   return output.split('\n').some((line) => /, ignoring!?$/.test(line) && !line.includes('"hdrcharset"'));
 }
 
-/** @throws DestinationError for what no tool, or the format, can take, or the disk has no room for */
+/**
+ * Adds up the size of the tree.
+ *
+ * @throws DestinationError if the tool or the format cannot take the tree, or the disk has no room
+ */
 async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
   const { format, size, name, additions, identity } = request;
   const usage = diskFormats[format].usage?.();
@@ -185,24 +196,24 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
   return usage?.layout(size);
 }
 
-/** An entry where mke2fs gets it. */
+/** Returns the entry at the path that mke2fs gets. */
 function placed(entry: ImageTreeEntry, wide: WideDirectories | undefined): ImageTreeEntry {
   if (!wide) return entry;
   const { path, type, linkTo } = entry;
   return { ...entry, path: wide.placeOf(path, type), linkTo: linkTo && wide.placeOf(linkTo, type) };
 }
 
-/** Gives directories of several blocks an index. */
+/** Gives directories of several blocks an index, by e2fsck(8). */
 async function giveIndexes(request: DiskRequest): Promise<void> {
   const { format, tool, descriptor, identity, signal } = request;
   const e2fsck = besideTool(tool, 'e2fsck');
   const environment = diskFormats[format].environment(identity.madeAt);
   const result = await runTool(e2fsck, ['-fyD', OUTPUT_FILE], { files: [descriptor], environment, signal });
-  // 1: it has changed something.
+  // 1: it changed something.
   if (result.exitCode !== 0 && result.exitCode !== 1) throw failed(e2fsck, result, request);
 }
 
-/** Does by debugfs what the tool does not do with a tar. */
+/** Sets the attributes and times that the tool does not take from a tar, by debugfs(8). */
 async function setTheRest(
   tree: ImageTree,
   lost: NotRestored,
@@ -236,7 +247,7 @@ async function setTheRest(
     await script.close();
   }
   const messages = result.output.split('\n').filter((line) => line !== '' && !/^debugfs \d/.test(line));
-  // ext4 has room for 4 KiB of attributes of a file.
+  // ext4 has room for 4 KiB of attributes per file.
   const refused = messages.filter((line) => /^ea_set: .* while setting extended attribute/.test(line));
   lost.xattrs += refused.length;
   if (result.endedBy !== undefined || refused.length < messages.length)
@@ -247,7 +258,7 @@ async function setTheRest(
     );
 }
 
-/** Texts of some size, to be written at once. */
+/** Joins lines into larger texts. */
 function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
   let batch = '';
   for (const line of lines) {
@@ -259,7 +270,11 @@ function* inBatches(lines: Iterable<string>): Generator<string, void, void> {
   yield batch;
 }
 
-/** Compares the free space with what a tool needs that copies the files. */
+/**
+ * Checks the free space for a tool that copies the files.
+ *
+ * @throws DestinationError
+ */
 async function checkSpace(bytes: number, { format, directory, name }: DiskTarget): Promise<void> {
   if (!diskFormats[format].copiesFiles) return;
   const { bavail, bsize } = await statfs(osPath(directory.self));
@@ -267,7 +282,7 @@ async function checkSpace(bytes: number, { format, directory, name }: DiskTarget
 }
 
 function temporaryFiles({ directory }: DiskTarget): Record<string, string> {
-  // Without /proc its path is all there is.
+  // Without /proc only its path can name it.
   const name = directory.isNamedByDescriptor ? WORK_DIRECTORY : directory.path;
   return name.isWellFormed() ? { TMPDIR: name } : {};
 }
@@ -277,7 +292,7 @@ function rootOf(tree: ImageTree, format: DiskFormat): ImageTreeEntry {
   throw new Error('a tree has a root');
 }
 
-/** The error for a tool that did not do its work. */
+/** Returns the error for a tool that failed. */
 function failed(
   tool: DiskTool,
   result: ToolResult,

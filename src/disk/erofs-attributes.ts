@@ -3,7 +3,7 @@ import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
 import { accessList, accessListText, defaultAccessList, keyOfList } from '../tar/access-list.ts';
 import { isLinuxAttribute } from './format.ts';
 
-/** Beginnings of names, and their numbers. */
+/** The prefixes of names that the format stores as numbers. */
 const NAME_INDEXES: readonly (readonly [prefix: string, index: number])[] = [
   ['user.', 1],
   [accessList, 2],
@@ -20,7 +20,10 @@ const MOST_BYTES = HEAD_BYTES + 4 * (0xffff - 1);
 /** An attribute of more inodes than this is stored once. */
 const MOST_COPIES = 2;
 
-/** Those that the format can have. A list that the kernel cannot read would deny access to the file. */
+/**
+ * Returns the attributes that the format can store, encoded. An access list that the kernel cannot read would
+ * deny access to the file.
+ */
 export function attributesOf({ type, xattrs }: InodeMetadata): Buffer[] {
   const attributes: Buffer[] = [];
   for (const [name, value] of xattrs ?? []) {
@@ -33,9 +36,9 @@ export function attributesOf({ type, xattrs }: InodeMetadata): Buffer[] {
   return attributes;
 }
 
-/** Attributes of many inodes, which are stored once. */
+/** The attributes that many inodes share, stored once. */
 export class SharedAttributes {
-  /** By a checksum: another attribute with the same one may be stored here, too. */
+  /** How many inodes have an attribute, by its checksum. A collision only stores one more attribute here. */
   readonly #counts = new Map<number, number>();
   readonly #numbers = new Map<string, number>();
   readonly #stored: Buffer[] = [];
@@ -46,7 +49,7 @@ export class SharedAttributes {
     this.#counts.set(checksum, (this.#counts.get(checksum) ?? 0) + 1);
   }
 
-  /** Its place, in units of four bytes; undefined for an attribute of few inodes. */
+  /** Returns the offset of the attribute, in units of four bytes; undefined if few inodes have it. */
   numberOf(attribute: Buffer): number | undefined {
     if (this.#counts.get(crc32(attribute))! <= MOST_COPIES) return undefined;
     const key = attribute.toString('latin1');
@@ -64,7 +67,7 @@ export class SharedAttributes {
   }
 }
 
-/** An attribute; undefined where the format has none such. */
+/** Encodes an attribute; undefined if the format cannot store it. */
 function attributeBytes(name: string, value: Uint8Array): Buffer | undefined {
   const [prefix, index] = NAME_INDEXES.find(([beginning]) => name.startsWith(beginning)) ?? [];
   if (prefix === undefined || index === undefined) return undefined;
@@ -80,10 +83,10 @@ function attributeBytes(name: string, value: Uint8Array): Buffer | undefined {
 }
 
 /**
- * All attributes of an inode: those that it shares with others come as their numbers.
+ * Encodes all attributes of an inode; shared ones become their numbers.
  *
- * @param sharedNumber undefined for an attribute that is not shared
- * @returns nothing for none, and how many had no room
+ * @param sharedNumber returns undefined for an attribute that is not shared
+ * @returns empty bytes without attributes; `refused`: how many had no room
  */
 export function attributesBytes(
   attributes: readonly Buffer[],
@@ -108,7 +111,7 @@ export function attributesBytes(
   return { bytes: Buffer.concat([head, ...own]), refused };
 }
 
-/** `i_xattr_icount`. */
+/** Returns the value of `i_xattr_icount` for so many bytes of attributes. */
 export function attributeCount(length: number): number {
   return length === 0 ? 0 : (length - HEAD_BYTES) / 4 + 1;
 }

@@ -4,8 +4,8 @@ import { attributeCount } from './erofs-attributes.ts';
 import type { DiskIdentity } from './format.ts';
 
 /*
- * The structures of an EROFS without compression, as linux/fs/erofs/erofs_fs.h and the kernel's Documentation/filesystems/erofs.rst define them.
- * All numbers are little-endian.
+ * The structures of an EROFS without compression, as defined by linux/fs/erofs/erofs_fs.h and the kernel's
+ * Documentation/filesystems/erofs.rst. All numbers are little-endian.
  */
 
 export const BLOCK_BYTES = 4096;
@@ -28,14 +28,14 @@ export interface Superblock {
   readonly identity: DiskIdentity;
   readonly rootNumber: number;
   readonly inodes: number;
-  /** Of the whole file system. */
+  /** The number of blocks of the whole file system. */
   readonly blocks: number;
   readonly metadataBlock: number;
   readonly sharedAttributesBlock: number;
   readonly hasChunkedFiles: boolean;
 }
 
-/** The first block. */
+/** Returns the first block, with the superblock. */
 export function superblockBytes(superblock: Superblock): Buffer {
   const block = Buffer.alloc(BLOCK_BYTES);
   const bytes = block.subarray(SUPERBLOCK_OFFSET);
@@ -54,7 +54,7 @@ export function superblockBytes(superblock: Superblock): Buffer {
   return block;
 }
 
-/** As the kernel's `crc32c(~0, …)`, which does not invert the result. */
+/** Computes the kernel's `crc32c(~0, …)`, whose result is not inverted. */
 function crc32c(bytes: Uint8Array): number {
   let crc = UNSIGNED_32_BITS;
   for (const byte of bytes) {
@@ -64,14 +64,14 @@ function crc32c(bytes: Uint8Array): number {
   return crc >>> 0;
 }
 
-/** For times before 1970, too. */
+/** Writes 64 bits; a negative value, such as a time before 1970, in two's complement. */
 function write64(bytes: Buffer, value: number, offset: number): void {
   const high = Math.floor(value / 2 ** 32);
   bytes.writeUInt32LE(value - high * 2 ** 32, offset);
   bytes.writeInt32LE(high, offset + 4);
 }
 
-/** Where the content of an inode is: `EROFS_INODE_FLAT_PLAIN`, `_FLAT_INLINE` and `_CHUNK_BASED`. */
+/** The layouts of an inode's content: `EROFS_INODE_FLAT_PLAIN`, `_FLAT_INLINE` and `_CHUNK_BASED`. */
 export const layouts = { blocks: 0, blocksAndTail: 2, chunks: 4 } as const;
 export type InodeLayout = (typeof layouts)[keyof typeof layouts];
 
@@ -102,7 +102,7 @@ export type InodeFields = Pick<
 const COMPACT_BYTES = 32;
 const EXTENDED_BYTES = 64;
 
-/** An inode of 32 bytes has the time of the file system. */
+/** True if 32 bytes suffice for the inode, whose mtime is then that of the file system. */
 function isCompact(inode: InodeFields, { madeAt }: DiskIdentity): boolean {
   return (
     inode.mtimeSeconds === madeAt &&
@@ -112,23 +112,23 @@ function isCompact(inode: InodeFields, { madeAt }: DiskIdentity): boolean {
   );
 }
 
-/** In bytes, without attributes. */
+/** Returns the size of the inode in bytes, without attributes. */
 export function inodeSize(inode: InodeFields, identity: DiskIdentity): number {
   return isCompact(inode, identity) ? COMPACT_BYTES : EXTENDED_BYTES;
 }
 
-/** How an inode is stored. */
+/** The place and layout of an inode. */
 export interface InodeStorage {
-  /** As `attributesBytes` returns them. */
+  /** The result of `attributesBytes`. */
   readonly attributes: Uint8Array;
   readonly layout: InodeLayout;
-  /** Programs for 32 bits see it. */
+  /** `i_ino`, which stat(2) reports to programs of 32 bits. */
   readonly number: number;
-  /** The first block of the content, or `chunkFormat`. A device has its own number there. */
+  /** The first block of the content, or the result of `chunkFormat`; unused for a device. */
   readonly content: number;
 }
 
-/** An inode and its attributes. */
+/** Encodes an inode and its attributes. */
 export function inodeBytes(
   inode: InodeFields,
   { attributes, layout, number, content }: InodeStorage,
@@ -160,7 +160,10 @@ export function inodeBytes(
   return bytes;
 }
 
-/** Whether Linux has such a device: `new_encode_dev` has 12 bits for the major and 20 for the minor number. */
+/**
+ * True if Linux can have such a device: `new_encode_dev` has 12 bits for the major and 20 for the minor
+ * number.
+ */
 export function isDeviceNumber({
   deviceMajor,
   deviceMinor,
@@ -172,17 +175,20 @@ function deviceOf({ deviceMajor, deviceMinor }: InodeFields): number {
   return ((deviceMinor & 0xff) | (deviceMajor << 8) | ((deviceMinor & 0xf_ff00) << 12)) >>> 0;
 }
 
-/** The exponent of the size of chunks of a file with holes. A file has about as many chunks as a chunk has bytes. */
+/**
+ * Returns the size of the chunks of a file with holes, as the exponent of 2. A file has about as many chunks
+ * as a chunk has bytes.
+ */
 export function chunkBitsOf(size: number): number {
   return Math.max(BLOCK_BITS, Math.ceil(Math.log2(size) / 2));
 }
 
-/** The `content` of an inode with chunks: addresses of four bytes follow. */
+/** Returns the `content` of an inode with chunks, whose addresses of four bytes follow the inode. */
 export function chunkFormat(chunkBits: number): number {
   return chunkBits - BLOCK_BITS;
 }
 
-/** A name in a directory, and the inode that it leads to. */
+/** A name in a directory, and its inode. */
 export interface DirectoryName {
   readonly name: string;
   readonly type: InodeType;
@@ -191,17 +197,17 @@ export interface DirectoryName {
 
 const DIRECTORY_ENTRY_BYTES = 12;
 
-/** In bytes. */
+/** Returns the size of a directory with these names, in bytes. */
 export function directorySize(names: readonly DirectoryName[]): number {
   const blocks = blocksOf(names);
   return (blocks.length - 1) * BLOCK_BYTES + blocks.at(-1)!.length;
 }
 
 /**
- * The content of a directory: in each block first the entries, then their names. The kernel searches by bisection.
+ * Encodes a directory. Each block has first the entries, then their names; the kernel searches by bisection.
  *
- * @param names with `.` and `..`, in the order of their bytes
- * @param numberOf the number of an inode
+ * @param names with `.` and `..`, sorted by their bytes
+ * @param numberOf returns the number of an inode
  */
 export function directoryBytes(names: readonly DirectoryName[], numberOf: (inode: number) => number): Buffer {
   const bytes = Buffer.alloc(directorySize(names));
@@ -226,7 +232,7 @@ interface DirectoryBlock {
   readonly length: number;
 }
 
-/** Which names each block has: as many as fit. */
+/** Distributes the names over blocks, as many as fit into each. */
 function blocksOf(names: readonly DirectoryName[]): DirectoryBlock[] {
   const blocks: DirectoryBlock[] = [];
   let from = 0;

@@ -30,29 +30,33 @@ import { type Addition, additionEntry, type DiskIdentity } from './format.ts';
 
 const truncate = promisify(ftruncate);
 
-/** A longer rest of a file gets a block of its own: less room is lost than where it does not fit into the block of its inode. */
+/**
+ * In bytes: a longer tail of a file gets a block of its own. Next to its inode it would often waste the end
+ * of a block.
+ */
 const LONGEST_TAIL = 2048;
 const METADATA_BLOCK = 1;
-/** The root is the first inode: its number has 16 bits in the superblock. */
+/** The number of the root, which has 16 bits in the superblock: the root is the first inode. */
 const ROOT_NUMBER = 1;
 
 export interface ErofsRequest {
   /** The empty file, open for writing. */
   readonly descriptor: number;
-  /** What messages call the file. */
+  /** The file in messages. */
   readonly name: string;
   readonly identity: DiskIdentity;
-  /** Directories before what is in them. */
+  /** Additional files; directories before their content. */
   readonly additions: readonly Addition[];
   readonly signal: AbortSignal;
 }
 
 /**
- * Writes a tree as an EROFS without compression. The file has the superblock, the inodes with the ends of their contents, shared attributes,
- * directories, and the blocks of files in the order of the layers. The same tree and identity give the same bytes.
+ * Writes a tree as an EROFS without compression. The file has the superblock, the inodes with the tails of
+ * their contents, shared attributes, directories, and the blocks of files in the order of the layers. The
+ * same tree and identity give the same bytes.
  *
- * @returns where the file system differs from the image
- * @throws DestinationError where the file cannot be written, and what the tree's layers throw
+ * @returns the metadata that the file system could not restore
+ * @throws DestinationError if the file cannot be written, and errors of the tree's layers
  */
 export async function writeErofs(tree: ImageTree, request: ErofsRequest): Promise<NotRestored> {
   const writer = new ErofsWriter(tree, request);
@@ -60,23 +64,23 @@ export async function writeErofs(tree: ImageTree, request: ErofsRequest): Promis
   return writer.lost;
 }
 
-/** A name that the walk has passed; of a directory, when all that is in it has been passed. */
+/** An entry of the walk; a directory comes after its content. */
 interface Visit {
   readonly entry: ImageTreeEntry;
-  /** Of a directory: what is in it. */
+  /** The names in a directory. */
   readonly names: DirectoryName[];
-  /** Inode of the directory above; of the root, itself. */
+  /** The inode of the parent directory; the root is its own parent. */
   readonly parent: number;
 }
 
-/** How an inode is stored, before it has a place. */
+/** The layout of an inode, before it has a place. */
 interface Plan {
   readonly fields: InodeFields;
   readonly attributes: Buffer;
   readonly layout: InodeLayout;
-  /** In bytes, with the attributes. */
+  /** The size of the inode and its attributes, in bytes. */
   readonly headLength: number;
-  /** Bytes that follow: the end of the content, or the addresses of chunks. */
+  /** The number of bytes that follow: the tail of the content, or the addresses of chunks. */
   readonly tailLength: number;
 }
 
@@ -86,17 +90,17 @@ class ErofsWriter {
   readonly #request: ErofsRequest;
   readonly #metadata: FileRegion;
   readonly #data: FileRegion;
-  /** By the path of the directory that they are in. */
+  /** Added entries by the path of their directory. */
   readonly #additions = new Map<string, ImageTreeEntry[]>();
-  /** Of additions, by inode. */
+  /** The contents of added files, by inode. */
   readonly #contents = new Map<number, Buffer>();
-  /** Of files with several names, how many of these are in the tree. */
+  /** The number of names that files with several have in the tree, by inode. */
   readonly #links = new Map<number, number>();
   readonly #directories = new Map<number, { readonly size: number; readonly links: number }>();
-  /** Of inodes that have a place. */
+  /** The numbers of inodes that have a place. */
   readonly #numbers = new Map<number, number>();
   readonly #shared = new SharedAttributes();
-  /** The first byte that no inode has, from the first block of metadata. No inode has the number 0. */
+  /** The end of the last inode, in bytes from the first block of metadata. No inode has the number 0. */
   #end = SLOT_BYTES;
   /** The first block without data. */
   #nextBlock = 0;
@@ -152,7 +156,7 @@ class ErofsWriter {
     });
   }
 
-  /** Counts what has to be known before the first inode gets its place. */
+  /** Counts links, directory sizes and shared attributes, which the first inode's place depends on. */
   #survey(): void {
     for (const { entry, names, parent } of this.#visits(this.lost)) {
       const { inode, linkTo, type } = entry;
@@ -168,9 +172,10 @@ class ErofsWriter {
   }
 
   /**
-   * Gives each inode its place, in the order in which they are written: after the root all but files, then files in the order of the layers.
+   * Gives each inode its place, in the order of writing: first the root, then all but files, then files in
+   * the order of the layers.
    *
-   * @returns the files
+   * @returns the inodes of the files
    */
   #place(): number[] {
     const files: number[] = [];
@@ -196,7 +201,8 @@ class ErofsWriter {
     this.lost.xattrs += (metadata.xattrs?.size ?? 0) - attributesOf(metadata).length + refused;
     const length = headLength + tailLength;
     this.#end = roundUp(this.#end, SLOT_BYTES);
-    // The end of a content has to be in one block with the inode; only attributes and addresses of chunks may go on in the next block.
+    // The tail of the content must be in the block of its inode; attributes and addresses may continue in the
+    // next one.
     const together =
       layout === layouts.chunks || length > BLOCK_BYTES ? headLength - attributes.length : length;
     const room = BLOCK_BYTES - (this.#end % BLOCK_BYTES);
@@ -249,7 +255,11 @@ class ErofsWriter {
     else await this.#writeChunks(inode, plan, new ExtentCursor(extents), pieces);
   }
 
-  /** Writes the head of an inode, with the place of its content. Returns the position after it. */
+  /**
+   * Writes an inode and its attributes. Returns the position after them.
+   *
+   * @param content the first block of the content, or the result of `chunkFormat`
+   */
   async #writeHead(inode: number, { fields, attributes, layout }: Plan, content: number): Promise<number> {
     const number = this.#numbers.get(inode)!;
     const head = inodeBytes(fields, { attributes, layout, number, content }, this.#request.identity);
@@ -311,15 +321,15 @@ class ErofsWriter {
     await this.#metadata.write(await this.#writeHead(inode, plan, chunkFormat(bits)), addresses);
   }
 
-  /** Whether the layers have the content. */
+  /** True if the content of the file is in a layer. */
   #isOfLayers({ type, inode }: ImageTreeEntry): boolean {
     return type === 'file' && !this.#contents.has(inode);
   }
 
   /**
-   * What is written: directories before what is in them.
+   * Yields the entries to write, directories before their content.
    *
-   * @param lost what cannot be written is added here
+   * @param lost counts the entries that cannot be written
    */
   *#entries(lost?: NotRestored): Generator<ImageTreeEntry, void, void> {
     for (const entry of this.#tree.walk(true)) {
@@ -339,7 +349,7 @@ class ErofsWriter {
     }
   }
 
-  /** The same, directories after what is in them. */
+  /** Yields the same entries, directories after their content. */
   *#visits(lost?: NotRestored): Generator<Visit, void, void> {
     const way: Visit[] = [];
     for (const entry of this.#entries(lost)) {

@@ -8,21 +8,21 @@ import { displayPath } from '../tar/entry.ts';
 const BLOCK_BYTES = 4096;
 const INODES_PER_BLOCK = 16;
 const MIB_BLOCKS = 2 ** 20 / BLOCK_BYTES;
-/** Of a block group, which one block of bitmap describes. */
+/** The number of blocks in a block group, which one block of bitmap describes. */
 const GROUP_BLOCKS = 8 * BLOCK_BYTES;
-/** Inodes below 11 are the file system's own; 11 is lost+found, which has four blocks. */
+/** The inodes of the file system itself: below 11 the reserved ones, 11 is lost+found, with four blocks. */
 const OWN_INODES = 11;
 const OWN_BLOCKS = 16;
-/** EXT4_LINK_MAX: mke2fs does not check it. */
+/** EXT4_LINK_MAX, which mke2fs does not check. */
 const MOST_LINKS = 65_000;
-/** A longer target of a symlink takes a block. */
+/** In bytes: a longer target of a symlink takes a block. */
 const LONGEST_LINK_IN_INODE = 59;
-/** Attributes that take more, their names included, take a block. */
+/** In bytes: attributes that take more, names included, take a block. */
 const XATTR_BYTES_IN_INODE = 90;
 const XATTR_HEAD_BYTES = 24;
-/** In a block of a directory: the checksum, and the most that stays empty at its end. */
+/** In bytes, per block of a directory: the checksum, and the most that stays unused at its end. */
 const DIRECTORY_LOSS = 12 + 264;
-/** `.` and `..`. */
+/** The bytes of `.` and `..`. */
 const DIRECTORY_HEAD = 24;
 /** Groups that have a copy of the superblock: 1 and the powers of these (sparse_super). */
 const BACKUP_BASES = [3, 5, 7];
@@ -33,26 +33,26 @@ export interface Ext4Layout {
   readonly journalMiB: number;
 }
 
-/** An entry, and what of it debugfs is to set. */
+/** An entry, and the attributes and the time that debugfs sets. */
 interface Ext4Entry {
   readonly entry: ImageTreeEntry;
   readonly xattrs: readonly (readonly [name: string, value: Uint8Array])[];
   readonly time: Mtime | undefined;
 }
 
-/** What a tree takes on ext4, added up name by name. */
+/** Adds up the blocks and inodes that a tree takes on ext4. */
 export class Ext4Usage {
   #inodes = 0;
   #blocks = OWN_BLOCKS;
   /** Bytes of the names in each directory. */
   readonly #directories = new Map<string, number>([['', DIRECTORY_HEAD]]);
-  /** Of files with several names. */
+  /** The number of names of each file that has several, by inode. */
   readonly #links = new Map<number, number>();
 
   /**
-   * The next name, in the order of the tree.
+   * Adds the next entry, in the order of the tree.
    *
-   * @throws DestinationError for what ext4 cannot have
+   * @throws DestinationError for an entry that ext4 cannot have
    */
   add(entry: ImageTreeEntry): void {
     const { path, linkTo, inode, type } = entry;
@@ -81,9 +81,9 @@ export class Ext4Usage {
   }
 
   /**
-   * A file system that the tree fits into.
+   * Returns the size of a file system that the tree fits into.
    *
-   * @param bytes its size where it is given; else a tenth stays free, and 16 MiB at least
+   * @param bytes the given size; without it a tenth stays free, at least 16 MiB
    */
   layout(bytes: number | undefined): Ext4Layout {
     for (const size of this.#directories.values()) {
@@ -93,7 +93,7 @@ export class Ext4Usage {
     const least = OWN_INODES + Math.ceil(this.#inodes * 1.1) + 1024;
     if (bytes !== undefined) {
       const blocks = Math.floor(bytes / BLOCK_BYTES);
-      // One for each 16 KiB, as mke2fs has them.
+      // One inode per 16 KiB, as mke2fs chooses.
       const inodes = Math.max(least, Math.floor(blocks / 4));
       return { bytes: blocks * BLOCK_BYTES, inodes, journalMiB: journalMiB(blocks) };
     }
@@ -101,7 +101,8 @@ export class Ext4Usage {
     const withRoom = Math.ceil(content + Math.max(16 * MIB_BLOCKS, content / 10));
     const journal = journalMiB(withRoom);
     const groups = Math.ceil((withRoom + journal * MIB_BLOCKS) / GROUP_BLOCKS) + 1;
-    // Descriptors, some 64 to a block, and the blocks that are kept for more of them; bitmaps and what is left of an inode table.
+    // 64 descriptors per block, and the blocks reserved for more of them; bitmaps and the rest of an inode
+    // table.
     const descriptors = (1 + backups(groups)) * (1 + Math.ceil(groups / 64) + Math.min(1024, 16 * groups));
     const blocks = withRoom + journal * MIB_BLOCKS + descriptors + 3 * groups;
     const mebibytes = Math.ceil(blocks / MIB_BLOCKS);
@@ -109,7 +110,7 @@ export class Ext4Usage {
   }
 }
 
-/** Blocks of data, and of the extents that do not fit into the inode. */
+/** Returns the blocks for the data, and for the extents that do not fit into the inode. */
 function fileBlocks(size: number, storedBytes: number): number {
   const whole = Math.ceil(size / BLOCK_BYTES);
   // Data between holes begins and ends within blocks.
@@ -117,7 +118,7 @@ function fileBlocks(size: number, storedBytes: number): number {
   return data > MIB_BLOCKS ? data + Math.ceil(data / 2048) : data;
 }
 
-/** As mke2fs chooses it by the size of the file system, but 4 MiB at least. */
+/** Returns the size that mke2fs chooses for a file system of so many blocks, but at least 4 MiB. */
 function journalMiB(blocks: number): number {
   const gibibytes = blocks / (1024 * MIB_BLOCKS);
   if (gibibytes < 1 / 8) return 4;
@@ -137,9 +138,10 @@ function unfit(message: string): DestinationError {
   return new DestinationError(message, { code: 'UNFIT', hint });
 }
 
-/** Features of all kernels since 3.18, and no others: the file of defaults, mke2fs.conf, is not read. */
+/** Features that all kernels since 3.18 have. They replace those in mke2fs.conf, which is not read. */
 const FEATURES =
-  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
+  'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,' +
+  'large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
 
 /** Arguments of mke2fs(8), which reads the tar on its standard input. */
 export function mke2fsArguments(file: string, uuid: string, layout: Ext4Layout): string[] {
@@ -150,9 +152,9 @@ export function mke2fsArguments(file: string, uuid: string, layout: Ext4Layout):
   return ['-q', '-F', ...features, ...numbers, ...names, '-d', '-', file, `${layout.bytes / 1024}k`];
 }
 
-/** No file of the host's defaults is read, and the time is the image's. */
+/** Returns variables by which no defaults of the host are read, and all times are the image's. */
 export function mke2fsEnvironment(madeAt: number): Record<string, string> {
-  // 0 would be the time of the clock.
+  // 0 would mean the current time.
   const time = String(Math.max(1, madeAt));
   return {
     MKE2FS_CONFIG: '/dev/null',
@@ -162,14 +164,14 @@ export function mke2fsEnvironment(madeAt: number): Record<string, string> {
   };
 }
 
-/** debugfs reads lines of up to 8,191 bytes, and would take the rest of a longer one for another command. */
+/** debugfs reads lines of up to 8,191 bytes, and takes the rest of a longer one for another command. */
 const LONGEST_COMMAND = 8000;
 
 /**
- * Commands of debugfs(8) for what mke2fs does not take from a tar: attributes but capabilities, and times that are no whole seconds or
- * after 2038. It counts those that no command can express.
+ * Returns commands of debugfs(8), one per line, for metadata that mke2fs does not take from a tar: attributes
+ * except capabilities, and times with a fraction or after 2038.
  *
- * @returns one a line
+ * @param lost counts the attributes and times that no command can express
  */
 export function debugfsCommands({ entry, xattrs, time }: Ext4Entry, lost: NotRestored): string[] {
   const file = quoted(`/${entry.path}`);
@@ -189,19 +191,21 @@ export function debugfsCommands({ entry, xattrs, time }: Ext4Entry, lost: NotRes
   return commands;
 }
 
-/** Undefined where a word or the line cannot be said. */
+/** Returns a command with its words; undefined if a word is undefined or the line too long. */
 export function debugfsLine(command: string, ...words: readonly (string | undefined)[]): string | undefined {
   if (words.includes(undefined)) return undefined;
   const text = [command, ...words].join(' ');
   return text.length > LONGEST_COMMAND ? undefined : `${text}\n`;
 }
 
-/** A word as libss reads it: two quotes for one. No line break can be said. */
+/**
+ * Quotes a word for libss, which reads two quotes as one; undefined with a line break, which it cannot read.
+ */
 export function quoted(word: string): string | undefined {
   return /[\r\n]/.test(word) ? undefined : `"${word.replaceAll('"', '""')}"`;
 }
 
-/** A value as debugfs reads it, with the escapes of C. */
+/** Escapes a value for debugfs, as in C. */
 function escaped(value: Uint8Array): string {
   return Buffer.from(value)
     .toString('latin1')

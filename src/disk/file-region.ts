@@ -7,9 +7,9 @@ const write = promisify(writeFile);
 const BUFFER_BYTES = 512 * 1024;
 const LARGEST_GAP = 4096;
 
-/** Writes to a file by two buffers: one is filled while the other is written. */
+/** Writes to a file through two buffers: one is filled while the other is written. */
 export class FileRegion {
-  /** Fails if anything could not be written. */
+  /** Rejects if anything could not be written. */
   written: Promise<void> = Promise.resolve();
   readonly #descriptor: number;
   readonly #name: string;
@@ -17,16 +17,19 @@ export class FileRegion {
   #spare = Buffer.allocUnsafe(BUFFER_BYTES);
   #start = 0;
   #length = 0;
-  /** The end of what was written, in the order of positions. */
+  /** The largest position up to which bytes were written. */
   #farthest = 0;
 
-  /** @param name what messages call the file */
+  /** @param name the file in messages */
   constructor(descriptor: number, name: string) {
     this.#descriptor = descriptor;
     this.#name = name;
   }
 
-  /** Positions are mostly in order. A small gap where nothing was written yet is filled with zeros, a larger one stays a hole. */
+  /**
+   * Writes at a position; these should mostly ascend. A small gap where nothing was written yet is filled
+   * with zeros, a larger one stays a hole.
+   */
   async write(position: number, bytes: Uint8Array): Promise<void> {
     const end = this.#start + this.#length;
     const gap = position - end;
@@ -48,7 +51,7 @@ export class FileRegion {
     }
   }
 
-  /** Begins to write what was not written yet. */
+  /** Starts to write the buffered bytes. */
   async flush(): Promise<void> {
     await this.written;
     const bytes = this.#filling.subarray(0, this.#length);

@@ -11,7 +11,7 @@ import { capability } from '../rootfs/metadata.ts';
 /** File systems that a disk image can have, by the ending of its file's name. */
 export type DiskFormat = 'ext4' | 'squashfs' | 'erofs';
 
-/** What mkfs.erofs compresses with, if it is built with it. */
+/** Compressions of mkfs.erofs, if it is built with them. */
 export type ErofsCompression = 'lz4' | 'lz4hc' | 'deflate' | 'lzma' | 'zstd';
 
 /** The program that makes a file system from a tar. */
@@ -19,66 +19,72 @@ interface ToolDescription {
   readonly program: string;
   readonly versionFlag: string;
   readonly oldest: readonly [major: number, minor: number, patch: number];
-  /** Of Debian, first the one with the program. */
+  /** Debian packages, first the one with the program. */
   readonly packages: readonly [string, ...string[]];
 }
 
-/** A tool's arguments are made of these. */
+/** The values that a tool's arguments are made of. */
 interface ToolRequest {
   /** The file that it writes. */
   readonly file: string;
   readonly identity: DiskIdentity;
-  /** The root, as the format has it. */
+  /** The root directory, made fit for the format. */
   readonly root: ImageTreeEntry;
   /** For formats with `usage`. */
   readonly layout: Ext4Layout | undefined;
-  /** Of an erofs: only a compressed one is made by a tool. */
+  /** The compression of an EROFS; an uncompressed one needs no tool. */
   readonly compression: ErofsCompression | undefined;
 }
 
-/** How to find out whether a tool reads tars. */
+/** A trial run that shows whether a tool can read tars. */
 interface TarTrial {
-  /** For an empty tar. */
+  /** The arguments of the tool, whose input is an empty tar. */
   readonly arguments: (file: string) => readonly string[];
-  /** Is in its messages where it reads none. */
+  /** A word in the tool's messages if it cannot read tars. */
   readonly library: string;
   readonly hint: string;
 }
 
-/** Seconds since 1970 that a tool and its file system take. */
+/** The range of times that a tool or file system can take, in seconds since 1970. */
 interface TimeRange {
   readonly first: number;
   readonly last: number;
 }
 
-/** A file system, and how its tool makes it. */
+/** A file system and the tool that makes it. */
 interface FormatDescription {
   readonly tool: ToolDescription;
   readonly arguments: (request: ToolRequest) => readonly string[];
   readonly environment: (madeAt: number) => Readonly<Record<string, string>>;
-  /** Of a tool that may be built without a reader of tars, or not find it. */
+  /** For a tool that may lack a reader of tars. */
   readonly trial: TarTrial | undefined;
   /** The tar that the tool reads. */
   readonly tar: TarDialect;
   /** False: the tool gets the root's metadata as arguments. */
   readonly rootInTar: boolean;
-  /** The tool copies all files before it writes them, and its message for a full disk is unclear. */
+  /** True: the tool copies all files before it writes them, and its message for a full disk is unclear. */
   readonly copiesFiles: boolean;
-  /** Without free room it has the size of its content, and no other. */
+  /** True: the file system has no free room, so its size cannot be chosen. */
   readonly isReadOnly: boolean;
-  /** Adds up a size that the tool has to be told. */
+  /** Adds up the size that the tool needs as an argument. */
   readonly usage: (() => Ext4Usage) | undefined;
   readonly hasAccessLists: boolean;
   readonly times: TimeRange;
-  /** Whether a time of these seconds has nanoseconds. */
+  /** True if a time of these seconds keeps its nanoseconds. */
   readonly hasNanoseconds: (seconds: number) => boolean;
-  /** The tool takes only these times and capabilities from a tar; debugfs sets other times and attributes. Undefined: it takes all. */
+  /**
+   * The times that the tool takes from a tar, which has no attributes but capabilities then; debugfs sets the
+   * others. Undefined: it takes everything.
+   */
   readonly takesOnly: { readonly times: TimeRange } | undefined;
 }
 
 const UNSIGNED_32_BITS: TimeRange = { first: 0, last: 2 ** 32 - 1 };
 
-/** All that is known of each format. The tools misread some valid tars: e2fsprogs 1.47.2, squashfs-tools 4.6.1, erofs-utils 1.8.6. */
+/**
+ * The formats. The transformations of tars avoid errors of e2fsprogs 1.47.2, squashfs-tools 4.6.1 and
+ * erofs-utils 1.8.6.
+ */
 export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
   ext4: {
     tool: {
@@ -131,7 +137,7 @@ export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
     usage: undefined,
     hasAccessLists: true,
     times: { first: -Number.MAX_SAFE_INTEGER, last: Number.MAX_SAFE_INTEGER },
-    // mkfs.erofs reads the fraction of a time before 1970 the wrong way.
+    // mkfs.erofs misreads the fraction of a time before 1970.
     hasNanoseconds: (seconds) => seconds >= 0,
     takesOnly: undefined,
   },
@@ -144,7 +150,7 @@ function sqfstarArguments({ file, identity: { madeAt }, root }: ToolRequest): st
   return [...plain, '-mkfs-time', String(madeAt), ...metadata, file];
 }
 
-/** What is compressed together, at most: Linux 5.13 reads more than a block. */
+/** Limit on the bytes that are compressed together: larger than a block needs Linux 5.13. */
 const CLUSTER_BYTES = 65_536;
 
 function mkfsErofsArguments({ file, identity: { uuid, madeAt }, compression }: ToolRequest): string[] {
@@ -153,25 +159,25 @@ function mkfsErofsArguments({ file, identity: { uuid, madeAt }, compression }: T
   return ['--quiet', '--tar=f', '-b4096', ...compress, ...times, `-U${uuid}`, file];
 }
 
-/** The format that the name of a file asks for; undefined for any other ending. */
+/** Returns the format by the ending of a file name; undefined for any other ending. */
 export function diskFormatOf(fileName: string): DiskFormat | undefined {
   const formats = Object.keys(diskFormats) as DiskFormat[];
   return formats.find((format) => fileName.toLowerCase().endsWith(`.${format}`));
 }
 
-/** These are equal for all disk images of one image. */
+/** The UUID and the time of a file system: equal for all disk images of one image. */
 export interface DiskIdentity {
-  /** Of the file system. */
+  /** The UUID of the file system. */
   readonly uuid: string;
-  /** When it was made, in seconds since 1970: the image's own time. */
+  /** Its creation time in seconds since 1970: that of the image. */
   readonly madeAt: number;
 }
 
 /**
- * The identity of a disk, derived from what is in it.
+ * Derives the identity of a disk from its content.
  *
- * @param content a text that differs where the files of two disks may differ
- * @param created RFC 3339, as the image's config has it; without it the file system is of 1970
+ * @param content a text that differs if the files of two disks may differ
+ * @param created RFC 3339, as in the image's config; without it the time is 0
  */
 export function diskIdentityOf(
   format: DiskFormat,
@@ -187,20 +193,20 @@ export function diskIdentityOf(
   return { uuid, madeAt: seconds > 0 && seconds <= UNSIGNED_32_BITS.last ? seconds : 0 };
 }
 
-/** An entry for the tar that a tool reads, and what else has to be set when the tool has ended. */
+/** An entry for the tool's tar, and the metadata to set after the tool ended. */
 export interface FittedEntry {
   readonly entry: ImageTreeEntry;
   readonly xattrs: readonly (readonly [name: string, value: Uint8Array])[];
-  /** Undefined: the tar's time is right. */
+  /** Undefined if the time in the tar is right. */
   readonly time: Mtime | undefined;
 }
 
 const KEPT_ATTRIBUTES = /^(?:user|trusted|security)\.[^]/;
 
 /**
- * Makes an entry fit for a format and a tar that its tool reads right.
+ * Adapts an entry to a format, and to a tar that its tool reads correctly.
  *
- * @param lost what of it is lost is added here
+ * @param lost counts the metadata that is lost
  */
 export function fit(format: DiskFormat, entry: ImageTreeEntry, lost?: NotRestored): FittedEntry {
   const { takesOnly } = diskFormats[format];
@@ -231,13 +237,15 @@ function fittedTime(format: DiskFormat, { mtimeSeconds, mtimeNanoseconds }: Mtim
   return { mtimeSeconds: seconds, mtimeNanoseconds: isKept ? mtimeNanoseconds : 0 };
 }
 
-/** An equals sign would end the name in a tar's record. */
+/** True if the format keeps the attribute. In a tar, an equals sign would end the name. */
 function keeps(format: DiskFormat, name: string, { type }: ImageTreeEntry): boolean {
   if (name === accessList || name === defaultAccessList) return diskFormats[format].hasAccessLists;
   return isLinuxAttribute(name, type) && !name.includes('=');
 }
 
-/** Whether Linux has such an attribute, apart from access lists: those of users are on files and directories only. */
+/**
+ * True if Linux knows such an attribute, access lists excepted. `user.` exists on files and directories only.
+ */
 export function isLinuxAttribute(name: string, type: ImageTreeEntry['type']): boolean {
   if (!KEPT_ATTRIBUTES.test(name)) return false;
   return type === 'file' || type === 'directory' || !name.startsWith('user.');
@@ -247,14 +255,14 @@ function clamped(seconds: number, { first, last }: TimeRange): number {
   return Math.min(Math.max(seconds, first), last);
 }
 
-/** A directory, or a file with a content, that a disk has besides those of the image; root owns it. */
+/** A directory, or a file if it has content, that a disk has besides the image's files; root owns it. */
 export interface Addition {
   readonly path: BytePath;
   readonly mode: number;
   readonly content: string | undefined;
 }
 
-/** As an entry of a tree. */
+/** Returns an addition as an entry of a tree. */
 export function additionEntry({ path, mode, content }: Addition, { madeAt }: DiskIdentity): ImageTreeEntry {
   const size = Buffer.byteLength(content ?? '');
   return {

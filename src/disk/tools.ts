@@ -9,28 +9,28 @@ import { explainOsError } from '../sys/os-error.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
 import { type DiskFormat, diskFormats } from './format.ts';
 
-/** Where Debian has the programs, which a plain user's PATH does not name. */
+/** Directories of Debian for these programs, which a plain user's PATH may lack. */
 const MORE_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/bin', '/bin'];
-/** How the tools call the file that they write: a descriptor that they inherit, so its name is irrelevant. */
+/** The output file of the tools: an inherited descriptor, so its path is irrelevant. */
 export const OUTPUT_FILE = '/proc/self/fd/3';
 /** The directory for temporary files, and a script. */
 export const WORK_DIRECTORY = '/proc/self/fd/4';
 export const SCRIPT_FILE = '/proc/self/fd/5';
-/** Only the last part of a tool's messages is kept. */
+/** Limit on a tool's messages; only their end is kept. */
 const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
 
 /** A program that makes file systems, found and new enough. */
 export interface DiskTool {
-  /** As messages call it. */
+  /** The name in messages. */
   readonly program: string;
   /** Absolute. */
   readonly binary: string;
 }
 
 /**
- * Looks for the program that makes a format, and asks for its version.
+ * Finds the program that makes a format, and checks its version.
  *
- * @throws DestinationError when there is none, it is too old, or it does not run
+ * @throws DestinationError if it does not exist, is too old, or does not run
  */
 export async function findDiskTool(
   format: DiskFormat,
@@ -52,41 +52,42 @@ export async function findDiskTool(
   const at = version.findIndex((number, index) => number !== oldest[index]);
   if (!found || (at >= 0 && version[at]! < oldest[at]!)) {
     const shown = found ? found[0] : 'of no known version';
+    const needed = oldest.slice(0, oldest[2] > 0 ? 3 : 2).join('.');
     throw new DestinationError(
-      `cannot write ${format}: ${program} is ${shown}, and ${oldest.slice(0, oldest[2] > 0 ? 3 : 2).join('.')} or newer is needed`,
+      `cannot write ${format}: ${program} is ${shown}, and ${needed} or newer is needed`,
       { code: 'TOOL_TOO_OLD', hint: `install a newer ${packages[0]}, or use -o FILE.tar` },
     );
   }
   return tool;
 }
 
-/** Another program of the same package. */
+/** Returns another program of the same package. */
 export function besideTool({ binary }: DiskTool, program: string): DiskTool {
   return { program, binary: path.join(path.dirname(binary), program) };
 }
 
 export interface ToolRun {
-  /** Its standard input; it gets none without. */
+  /** The standard input of the program; without it /dev/null. */
   readonly input?: AsyncIterable<Uint8Array> | undefined;
-  /** Files that it inherits, as descriptors from 3 on. */
+  /** Descriptors that it inherits, from 3 on. */
   readonly files?: readonly number[];
-  /** All variables that it gets beside PATH and the language. */
+  /** All its environment variables besides PATH and the language. */
   readonly environment: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
 }
 
 export interface ToolResult {
-  /** 0 when it did its work; undefined after a signal. */
+  /** 0 on success; undefined after a signal. */
   readonly exitCode: number | undefined;
   readonly endedBy: NodeJS.Signals | undefined;
-  /** The last of what it wrote to standard error; without `files`, also to standard output. */
+  /** The end of its standard error; without `files`, also of its standard output. */
   readonly output: string;
 }
 
 /**
- * Runs a program to its end. It is killed when its input fails, the signal comes, or this process ends.
+ * Runs a program to its end. It is killed if its input fails, the signal aborts, or this process ends.
  *
- * @throws DestinationError where it cannot be started, what `input` throws, and the signal's reason
+ * @throws DestinationError if it cannot be started, errors of `input`, and the signal's reason
  */
 export async function runTool(
   { program, binary }: DiskTool,
@@ -106,7 +107,7 @@ export async function runTool(
       throw explainOsError(error, `run ${program}`, 'use -o FILE.tar');
     },
   );
-  // It may fail while the input is still written.
+  // It may reject while the input is still written.
   ended.catch(() => undefined);
   try {
     const messages = collect(child);
@@ -131,7 +132,10 @@ function collect({ stdout, stderr }: ChildProcess): () => string {
   return () => text;
 }
 
-/** Writes the input to a program. Returns the input's own error; that the program has ended early is for its exit code to say. */
+/**
+ * Writes the input to a program. Returns the input's own error. If the program ended early, its exit code
+ * tells.
+ */
 async function feed(
   input: AsyncIterable<Uint8Array>,
   stdin: Writable,
@@ -149,10 +153,13 @@ async function feed(
   return failure;
 }
 
-/** What mke2fs says after the reason. */
+/** The general message of mke2fs after the reason. */
 const GENERAL = /while populating file system$/;
 
-/** The last line of a tool's messages that has a reason, without its own name and the name that it knows its output by. */
+/**
+ * Returns the last line of a tool's messages that has a reason, without the tool's name, and with `name` for
+ * the output file.
+ */
 export function lastLine(output: string, { program }: DiskTool, name: string): string {
   const lines = output.split('\n').map((line) => line.trim());
   const told = lines.filter((line) => line !== '');

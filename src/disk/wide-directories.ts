@@ -5,27 +5,30 @@ import type { BytePath } from '../tar/entry.ts';
 import { debugfsLine, quoted } from './ext4.ts';
 import type { Addition } from './format.ts';
 
-/** mke2fs searches a directory from its start for every name: 2,000 names take it half a second, 43,000 two minutes. */
+/**
+ * A directory with more names is split. mke2fs searches it from the start for every name: 2,000 names take
+ * half a second, 43,000 two minutes.
+ */
 const MOST_NAMES = 2000;
 const SLOW_NAMES = 10_000;
 const PART_NAMES = 250;
-/** So many parts stay in the directory: e2fsck indexes a directory of several blocks only. */
+/** The number of parts that stay in the directory: e2fsck indexes only directories of several blocks. */
 const PARTS_THAT_STAY = 4;
 const PARTS_OF_GROUP = 256;
 const LONGEST_PATH = 3000;
 
-/** A directory of many names, whose parts have the numbers from `first` on. */
+/** A directory with many names. Its parts are numbered from `first` on. */
 interface WideDirectory {
   readonly parts: number;
   readonly first: number;
 }
 
 /**
- * Directories with so many names that mke2fs would take minutes. It gets these names in many small directories. e2fsck then gives the wide ones
- * an index, by which debugfs gives the names their place.
+ * Splits directories with so many names that mke2fs would take minutes. mke2fs gets these names in many small
+ * directories; e2fsck then gives the wide ones an index, and debugfs links the names into them.
  */
 export class WideDirectories {
-  /** All parts are below it. */
+  /** The directory of all parts. */
   readonly #root: BytePath;
   readonly #directories = new Map<string, WideDirectory>();
   #parts = 0;
@@ -35,9 +38,9 @@ export class WideDirectories {
   }
 
   /**
-   * Undefined where there are none.
+   * Returns undefined if no directory is so wide.
    *
-   * @param onSlow gets a directory with too many names that stay in it, and how many
+   * @param onSlow gets a directory with too many names that cannot be moved, and their number
    */
   static of(
     tree: ImageTree,
@@ -64,7 +67,7 @@ export class WideDirectories {
     return wide.#parts > 0 ? wide : undefined;
   }
 
-  /** Where mke2fs gets a name. */
+  /** Returns the path of an entry for mke2fs. */
   placeOf(path: BytePath, type: ImageTreeEntry['type']): BytePath {
     const directory = this.#directories.get(parentPath(path));
     if (directory === undefined || !isMovable(path, type)) return path;
@@ -73,7 +76,7 @@ export class WideDirectories {
     return part < PARTS_THAT_STAY ? path : (`${this.#part(directory.first + part)}/${name}` as BytePath);
   }
 
-  /** The directories of parts, each before what is in it. */
+  /** Yields the directories of the parts, each before its content. */
   *directories(): Generator<BytePath, void, void> {
     yield this.#root;
     for (let part = 0; part < this.#parts; part += 1) {
@@ -82,16 +85,18 @@ export class WideDirectories {
     }
   }
 
-  /** Commands of debugfs(8), one a line, that give all names their place, and remove the parts. */
+  /**
+   * Yields commands of debugfs(8), one per line, that move the names to their places and remove the parts.
+   */
   *commands(tree: ImageTree): Generator<string, void, void> {
     for (const { path, type } of tree) {
       const place = this.placeOf(path, type);
-      // A name that is given to a directory is not searched in it.
+      // Given the directory, debugfs does not search for the name in it.
       if (place !== path) yield debugfsLine('link', quoted(`/${place}`), quoted(`/${parentPath(path)}`))!;
     }
     for (let part = 0; part < this.#parts; part += 1) {
       const path = quoted(`/${this.#part(part)}`);
-      // Its names have moved: only the directory itself goes.
+      // Its names were moved: only the directory itself is removed.
       for (const command of ['kill_file', 'clri', 'unlink']) yield debugfsLine(command, path)!;
     }
     for (let part = 0; part < this.#parts; part += PARTS_OF_GROUP)
@@ -108,7 +113,10 @@ export class WideDirectories {
   }
 }
 
-/** Moving a directory would change more than names, and some names cannot be told to debugfs. */
+/**
+ * True if a name can be moved: moving a directory would change more than names, and debugfs cannot take some
+ * names.
+ */
 function isMovable(path: BytePath, type: ImageTreeEntry['type']): boolean {
   return type !== 'directory' && quoted(nameOf(path)) !== undefined;
 }
