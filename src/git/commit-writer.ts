@@ -12,24 +12,25 @@ interface OpenTree {
   readonly name: string;
   readonly directory: FileDirectory;
   readonly names: Iterator<[key: string, node: FileNode], void>;
-  /** Where its bytes begin. */
+  /** The offset of its first byte. */
   readonly start: number;
-  /** Files in it, and in the directories below it. */
+  /** The number of files in it and in the directories below it. */
   files: number;
 }
 
-/** In bytes: enough for most rootfs. */
+/** Initial size in bytes, enough for most rootfs. */
 const FIRST_SIZE = 64 * 1024;
 
 /**
- * Writes tree objects: for each name its mode, a space, the name, NUL and the bytes of its id. gitformat-pack(5) does not describe them.
- * base_name_compare in git's read-cache.c defines the order: directories are sorted as if their names ended in a slash.
+ * Writes tree objects: for each name its mode, a space, the name, NUL and the bytes of its id.
+ * gitformat-pack(5) does not describe them. base_name_compare in git's read-cache.c defines the order:
+ * directories sort as if their names ended in a slash.
  */
 class TreeWriter {
   readonly #objects: ObjectStore;
   readonly #files: RepositoryFiles;
   readonly #yielder: Yielder;
-  /** The trees that are not complete, each behind the one that it belongs to. */
+  /** The incomplete trees, each behind the one that it belongs to. */
   #bytes = Buffer.allocUnsafeSlow(FIRST_SIZE);
   #length = 0;
 
@@ -40,8 +41,8 @@ class TreeWriter {
   }
 
   /**
-   * Adds the tree of all that git holds of a rootfs, and below it those of directories that changed since they were last added. Reads the
-   * status of the files in those.
+   * Adds the root tree of all files that git can hold, and below it the trees of changed directories. Reads
+   * the status of the files in these.
    */
   async addAll(tree: FileTree): Promise<ObjectID> {
     const open = [this.#open('', '', tree.root)];
@@ -67,7 +68,9 @@ class TreeWriter {
     return { path, name, directory, names, start: this.#length, files: 0 };
   }
 
-  /** Adds a file, or a directory that has its tree, to the last tree; returns the tree that must be added first. */
+  /**
+   * Adds a file, or a directory whose tree exists, to `above`; returns a tree that must be completed first.
+   */
   #addEntry(
     tree: FileTree,
     above: OpenTree,
@@ -85,7 +88,7 @@ class TreeWriter {
     const mode = tree.mode(name, node);
     if (mode === undefined) return undefined;
     const { records } = tree;
-    // Only a new or a removed name of the file changes it later.
+    // Later only a new or a removed name of the file changes its status.
     if (records.needsStat(node)) records.setStat(node, this.#files.statIn(above.path, name));
     // `#begin` may move the bytes.
     const at = this.#begin(mode, name);
@@ -102,7 +105,7 @@ class TreeWriter {
     above.files += tree.files;
   }
 
-  /** Adds an entry; returns where its id is to be written. */
+  /** Adds an entry without its id; returns the offset for the id. */
   #begin(mode: TreeMode | typeof DIRECTORY, name: string): number {
     const size = mode.length + name.length + 2 + ID_SIZE;
     if (this.#length + size > this.#bytes.length) {
@@ -127,11 +130,11 @@ class TreeWriter {
   }
 }
 
-/** Makes trees and commits, each layer's on those of the one before. */
+/** Makes the trees and the commit of each layer, with the previous layer's commit as its parent. */
 export class CommitWriter {
   readonly #objects: ObjectStore;
   readonly #trees: TreeWriter;
-  /** The commit of the layer before. */
+  /** The commit of the previous layer. */
   #tip: ObjectID | undefined;
 
   constructor(objects: ObjectStore, files: RepositoryFiles, yielder: Yielder) {
@@ -142,7 +145,7 @@ export class CommitWriter {
   /**
    * Adds a layer's commit, whose author is dlrootfs. All contents must have their ids.
    *
-   * @param number of the layer, counted from 0
+   * @param number of the layer, from 0
    * @param time in seconds since 1970
    */
   async add(number: number, time: number, tree: FileTree): Promise<ObjectID> {
@@ -161,10 +164,13 @@ export class CommitWriter {
   }
 }
 
-/** Seconds since 1970 of a layer's date (RFC 3339), so that pulling an image twice gives the same commits; without a good one, now. */
+/**
+ * Returns a layer's date (RFC 3339) in seconds since 1970, so that two pulls of an image make the same
+ * commits; without a valid date, the current time.
+ */
 export function commitTime(created: string | undefined): number {
   const milliseconds = created === undefined ? Number.NaN : Date.parse(created);
   if (Number.isNaN(milliseconds)) return Math.floor(Date.now() / 1000);
-  // git has no date before 1970.
+  // git has no dates before 1970.
   return Math.max(0, Math.floor(milliseconds / 1000));
 }

@@ -7,8 +7,9 @@ import { IndexFile } from './index-file.ts';
 import type { RepositoryFiles } from './repository-files.ts';
 import { isHoldable } from './trees.ts';
 
-/** What is left in `.git/config`: nothing that runs a program, and what a rootfs needs to be kept as it is by any git. */
-const configuration = `# A root file system, one branch per layer, by dlrootfs. Nothing may change a byte of it, and names that git
+/** The content of `.git/config`: it runs no program, and any git keeps the rootfs unchanged by it. */
+const configuration = `\
+# A root file system, one branch per layer, by dlrootfs. Nothing may change a byte of it, and names that git
 # refuses for the sake of other systems are allowed.
 [core]
 	repositoryformatversion = 0
@@ -43,11 +44,17 @@ const configuration = `# A root file system, one branch per layer, by dlrootfs. 
 	mailmapSymlink = ignore
 `;
 
-/** The attributes that count before all `.gitattributes` of a tree: no filter, no conversion, nothing left out of an archive. */
+/**
+ * The content of `.git/info/attributes`, which overrides all `.gitattributes` of a tree: no filter, no
+ * conversion, nothing omitted from an archive.
+ */
 const attributes =
   '* -text !eol -crlf -filter -ident -working-tree-encoding -export-ignore -export-subst !diff !merge\n';
 
-/** Makes an empty repository in a rootfs, `.git`, as git-init(1) does with no template: nothing in it runs a program. */
+/**
+ * Makes an empty repository `.git` in a rootfs, as git-init(1) does without a template. Nothing in it runs a
+ * program.
+ */
 export function initRepository(files: RepositoryFiles): void {
   refuseUmask();
   for (const name of ['objects/info', 'objects/pack', 'refs/heads', 'refs/tags', 'info']) {
@@ -58,7 +65,11 @@ export function initRepository(files: RepositoryFiles): void {
   files.replace('.git/info/attributes', Buffer.from(attributes));
 }
 
-/** With such a umask this process could not enter the directories that it makes. Root may enter any. @throws GitError */
+/**
+ * Refuses a umask by which this process could not enter the directories that it makes. Root may enter any.
+ *
+ * @throws GitError
+ */
 function refuseUmask(): void {
   const mask = umask();
   if ((mask & 0o700) === 0 || geteuid?.() === 0) return;
@@ -74,8 +85,8 @@ export function branchRef(name: string): string {
 }
 
 /**
- * Tells git that the rootfs on disk is `tree`, and that `branch` is checked out, so that `git status` is clean and quick: writes the
- * index, `info/exclude` and `HEAD`.
+ * Writes the index, `info/exclude` and `HEAD`: they say that the files on disk are `tree`, and that `branch`
+ * is checked out. So `git status` is clean and quick.
  *
  * @throws GitError, the system's errors
  */
@@ -92,7 +103,7 @@ export async function recordCheckout(
   const excluded: string[] = [];
   for (const [path, node] of tree) {
     if (typeof node === 'number' && tree.mode(path, node) !== undefined) {
-      // A further name that came or went has changed it.
+      // A name that was added or removed changed the status.
       if (records.needsStat(node)) records.setStat(node, files.statIn(parentPath(path), nameOf(path)));
       index.add(path, node, records);
     } else if (isNoFileOfGit(path, tree, node)) excluded.push(...exclude(tree, path));
@@ -104,14 +115,14 @@ export async function recordCheckout(
   files.replace('.git/HEAD', Buffer.from(`ref: ${branchRef(branch)}\n`));
 }
 
-/** Whether git cannot hold a path, although it can hold other files in that directory. */
+/** True if git cannot hold a path, although it can hold other files in that directory. */
 function isNoFileOfGit(path: string, tree: FileTree, node: FileNode): boolean {
   return !isHoldable(path, tree.typeFor(node)) && isHoldable(parentPath(path), 'file');
 }
 
 /**
- * Lines of `.git/info/exclude` for a path that git cannot hold: `git status` should not show it as untracked either. git would show a
- * directory that has its own repository, and no file of the rootfs in git, as a whole.
+ * Returns lines of `.git/info/exclude` for a path that git cannot hold, so that `git status` does not show it
+ * as untracked. git would show the whole directory of another repository if no file in it is tracked.
  */
 function exclude(tree: FileTree, path: string): string[] {
   if (nameOf(path) !== '.git') return [pattern(path)];
@@ -119,7 +130,9 @@ function exclude(tree: FileTree, path: string): string[] {
   return (tree.directory(above)?.tree?.files ?? 0) > 0 ? [pattern(path)] : [pattern(path), pattern(above)];
 }
 
-/** A line that means this path alone; a pattern has no way to name a newline. */
+/**
+ * Returns a line that matches this path only; none for a path with a newline, which a pattern cannot have.
+ */
 function pattern(path: string): string {
   return path.includes('\n') ? '' : `/${path.replaceAll(/[\\*?[\] ]/g, String.raw`\$&`)}\n`;
 }

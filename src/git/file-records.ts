@@ -1,9 +1,9 @@
 import type { FileStat } from '../rootfs/filesystem.ts';
 import { ID_SIZE, type TreeMode } from './trees.ts';
 
-/** In bytes: of what `putStat` writes. */
+/** The number of bytes that `putStat` writes. */
 export const STAT_SIZE = 40;
-/** Offsets in a record: the result of stat(2) and the id are first, as in an entry of an index. */
+/** Offsets in a record, which begins with the result of stat(2) and the id, as an entry of an index does. */
 const ID_AT = STAT_SIZE;
 const FLAGS_AT = ID_AT + ID_SIZE;
 const RECORD_SIZE = 64;
@@ -11,18 +11,18 @@ const RECORDS_AT_ONCE = 2048;
 
 const modes: readonly TreeMode[] = ['100644', '100755', '120000'];
 const MODE_BITS = 3;
-/** It has had a further name, so its ctime may change when a name comes or goes. */
+/** The file got another name, so its ctime may change when a name comes or goes. */
 const LINKED = 4;
 const HAS_STAT = 8;
 
 /**
- * What git holds of files and symlinks, by the numbers of their contents: mode, id, and the result of stat(2) for the index. In records of one
- * size: as objects they take four times as much memory.
+ * Mode, id, and result of stat(2) of files and symlinks, by the numbers of their contents. Records of a fixed
+ * size take a quarter of the memory of objects.
  */
 export class FileRecords {
   readonly #blocks: { readonly bytes: Buffer; readonly view: DataView }[] = [];
 
-  /** Makes the record of a file that is new. */
+  /** Makes the record of a new file. */
   describe(number: number, mode: TreeMode): void {
     this.#block(number).bytes[offsetOf(number) + FLAGS_AT] = modes.indexOf(mode);
   }
@@ -31,7 +31,7 @@ export class FileRecords {
     return modes[this.#flags(number) & MODE_BITS]!;
   }
 
-  /** Takes the id of the blob from its `ID_SIZE` bytes at `start`. */
+  /** Sets the id of the blob: the `ID_SIZE` bytes at `start`. */
   setId(number: number, bytes: Buffer, start: number): void {
     bytes.copy(this.#block(number).bytes, offsetOf(number) + ID_AT, start, start + ID_SIZE);
   }
@@ -46,12 +46,12 @@ export class FileRecords {
     this.#setFlags(number, this.#flags(number) | LINKED);
   }
 
-  /** Whether the status that is known may differ from that on disk, or none is. */
+  /** True if the status is unknown, or may differ from that on disk. */
   needsStat(number: number): boolean {
     return (this.#flags(number) & (LINKED | HAS_STAT)) !== HAS_STAT;
   }
 
-  /** @param stat undefined if unknown: git has to read the file */
+  /** @param stat undefined if unknown: then git has to read the file */
   setStat(number: number, stat: FileStat | undefined): void {
     const at = offsetOf(number);
     const { bytes, view } = this.#block(number);
@@ -60,7 +60,7 @@ export class FileRecords {
     this.#setFlags(number, stat ? this.#flags(number) | HAS_STAT : this.#flags(number) & ~HAS_STAT);
   }
 
-  /** Copies the result of stat(2) (zeros if unknown) and the id into an index. */
+  /** Copies the result of stat(2), zeros if unknown, and the id into an index. */
   copyStatAndId(number: number, into: Buffer, at: number): void {
     const start = offsetOf(number);
     this.#block(number).bytes.copy(into, at, start, start + STAT_SIZE + ID_SIZE);
@@ -84,12 +84,15 @@ export class FileRecords {
   }
 }
 
-/** Where a record begins in its block. */
+/** Returns the offset of a record in its block. */
 function offsetOf(number: number): number {
   return (number % RECORDS_AT_ONCE) * RECORD_SIZE;
 }
 
-/** Writes what an index says of a file's inode (gitformat-index(5)), 0 for its mode: low halves of the numbers. */
+/**
+ * Writes the fields of a file's inode in an index (gitformat-index(5)), with 0 as its mode. Numbers are cut
+ * to their low 32 bits.
+ */
 function putStat(into: DataView, at: number, stat: FileStat): void {
   const { identity } = stat;
   const colon = identity.indexOf(':');
@@ -110,7 +113,9 @@ function low32(digits: string): number {
   return Number.isSafeInteger(number) ? number >>> 0 : Number(BigInt.asUintN(32, BigInt(digits)));
 }
 
-/** git keeps 32 bits of the size; 0 means unknown (munge_st_size in its statinfo.c). */
+/**
+ * Returns the size in an index: 32 bits, of which 0 would mean unknown (munge_st_size in git's statinfo.c).
+ */
 function shownSize(size: number): number {
   return size !== 0 && size >>> 0 === 0 ? 0x8000_0000 : size;
 }

@@ -6,14 +6,14 @@ import { isHoldable, type TreeMode } from './trees.ts';
 /** A directory of the rootfs. */
 export class FileDirectory {
   readonly children = new Map<string, FileNode>();
-  /** Its tree object; undefined where something in it changed since that was made. */
+  /** Its tree object; undefined if something in the directory changed since. */
   tree: { readonly id: Buffer | undefined; readonly files: number } | undefined;
 }
 
 /** A directory, the number of a file or symlink in `FileTree.records`, or SPECIAL. */
 export type FileNode = FileDirectory | number;
 
-/** A device or FIFO: git holds none. */
+/** A device or FIFO, which git cannot hold. */
 const SPECIAL = -1;
 
 /** A directory on the way to the path that was looked up last. */
@@ -22,18 +22,21 @@ interface Level {
   readonly directory: FileDirectory;
 }
 
-/** The names in a rootfs after some of its layers: it applies their changes in order. */
+/** The names in a rootfs. It applies the changes of layers in order. */
 export class FileTree {
   readonly root = new FileDirectory();
   readonly records = new FileRecords();
-  /** Files and symlinks so far, also those that were removed. */
+  /** The number of files and symlinks so far, including removed ones. */
   count = 0;
-  /** From the root down to the directory that was looked up last: the next path is mostly in one of them. */
+  /** From the root to the directory that was looked up last: mostly the next path is in one of these. */
   readonly #levels: Level[] = [{ path: '', directory: this.root }];
 
-  /** @throws RangeError when its directory or the target of a link is missing: the changes are not those of one rootfs */
+  /**
+   * @throws RangeError if the parent directory or the target of a link is missing: the changes are not of one
+   * rootfs
+   */
   apply({ kind, path, target, number }: Change): void {
-    // The file of a hard link keeps its trees.
+    // A hard link does not change the directory of its target.
     const node = kind === 'hardlink' ? this.#find(target) : undefined;
     const above = this.#above(path);
     const name = nameOf(path);
@@ -66,19 +69,26 @@ export class FileTree {
     }
   }
 
-  /** How git shows the node of a path, or of a name; undefined where git cannot hold it. */
+  /**
+   * Returns git's mode of a node; undefined if git cannot hold it.
+   *
+   * @param path of the node, or only its name
+   */
   mode(path: string, node: FileNode): TreeMode | undefined {
     if (node instanceof FileDirectory || node === SPECIAL) return undefined;
     return isHoldable(path, this.typeFor(node)) ? this.records.mode(node) : undefined;
   }
 
-  /** For `isHoldable`. */
+  /** Returns the type for `isHoldable`. */
   typeFor(node: FileNode): 'file' | 'symlink' {
     const isSymlink = typeof node === 'number' && node !== SPECIAL && this.records.mode(node) === '120000';
     return isSymlink ? 'symlink' : 'file';
   }
 
-  /** All but the root: each directory right before what is in it, files in the order of their paths' bytes. */
+  /**
+   * Yields all nodes but the root: each directory right before its content, files in the order of their
+   * paths' bytes.
+   */
   *[Symbol.iterator](): Generator<[path: string, node: FileNode], void, void> {
     const levels = [{ path: '', names: sortedNames(this.root).values() }];
     for (let level = levels.at(-1); level; level = levels.at(-1)) {
@@ -95,7 +105,7 @@ export class FileTree {
     }
   }
 
-  /** The directory at a path; undefined where none is. */
+  /** Returns the directory at a path; undefined if none is there. */
   directory(path: string): FileDirectory | undefined {
     const found = path === '' ? this.root : this.#find(path);
     return found instanceof FileDirectory ? found : undefined;
@@ -105,7 +115,10 @@ export class FileTree {
     return this.#above(path)?.children.get(nameOf(path));
   }
 
-  /** The directory above a path. The cost depends only on the way from the directory looked up last. */
+  /**
+   * Returns the directory above a path. The cost depends only on the distance from the directory looked up
+   * last.
+   */
   #above(path: string): FileDirectory | undefined {
     const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
     let level = this.#levels.at(-1)!;
@@ -123,7 +136,7 @@ export class FileTree {
     return level.directory;
   }
 
-  /** The tree objects of the directories above a path, which was looked up right before, are no longer theirs. */
+  /** Drops the tree objects of the directories above the path that was looked up last. */
   #forgetTrees(): void {
     for (const { directory } of this.#levels) directory.tree = undefined;
   }
@@ -131,7 +144,10 @@ export class FileTree {
 
 const modes = { file: '100644', executable: '100755', symlink: '120000' } as const;
 
-/** Names in a directory, those of directories with a slash: so they sort as git sorts a tree, and as the paths of the files in them do. */
+/**
+ * Returns the names in a directory, those of directories with a slash at the end. So they are sorted as in
+ * git's trees, and as the paths of all files below are.
+ */
 export function sortedNames({ children }: FileDirectory): [key: string, node: FileNode][] {
   const names: [string, FileNode][] = [];
   let isSorted = true;
@@ -143,12 +159,12 @@ export function sortedNames({ children }: FileDirectory): [key: string, node: Fi
   return isSorted ? names : names.toSorted(([one], [other]) => (one < other ? -1 : 1));
 }
 
-/** Whether a directory is another one or in it. */
+/** True if `path` is `above` or below it. */
 function isWithin(path: string, above: string): boolean {
   return above === '' || path === above || (path.startsWith(above) && path[above.length] === '/');
 }
 
-/** A copy of a text. V8 keeps the whole path in memory for a slice of it. */
+/** Copies a text: V8 keeps the whole path in memory for a slice of it. */
 function ownCopy(text: string): string {
   return ` ${text}`.slice(1);
 }

@@ -1,10 +1,10 @@
 import { DestinationError, GitError, printable } from '../errors.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 
-/** For a new rootfs, which can be anywhere. */
+/** A hint for a new rootfs, which can be anywhere. */
 const ELSEWHERE = 'choose a directory on another disk with -d';
 
-/** The error for contents that do not belong to the files that they came for. */
+/** Returns the error for a content that arrived out of order. */
 export function outOfStep(found: number, expected: number, cause?: unknown): GitError {
   return new GitError(`content ${found} of a file came instead of content ${expected}`, {
     code: 'GIT_CHANGES',
@@ -13,7 +13,7 @@ export function outOfStep(found: number, expected: number, cause?: unknown): Git
   });
 }
 /**
- * Turns an error of the system or of another module into one that a person can act on.
+ * Turns an error of the system or of another module into a GitError.
  *
  * @param what failed: a sentence
  */
@@ -30,7 +30,7 @@ export function asGitError(error: unknown, what: string): Error {
   });
 }
 
-/** In one line. */
+/** Returns the message in one line. */
 function oneLine(error: unknown): string {
   const text = error instanceof Error ? error.message : String(error);
   return text.trim().replaceAll(/\s*\n\s*/g, '; ');

@@ -11,17 +11,17 @@ import { Packer } from './packer.ts';
 import { RepositoryFiles } from './repository-files.ts';
 import type { ObjectID } from './trees.ts';
 
-/** What a branch is named and dated by. */
+/** The name and the date of a layer's branch. */
 export interface LayerIdentity {
   /** 64 hex digits. */
   readonly id: string;
-  /** When the layer was made (RFC 3339), where the image says so. */
+  /** When the layer was made (RFC 3339), if the image says so. */
   readonly created?: string | undefined;
 }
 
 /**
- * The layers of a rootfs as branches of a new repository in it, `.git`: `layer<n>_<id>`, as the original named them, each on top of the one
- * before. git makes the branches; all they lead to is written here.
+ * Makes a new repository `.git` in a rootfs, with a branch per layer: `layer<n>_<id>`, the original's names,
+ * each on top of the previous one. git makes the branches; all objects are written here.
  */
 export class GitLayers {
   readonly #program: string;
@@ -34,9 +34,9 @@ export class GitLayers {
   readonly #tree = new FileTree();
   /** The branches' commits. */
   readonly #branches = new Map<string, ObjectID>();
-  /** Layers so far. */
+  /** The number of layers so far. */
   #count = 0;
-  /** All work so far, one step after the other; rejected with the first error. */
+  /** All work so far, in order; rejected with the first error. */
   #work: Promise<void> = Promise.resolve();
   /** The work of `settle`. */
   #settled: Promise<void> | undefined;
@@ -56,9 +56,9 @@ export class GitLayers {
   /**
    * Makes the repository in an empty directory.
    *
-   * @param program the git of `findGit`
-   * @param shown its name in messages
-   * @throws GitError, also where the umask would deny this process its own files
+   * @param program the git that `findGit` returned
+   * @param shown the directory's name in messages
+   * @throws GitError, also if the umask would deny this process its own files
    */
   static open(program: string, directory: string, signal?: AbortSignal, shown = directory): GitLayers {
     let files: RepositoryFiles | undefined;
@@ -72,20 +72,23 @@ export class GitLayers {
     }
   }
 
-  /** For `RootfsOptions.contents`: gets the contents of all files and symlinks in the changes that are noted, in their order. */
+  /**
+   * For `RootfsOptions.contents`: receives the contents of all files and symlinks in the noted changes, in
+   * order.
+   */
   get contents(): SharedArrayBuffer {
     return this.#packer.ring;
   }
 
-  /** The cause of an error of the rootfs: that of the thread which takes its contents, if it has failed. */
+  /** Returns the cause of an error of the rootfs: the error of the packer's thread, if that failed. */
   async explainFailure(error: unknown): Promise<unknown> {
     return this.#packer.explainFailure(error);
   }
 
   /**
-   * Takes the next changes of the rootfs: for `RootfsOptions.onChanges`.
+   * Receives the next changes of the rootfs, for `RootfsOptions.onChanges`.
    *
-   * @param records of a ChangeLog; when they are not the changes of this rootfs, `commit` throws
+   * @param records of a ChangeLog; if they are not the changes of this rootfs, `commit` throws
    */
   note(records: Uint8Array): void {
     void this.#then(`cannot commit layer ${this.#count}`, async () => {
@@ -110,22 +113,26 @@ export class GitLayers {
     }
   }
 
-  /** Adds a step to the work. @param what the step is when it fails, a sentence */
+  /**
+   * Appends a step to the work.
+   *
+   * @param what the error says if the step fails, a sentence
+   */
   #then(what: string, step: () => Promise<void>): Promise<void> {
     this.#work = this.#work.then(() =>
       step().catch((error: unknown) => {
         throw this.#signal?.aborted === true ? this.#signal.reason : asGitError(error, what);
       }),
     );
-    // An error reaches the caller that awaits it; when the pull fails first, no caller does.
+    // The caller that awaits it gets the error; if the pull fails first, nobody awaits it.
     this.#work.catch(() => undefined);
     return this.#work;
   }
 
   /**
-   * Keeps the layer as it is on disk now: all that `note` got since the layer before. The cost depends only on the layer's changes. When the
-   * promise is fulfilled, the caller may change the rootfs, while trees and commit are still written. The next call, or `finish`, throws
-   * their errors.
+   * Commits the layer as it is on disk: all changes noted since the previous layer. The cost depends only on
+   * these changes. When the promise is fulfilled, the caller may change the rootfs, while trees and commit
+   * are still written. The next call, or `finish`, throws their errors.
    *
    * @throws GitError, or the reason of the signal
    */
@@ -142,8 +149,8 @@ export class GitLayers {
   }
 
   /**
-   * Begins with what `finish` does, while directories may still get their modes and times: all files must be complete. `finish` throws
-   * its errors. Calling this is optional.
+   * Starts the work of `finish` early, while directories may still get their modes and times. All files must
+   * be complete. `finish` throws the errors. Calling this is optional.
    */
   settle(): void {
     this.#settled = this.#settle();
@@ -153,7 +160,7 @@ export class GitLayers {
     return this.#then('git could not make the branches', async () => {
       const last = [...this.#branches.keys()].at(-1);
       if (last === undefined) return;
-      // Both are waited for: they use the files, which are closed after a failure.
+      // Wait for both: they use files, which are closed after a failure.
       const both = await Promise.allSettled([
         recordCheckout(this.#files, this.#tree, last, this.#yielder),
         this.#objects.complete(),
@@ -163,7 +170,7 @@ export class GitLayers {
   }
 
   /**
-   * Makes branches of all that was kept, the last one checked out, as the rootfs is already: `git status` is clean. To be called when the
+   * Makes the branches, the last one checked out, as the rootfs is: `git status` is clean. Call it when the
    * rootfs is complete; only its name may change afterwards.
    *
    * @throws GitError, or the reason of the signal
@@ -181,7 +188,7 @@ export class GitLayers {
     await this.#packer.discard();
   }
 
-  /** Closes what is open. To be called instead of `finish`. */
+  /** Closes the files and ends the thread. Call it instead of `finish`. */
   async discard(): Promise<void> {
     await this.#packer.discard();
     await this.#work.catch(() => undefined);

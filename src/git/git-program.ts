@@ -6,9 +6,9 @@ import { type Environment, findProgram } from '../sys/os-path.ts';
 const DEFAULT_PATH = '/usr/local/bin:/usr/bin:/bin';
 
 /**
- * The git that makes the branches, an absolute path.
+ * Returns the absolute path of git.
  *
- * @throws GitError where PATH has none
+ * @throws GitError if it is not in PATH
  */
 export function findGit(environment: Environment): string {
   const binary = findProgram('git', { PATH: environment['PATH'] ?? DEFAULT_PATH });
@@ -20,12 +20,13 @@ export function findGit(environment: Environment): string {
 }
 
 /**
- * Makes branches by git-update-ref(1), all or none: git itself sees that each commit is there and can be read. It runs in the new repository
- * alone, with no configuration but that, no hook and no log.
+ * Makes branches by git-update-ref(1), all or none. git checks that each commit exists and can be read. It
+ * uses only the new repository and its configuration, no hook and no log.
  *
- * @param gitDirectory `.git`, by a path that stays valid when another directory takes its name: git resolves it again
+ * @param gitDirectory `.git`, by a path that stays valid if another directory takes its name: git resolves it
+ * again
  * @param branches full names, with the id of their commit
- * @throws what git says, the signal's reason
+ * @throws git's errors, the signal's reason
  */
 export async function makeBranches(
   binary: string,
@@ -41,7 +42,7 @@ export async function makeBranches(
     GIT_CONFIG_NOSYSTEM: '1',
     GIT_CONFIG_GLOBAL: '/dev/null',
     GIT_DIR: '.',
-    // git makes paths absolute by this name, where it means the working directory.
+    // git makes relative paths absolute by PWD.
     PWD: directory,
   };
   const commands = [...branches].map(([name, commit]) => `create ${name} ${commit}\n`).join('');

@@ -6,27 +6,28 @@ import { ID_SIZE } from './trees.ts';
 const VERSION = 2;
 const MODE_AT = 24;
 const FLAGS_AT = STAT_SIZE + ID_SIZE;
-/** Times, device, inode, mode, owner and size of the file, its blob and the flags. */
+/** Size of times, device, inode, mode, owner and size of the file, its blob and the flags. */
 const FIXED_SIZE = FLAGS_AT + 2;
-/** In bytes: much more than an entry has. */
+/** In bytes, much more than an entry takes. */
 const PART_SIZE = 1024 * 1024;
 const LONGEST_NAME_IN_FLAGS = 0xfff;
 
 /**
- * An index that marks every file as unchanged (version 2, gitformat-index(5)), so that `git status` reads no file. git itself could
- * only write it by hashing all files again: `git update-index --refresh` takes 3 to 4.5 s on 100,000 files.
+ * Writes an index (version 2, gitformat-index(5)) that marks every file as unchanged, so that `git status`
+ * reads no file. git itself would hash all files again for that: `git update-index --refresh` takes 3 to 4.5
+ * s on 100,000 files.
  */
 export class IndexFile {
   readonly #file: WritableFile;
   readonly #hash = createHash('sha1');
   readonly #part = Buffer.allocUnsafeSlow(PART_SIZE);
   #length = 0;
-  /** Entries that are missing. */
+  /** The number of entries still to come. */
   #missing: number;
 
   /**
-   * @param file empty
-   * @param count entries that it will have
+   * @param file an empty file
+   * @param count the number of entries it will have
    */
   constructor(file: WritableFile, count: number) {
     this.#file = file;
@@ -36,7 +37,7 @@ export class IndexFile {
     this.#length = this.#part.writeUInt32BE(count, this.#length);
   }
 
-  /** The next file in the order of the paths' bytes. Where its status is not known, git has to read it. */
+  /** Adds the next file, in the order of the paths' bytes. If its status is unknown, git has to read it. */
   add(path: string, number: number, records: FileRecords): void {
     const size = entrySize(path);
     if (this.#length + size > PART_SIZE) this.#flush();
@@ -51,7 +52,11 @@ export class IndexFile {
     this.#missing -= 1;
   }
 
-  /** Completes the index. @throws Error where it has more or fewer entries than was said */
+  /**
+   * Completes the index.
+   *
+   * @throws Error unless it has as many entries as announced
+   */
   finish(): void {
     if (this.#missing !== 0) throw new Error(`the index lacks ${this.#missing} entries`);
     this.#flush();
@@ -66,7 +71,7 @@ export class IndexFile {
   }
 }
 
-/** NULs after the path make it a multiple of eight; one at least. */
+/** Returns the size of an entry: one to eight NULs after the path make it a multiple of eight. */
 function entrySize(path: string): number {
   return (FIXED_SIZE + path.length + 8) & ~7;
 }

@@ -12,26 +12,30 @@ import {
 } from './pack-writer.ts';
 import type { ContentReader } from '../rootfs/contents.ts';
 
-/** Objects of the first packs. */
+/** The number of objects in the first packs. */
 const SMALLEST_PLAN = 1024;
-/** A pack has at least this part of all objects before it: so there are few packs, and the last one is small. */
+/**
+ * Each pack has at least this part of the number of all earlier objects: so packs are few, and the last one
+ * is small.
+ */
 const PLANNED_PART = 1 / 4;
 /**
- * In bytes, and of all bytes before it: when a pack is completed with fewer objects, which are large then. It is read once more
- * (see `PackWriter.close`), like the last one.
+ * Limits on the bytes of a pack: these many, or this part of the bytes of all earlier packs if that is more.
+ * Such a pack has fewer objects than planned and is read once more (see `PackWriter.close`), like the last
+ * one.
  */
 const LARGE_PACK = 64 * 2 ** 20;
 const LARGE_PART = 1 / 2;
 
-/** The objects of a run: each once, in as many packs as it takes. */
+/** Stores each object of a run once, in as many packs as needed. */
 export class ObjectStore {
   readonly #directory: string;
   readonly #pause: () => Promise<void>;
   readonly #known = new KnownObjects();
   #pack: PackWriter | undefined;
-  /** Of the pack that was closed last. */
+  /** The workspace of the pack that was closed last. */
   #workspace: PackWorkspace | undefined;
-  /** Bytes in packs before this one. */
+  /** The bytes in earlier packs. */
   #bytes = 0;
   #completed: Promise<void> = Promise.resolve();
 
@@ -44,19 +48,29 @@ export class ObjectStore {
     this.#pause = pause;
   }
 
-  /** Adds an object of `size` bytes. What `source` throws goes through. */
+  /**
+   * Adds an object of `size` bytes; returns its id.
+   *
+   * @throws errors of `source`
+   */
   async add(size: number, source: ObjectSource, type: ObjectType = 'blob'): Promise<ObjectID> {
     return (await this.addNamed(size, source, type)).toString('hex') as ObjectID;
   }
 
-  /** The same, at once when it is small. Returns its name, `ID_SIZE` bytes, valid until the next object is added. */
+  /**
+   * Adds an object like `add`, a small one without a promise. Returns the id as `ID_SIZE` bytes, valid until
+   * the next object is added.
+   */
   addNamed(size: number, source: ObjectSource, type: ObjectType = 'blob'): Buffer | Promise<Buffer> {
     const pack = (this.#pack ??= this.#open());
     const added = size <= MOST_AT_ONCE ? pack.addAtOnce(size, source, type) : pack.add(size, source, type);
     return Buffer.isBuffer(added) && !this.#isDue(pack) ? added : this.#completeAfter(added, pack);
   }
 
-  /** Completes the pack: git sees all objects added so far when the promise is fulfilled. More may be added until then. */
+  /**
+   * Completes the pack: once the promise is fulfilled, git sees all objects added so far. More may be added
+   * meanwhile.
+   */
   complete(): Promise<void> {
     const pack = this.#pack;
     this.#pack = undefined;
@@ -88,7 +102,7 @@ export class ObjectStore {
     return name;
   }
 
-  /** Leaves nothing behind that was not completed. */
+  /** Removes what was not completed. */
   async discard(): Promise<void> {
     this.#pack?.discard();
     this.#pack = undefined;
@@ -103,7 +117,8 @@ const IDS_AT_ONCE = 2048;
  *
  * @param directory `objects/pack` of the repository
  * @param tell gets the ids of the blobs, in the order of the contents, many at a time
- * @throws what `contents` throws; GitError, also where a content has another number than its place; the system's errors
+ * @throws errors of `contents`; GitError, also if a content has another number than its place; the system's
+ * errors
  */
 export async function packBlobs(
   contents: Pick<ContentReader, 'next' | 'fill' | 'number'>,

@@ -6,23 +6,29 @@ import { type Native, loadNative } from '../sys/native.ts';
 const NAME_WORDS = ID_SIZE / 4;
 const FIRST_ENTRIES = 1024;
 
-/** Objects by their names, each with a checksum of its content, in about forty bytes each: a Map of strings takes three times as many. */
+/**
+ * The names (ids) of objects, each with a checksum of its content, in about forty bytes each. A Map of
+ * strings takes three times as many.
+ */
 export class KnownObjects {
   #names = new Uint32Array(FIRST_ENTRIES * NAME_WORDS);
-  /** The same memory. */
+  /** The same memory as bytes. */
   #bytes = Buffer.from(this.#names.buffer);
   #checksums = new Uint32Array(FIRST_ENTRIES);
-  /** Numbers of objects, counted from 1: each at the place that `#placeOf` gives it, or the next one that was free. */
+  /** A hash table with open addressing: numbers of objects, from 1; 0 for free. */
   #places = new Uint32Array(2 * FIRST_ENTRIES);
   #count = 0;
-  /** Random, so that nobody can choose contents whose names get the same place. */
+  /** Random, so that no image can choose contents whose names collide in the table. */
   readonly #factors = getRandomValues(new Uint32Array(NAME_WORDS));
 
   get count(): number {
     return this.#count;
   }
 
-  /** Names of `count` objects, `ID_SIZE` bytes each, in the order in which they were added: from number `first` on, counted from 0. */
+  /**
+   * Returns the names of `count` objects, `ID_SIZE` bytes each, in the order of adding, from number `first`
+   * (from 0) on.
+   */
   names(first: number, count: number): Buffer {
     return this.#bytes.subarray(first * ID_SIZE, (first + count) * ID_SIZE);
   }
@@ -31,7 +37,7 @@ export class KnownObjects {
    * Adds an object, unless it is known.
    *
    * @param name `ID_SIZE` bytes
-   * @returns the checksum that it is known with, undefined for a new one
+   * @returns the checksum of the known object; undefined for a new one
    */
   add(name: Buffer, checksum: number): number | undefined {
     const start = this.#count * NAME_WORDS;
@@ -91,16 +97,16 @@ const SIGNATURE = 0xff744f63;
 const VERSION = 2;
 const FANOUT_AT = 8;
 const NAMES_AT = FANOUT_AT + 256 * 4;
-/** Offsets from here on have a table of their own. */
+/** Offsets from this one on are in a table of 64-bit numbers. */
 const LARGE = 0x8000_0000;
 const CHECKSUM_SIZE = 20;
 
 /**
- * The index of a pack, version 2: gitformat-pack(5).
+ * Makes the index of a pack, version 2: gitformat-pack(5).
  *
  * @param names of the objects in it, `ID_SIZE` bytes each
- * @param offsets the first byte of each in the pack
- * @param crcs CRC-32 of each, as it is in the pack
+ * @param offsets of their first bytes in the pack
+ * @param crcs CRC-32 of their bytes in the pack
  * @param packChecksum the pack's last 20 bytes
  */
 export function composePackIndex(
@@ -133,7 +139,7 @@ export function composePackIndex(
     view.setBigUint64(farAt + 8 * farCount, BigInt(offset));
     farCount += 1;
   }
-  // For each first byte, how many objects have that one or a lower one.
+  // For each first byte: the number of objects with this or a lower one.
   let below = 0;
   for (const [byte, more] of fanout.entries()) {
     below += more;
@@ -147,7 +153,7 @@ export function composePackIndex(
   return index;
 }
 
-/** Numbers of the names, in the order of their bytes. */
+/** Returns the numbers of the names, sorted by the bytes of the names. */
 function sortedByName(names: Buffer): Uint32Array {
   const numbers = Uint32Array.from({ length: names.length / ID_SIZE }, (_, number) => number);
   const beginnings = numbers.map((number) => names.readUInt32BE(number * ID_SIZE));
@@ -159,32 +165,42 @@ function sortedByName(names: Buffer): Uint32Array {
   });
 }
 
-/** Checksums of one object after the other, whose bytes pass through one buffer: `start` and `end` are offsets in it. */
+/**
+ * Checksums of one object after another, whose bytes pass through one buffer: `start` and `end` are offsets
+ * in it.
+ */
 export interface Checksums {
-  /** Begins the SHA-1 of an object. @param head type and size, which are before the content */
+  /**
+   * Begins the SHA-1 of an object.
+   *
+   * @param head type and size, which precede the content
+   */
   begin(head: string): void;
-  /** Adds bytes to it. */
+  /** Adds bytes to the SHA-1. */
   add(start: number, end: number): void;
-  /** The name of the object, valid until the next call. */
+  /** Returns the SHA-1, the name of the object, valid until the next call. */
   end(): Buffer;
-  /** Adler-32 of more bytes, after those of `sum`: 1 at the beginning (RFC 1950). */
+  /** Continues an Adler-32 with more bytes; `sum` is 1 at the beginning (RFC 1950). */
   adler32(sum: number, start: number, end: number): number;
-  /** CRC-32 of more bytes, after those of `sum`: 0 at the beginning. */
+  /** Continues a CRC-32 with more bytes; `sum` is 0 at the beginning. */
   crc32(sum: number, start: number, end: number): number;
 }
 
-/** By the functions of OpenSSL and zlib in Node, where they can be called: a `Hash` for each of 100,000 files costs 0.2 s. */
+/**
+ * Uses the functions of OpenSSL and zlib inside Node if they can be called: creating a `Hash` for each of
+ * 100,000 files costs 0.2 s.
+ */
 export function openChecksums(buffer: Buffer): Checksums {
   const native = loadNative();
   try {
     if (native) return nativeChecksums(native, buffer);
   } catch {
-    // A Node with other libraries.
+    // This Node has other libraries.
   }
   return portableChecksums(buffer);
 }
 
-/** By the functions of Node for JavaScript. */
+/** Uses the functions of Node for JavaScript. */
 export function portableChecksums(buffer: Buffer): Checksums {
   let hash = createHash('sha1');
   return {
@@ -210,10 +226,10 @@ function adler32(bytes: Uint8Array, sum: number): number {
 
 /** In bytes: a SHA_CTX has 96. */
 const STATE_SIZE = 128;
-/** In bytes: of a type and a size. */
+/** Limit on a type and a size, in bytes. */
 const LONGEST_HEAD = 64;
 
-/** @throws where the functions cannot be found */
+/** @throws if the functions cannot be found */
 function nativeChecksums({ koffi, library }: Native, buffer: Buffer): Checksums {
   const numberOf = (declaration: string) => library.func(declaration) as (...values: number[]) => number;
   const init = numberOf('int SHA1_Init(uintptr_t state)');

@@ -15,10 +15,13 @@ import { GitError } from '../errors.ts';
 import { openChecksums, type KnownObjects, composePackIndex } from './pack-format.ts';
 import { randomName } from '../sys/temp-file.ts';
 
-/** The objects that are written here. */
+/** The types of objects that are written. */
 export type ObjectType = keyof typeof types;
 
-/** Puts the next bytes of an object into `buffer` at `at`: exactly `length` of them, its last ones when `last`. */
+/**
+ * Puts the next bytes of an object into `buffer` at `at`: exactly `length` bytes, the object's last ones if
+ * `last`.
+ */
 export type ObjectSource = (buffer: Buffer, at: number, length: number, last: boolean) => void;
 
 const PACK_VERSION = 2;
@@ -27,14 +30,14 @@ const types = { commit: 1, tree: 2, blob: 3 } as const;
 const BUFFER_SIZE = 2 ** 20;
 /** First two bytes of a zlib stream: deflate, 32 KiB window, fastest (RFC 1950, 2.2). */
 const ZLIB_HEADER = 0x7801;
-/** Bytes of its checksum. */
+/** The number of bytes of its checksum. */
 const TRAILER_SIZE = 4;
-/** Most bytes that one stored block of deflate holds (RFC 1951, 3.2.4), and the bytes of its header. */
+/** Limit on the bytes of a stored block of deflate (RFC 1951, 3.2.4), and the size of its header. */
 const BLOCK_SIZE = 0xffff;
 const BLOCK_HEADER_SIZE = 5;
-/** Most bytes of what is added by `addAtOnce`. */
+/** Limit on the bytes of an object for `addAtOnce`. */
 export const MOST_AT_ONCE = 256 * 1024;
-/** An object's type and size take up to ten bytes; a source may look for one byte more than there should be. */
+/** In bytes: type and size take up to ten, and a source may look for one byte after the object's end. */
 const OBJECT_OVERHEAD = 10 + 2 + TRAILER_SIZE + 1;
 const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + BLOCK_SIZE;
 const roomForBlock = OBJECT_OVERHEAD + BLOCK_OVERHEAD;
@@ -43,13 +46,14 @@ const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / BLOCK_SIZE) * BLOC
 const readAsync = promisify(read);
 
 /**
- * Writes objects into a pack, blobs for the most part: stored, not deflated, and hashed by OpenSSL. The format is gitformat-pack(5). A second
- * checksum detects colliding blobs. `git gc` packs it tightly whenever the user wants that.
+ * Writes objects into a pack: stored, not deflated, and hashed by OpenSSL. The format is gitformat-pack(5). A
+ * second checksum detects colliding blobs. `git gc` compresses the pack later, if the user wants that.
  *
- * `git fast-import --depth=0` without compression makes the same commits, but it takes 2.2 times the CPU that -g adds on many files, and 3
- * times on big ones: git's collision-detecting SHA-1 is 57 % of that. It looks for each name of a directory from the first one on:
- * directories of 10,000, 20,000 and 40,000 names take it 0.4, 1.5 and 6.2 s, and `@mui/icons-material` has 43,008. `git add` and `git commit`
- * after each layer take 17 s where all of this takes 4 s.
+ * `git fast-import --depth=0` without compression makes the same commits, but takes 2.2 times the CPU that -g
+ * adds on many files, and 3 times on big ones: git's collision-detecting SHA-1 is 57 % of that. For each name
+ * it searches a directory from its first name on: directories of 10,000, 20,000 and 40,000 names take 0.4,
+ * 1.5 and 6.2 s, and `@mui/icons-material` has 43,008. `git add` and `git commit` after each layer take 17 s
+ * where all of this takes 4 s.
  */
 export class PackWriter {
   readonly #directory: string;
@@ -57,30 +61,34 @@ export class PackWriter {
   readonly #file: number;
   readonly #pause: () => Promise<void>;
   readonly #known: KnownObjects;
-  /** For the next pack, when this one is closed. */
+  /** Reused by the next pack when this one is closed. */
   readonly workspace: PackWorkspace;
   readonly #buffer: Buffer;
-  /** Where each object begins, and the CRC-32 of all its bytes, in the order of their names in `known`: from `first` on. */
+  /** Offset and CRC-32 of each object, in the order of `known`, from number `#first` on. */
   readonly #offsets: number[] = [];
   readonly #crcs: number[] = [];
   readonly #first: number;
   readonly #planned: number;
-  /** SHA-1 of what was written; undefined when some of that was taken back. */
+  /** SHA-1 of the written bytes; undefined if some of them were discarded. */
   #checksum: Hash | undefined = createHash('sha1');
   /** Bytes written, and bytes in the buffer after them. */
   #written = 0;
   #length = PACK_HEADER_SIZE;
-  /** Of the object that is being added: its checksums so far, and the first byte in the buffer that CRC-32 does not cover. */
+  /**
+   * Of the current object: its checksums so far, and the first byte in the buffer that CRC-32 does not cover
+   * yet.
+   */
   #adler32 = 1;
   #crc32 = 0;
   #unsummed = 0;
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param known blobs of this run, in this or another pack, with their Adler-32: filled in here, by one pack after the other
-   * @param pause called often, lets the event loop run where it has waited, and throws when the run is to end
-   * @param planned how many objects it will have: a pack of another number is read once more at the end
-   * @param workspace of a pack that was closed
+   * @param known objects of this run in all packs, with their Adler-32; this adds to it
+   * @param pause called often: lets the event loop run, and throws when the run is to end
+   * @param planned the number of objects in the header; a pack with another number is read once more at the
+   * end
+   * @param workspace of a closed pack
    */
   constructor(
     directory: string,
@@ -106,13 +114,14 @@ export class PackWriter {
     return this.#written + this.#length;
   }
 
-  /** Whether it has as many objects as were planned. */
+  /** True if it has as many objects as planned. */
   get isFull(): boolean {
     return this.#offsets.length === this.#planned;
   }
 
   /**
-   * Adds an object of `size` bytes, unless this run has it already. What `source` throws goes through and leaves the pack as it was.
+   * Adds an object of `size` bytes, unless this run has it already. An error of `source` is thrown, and
+   * leaves the pack as it was.
    *
    * @returns its name, `ID_SIZE` bytes, valid until the next object is added
    */
@@ -135,7 +144,7 @@ export class PackWriter {
     }
   }
 
-  /** The same without a pause, for at most `MOST_AT_ONCE` bytes. */
+  /** Adds an object like `add`, without a pause, for at most `MOST_AT_ONCE` bytes. */
   addAtOnce(size: number, source: ObjectSource, type: ObjectType = 'blob'): Buffer {
     const start = this.#begin(size, type, roomAtOnce);
     try {
@@ -168,13 +177,13 @@ export class PackWriter {
     }
   }
 
-  /** Leaves nothing behind of a pack that was not completed. */
+  /** Closes and removes the temporary file of a pack that was not completed. */
   discard(): void {
     closeSync(this.#file);
     rmSync(this.#temporary, { force: true });
   }
 
-  /** Makes room, begins an object, and returns its position. */
+  /** Makes room and begins an object; returns its offset in the pack. */
   #begin(size: number, type: ObjectType, room: number): number {
     if (this.#length + room > BUFFER_SIZE) this.#flush();
     const start = this.size;
@@ -186,7 +195,10 @@ export class PackWriter {
     return start;
   }
 
-  /** Adds the next block of the object, of which `rest` bytes are missing; answers how many it holds. */
+  /**
+   * Adds the next block of the object, of which `rest` bytes are missing; returns the number of bytes in the
+   * block.
+   */
   #addBlock(rest: number, source: ObjectSource): number {
     const length = Math.min(rest, BLOCK_SIZE);
     const last = length === rest;
@@ -239,7 +251,7 @@ export class PackWriter {
     this.#length = buffer.writeUInt16BE(ZLIB_HEADER, at);
   }
 
-  /** Puts the header of a block into the buffer; answers where its bytes go. */
+  /** Writes the header of a block; returns the offset of its bytes. */
   #putBlockHeader(length: number, last: boolean): number {
     this.#buffer[this.#length] = last ? 1 : 0;
     this.#buffer.writeUInt16LE(length, this.#length + 1);
@@ -261,7 +273,7 @@ export class PackWriter {
     this.#length = 0;
   }
 
-  /** SHA-1 of all that was written, with the true number of objects in its header. */
+  /** Corrects the number of objects in the header; returns the SHA-1 of the pack. */
   async #readAgain(): Promise<Buffer> {
     const header = Buffer.alloc(PACK_HEADER_SIZE);
     this.#putPackHeader(header, this.#offsets.length);
@@ -278,7 +290,7 @@ export class PackWriter {
   }
 }
 
-/** What writing a pack takes in memory. */
+/** The memory for writing a pack. */
 export class PackWorkspace {
   readonly buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   readonly checksums = openChecksums(this.buffer);
@@ -291,7 +303,7 @@ function collision(id: string): GitError {
   });
 }
 
-/** Bytes in memory as an object's content. */
+/** Returns a source of bytes in memory. */
 export function contentIn(bytes: Uint8Array): ObjectSource {
   let start = 0;
   return (buffer, at, length) => {

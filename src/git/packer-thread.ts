@@ -6,7 +6,8 @@ import { ContentReader } from '../rootfs/contents.ts';
 import { serializeError } from '../sys/thread-calls.ts';
 import { RingAborted, RingReader } from '../rootfs/ring.ts';
 
-// Entry point of the packer's thread, for -g: it gets contents through the ring, and sends back ids of blobs.
+// Entry point of the packer's thread, for -g: it receives contents through the ring, and sends back the ids
+// of blobs.
 const port = parentPort!;
 const { ring, directory } = workerData as PackerData;
 const post = (message: PackerMessage): void => port.postMessage(message);

@@ -7,14 +7,14 @@ import type { FileRecords } from './file-records.ts';
 import { outOfStep } from './git-error.ts';
 import { ID_SIZE } from './trees.ts';
 
-/** What the thread is started with. */
+/** The `workerData` of the thread. */
 export interface PackerData {
   readonly ring: SharedArrayBuffer;
   /** `objects/pack` of the repository. */
   readonly directory: string;
 }
 
-/** Ids of blobs, `ID_SIZE` bytes each, of the contents from number `first` on. */
+/** Ids of the blobs of contents from number `first` on, `ID_SIZE` bytes each. */
 export interface PackedIds {
   readonly first: number;
   readonly ids: Uint8Array;
@@ -23,13 +23,13 @@ export interface PackedIds {
 export type PackerMessage = PackedIds | { readonly failure: SerializedError } | 'done';
 
 /**
- * The thread that makes git's blobs of files and symlinks while they are being written. It gets their contents through a ring, so that
- * no file is read back from the disk, and sends back their ids.
+ * Runs the thread that makes blobs of files and symlinks while these are written. It receives their contents
+ * through a ring, so that no file is read back from the disk, and sends back the ids.
  */
 export class Packer {
   /** For `RootfsOptions.contents`. */
   readonly ring: SharedArrayBuffer = createRing();
-  /** Fulfilled when git sees all blobs, which takes `Rootfs.close`; rejected with a GitError. */
+  /** Fulfilled when git sees all blobs, after `Rootfs.close`; rejected with a GitError. */
   readonly finished: Promise<void>;
   readonly #ringEnd = new RingWriter(this.ring);
   readonly #exit = Promise.withResolvers<void>();
@@ -40,7 +40,7 @@ export class Packer {
 
   /**
    * @param directory `objects/pack` of the repository
-   * @param records get the ids
+   * @param records receive the ids
    */
   constructor(directory: string, records: FileRecords) {
     this.#records = records;
@@ -81,7 +81,7 @@ export class Packer {
     if (this.#count >= count) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#waiting = { count, resolve };
-    // Finished without them, there are contents that the other thread never sent.
+    // Finished without them: the other thread never sent these contents.
     this.finished.then(() => reject(outOfStep(this.#count, count)), reject);
     await promise;
   }
@@ -95,7 +95,7 @@ export class Packer {
     if (this.#waiting && this.#count >= this.#waiting.count) this.#waiting.resolve();
   }
 
-  /** The cause of an error of the rootfs: the packer's own error, if it has failed. */
+  /** Returns the cause of an error of the rootfs: the packer's own error, if it failed. */
   async explainFailure(error: unknown): Promise<unknown> {
     if (!this.#ringEnd.failed) return error;
     return this.finished.then(
@@ -106,7 +106,7 @@ export class Packer {
 
   /** Stops the thread, and waits for its end. Writers of the ring get an error. */
   async discard(): Promise<void> {
-    // Not by `terminate`: a thread that is loading a native library then takes the process with it.
+    // Not `terminate`: it crashes the process while the thread loads a native library.
     this.#ringEnd.abort();
     await this.#exit.promise;
   }

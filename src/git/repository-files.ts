@@ -18,8 +18,9 @@ import { type BytePath, displayPath } from '../tar/entry.ts';
 const { EEXIST, ENOENT } = constants.errno;
 
 /**
- * The new repository in a rootfs, and the status of the other files, by their paths from its root (one character a byte). Each directory is
- * opened from the one above, and no link is followed. Nothing is read.
+ * Writes the new repository in a rootfs, and reads the status of other files, by their paths from its root
+ * (one character per byte). Each directory is opened from its parent, and no link is followed. No content is
+ * read.
  */
 export class RepositoryFiles implements Disposable {
   readonly filesystem: DiskFilesystem;
@@ -29,7 +30,10 @@ export class RepositoryFiles implements Disposable {
   readonly #directories: Directories;
   readonly #keptOpen: Directory[] = [];
 
-  /** @param shown the directory's name in messages @throws SyscallError where it cannot be opened */
+  /**
+   * @param shown the directory's name in messages
+   * @throws SyscallError if it cannot be opened
+   */
   constructor(directory: string, shown: string) {
     this.#path = absolutePath(directory);
     this.#shown = printable(shown);
@@ -37,12 +41,15 @@ export class RepositoryFiles implements Disposable {
     this.#directories = new Directories(this.filesystem);
   }
 
-  /** To be called when directories may have been replaced since the last call. */
+  /** Closes kept directories. Call it when directories may have been replaced since the last call. */
   forget(): void {
     this.#directories.close();
   }
 
-  /** A path to a directory that stays valid when another one takes its name: until this object is disposed of. */
+  /**
+   * Opens a directory and returns a path to it that stays valid if another one takes its name, until this
+   * object is disposed of.
+   */
   keepOpen(name: string): string {
     const handle = this.filesystem.openDirectory(this.parent(name), nameOf(name));
     granted(handle, `open ${this.place(name)}`);
@@ -57,26 +64,29 @@ export class RepositoryFiles implements Disposable {
     this.filesystem.close();
   }
 
-  /** The status of a name in a directory; undefined where it does not exist, or this process may not read the directory. */
+  /**
+   * Returns the status of a name in a directory; undefined if it does not exist, or the directory cannot be
+   * read.
+   */
   statIn(directory: string, name: string): FileStat | undefined {
     this.#directories.trim();
     const parent = this.#directories.findExact(directory);
     return parent && statusOf(this.filesystem, { parent, name });
   }
 
-  /** Puts a file in place of what has its name, as git does: completely or not at all. The directory must exist. */
+  /** Replaces a file completely or not at all, as git does. The directory must exist. */
   replace(name: string, content: Uint8Array): void {
     using file = this.replacing(name);
     file.write(content);
     file.close();
   }
 
-  /** The file that is to replace `name` when it is closed: git's lock, as long as it has its own name. To be disposed of. */
+  /** Opens git's lock for a file; closing it renames it to `name`. The caller disposes of it. */
   replacing(name: string): NewFile {
     return new NewFile(this, `${name}.lock`, name);
   }
 
-  /** Makes a directory, and those above it that are missing. */
+  /** Makes a directory and its missing parents. */
   makeDirectory(name: string): void {
     for (let end = name.indexOf('/'); ; end = name.indexOf('/', end + 1)) {
       const level = end < 0 ? name : name.slice(0, end);
@@ -86,7 +96,11 @@ export class RepositoryFiles implements Disposable {
     }
   }
 
-  /** The directory above a path. @throws SyscallError where it does not exist */
+  /**
+   * Returns the directory above a path.
+   *
+   * @throws SyscallError if it does not exist
+   */
   parent(name: string): Directory {
     this.#directories.trim();
     const parent = this.#directories.findExact(parentPath(name));
@@ -94,13 +108,13 @@ export class RepositoryFiles implements Disposable {
     return parent;
   }
 
-  /** A path as people read it. */
+  /** Returns a printable path, for messages. */
   place(name: string): string {
     return `${this.#shown}/${displayPath(name)}`;
   }
 }
 
-/** A file that did not exist before and is being written. Unless it is closed it is removed when it is disposed of. */
+/** A new file that is being written. Disposing removes it, unless it was closed. */
 class NewFile implements Disposable {
   readonly #name: string;
   readonly #files: RepositoryFiles;
@@ -110,8 +124,8 @@ class NewFile implements Disposable {
   #isOpen = true;
 
   /**
-   * @param finalName the name that it gets when it is closed
-   * @throws GitError where it exists
+   * @param finalName the name that closing gives it
+   * @throws GitError if it exists
    */
   constructor(files: RepositoryFiles, name: string, finalName: string) {
     this.#name = name;
@@ -127,7 +141,7 @@ class NewFile implements Disposable {
     granted(this.#file, `write ${files.place(finalName)}`);
   }
 
-  /** Adds bytes at its end. */
+  /** Appends bytes. */
   write(bytes: Uint8Array): void {
     const { filesystem } = this.#files;
     granted(
@@ -137,7 +151,11 @@ class NewFile implements Disposable {
     this.#position += bytes.length;
   }
 
-  /** Completes it and gives it its name. @throws SyscallError, and then it is removed */
+  /**
+   * Closes it and renames it to its final name.
+   *
+   * @throws SyscallError after removing it
+   */
   close(): void {
     const { filesystem } = this.#files;
     this.#isOpen = false;
@@ -160,7 +178,7 @@ class NewFile implements Disposable {
     try {
       this.#remove();
     } catch {
-      // The reason why it is not complete counts.
+      // The earlier error is the one to report.
     }
   }
 }

@@ -1,19 +1,19 @@
-/** Name of a git object: 40 hex digits, SHA-1 of its type, size and content. */
+/** The name of a git object: 40 hex digits, the SHA-1 of its type, size and content. */
 export type ObjectID = string & { readonly objectID: unique symbol };
 
-/** The same as bytes: so many. */
+/** The number of bytes of an object's name. */
 export const ID_SIZE = 20;
 
-/** What git calls the kind of a file in a tree. It keeps one bit of the mode: whether the owner may execute the file. */
+/** The mode of a file in a tree. Of the permissions git keeps one bit: the owner may execute the file. */
 export type TreeMode = '100644' | '100755' | '120000';
 
 /** The mode of a directory in a tree. */
 export const DIRECTORY = '40000';
 
 /**
- * Whether git can hold a path at all. It refuses a component `.git` in upper or lower case (verify_path in its read-cache.c), and
- * a symlink `.gitmodules`, which could make it read configuration from anywhere. It cannot check out a path longer than PATH_MAX. With
- * core.protectHFS and core.protectNTFS off it takes all others.
+ * True if git can hold a path. It refuses a component `.git` in upper or lower case (verify_path in its
+ * read-cache.c), and a symlink `.gitmodules`, by which it could read configuration from anywhere. It cannot
+ * check out a path longer than PATH_MAX. With core.protectHFS and core.protectNTFS off it accepts all others.
  */
 export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
   if (path.length > LONGEST_FOR_GIT) return false;
@@ -21,5 +21,5 @@ export function isHoldable(path: string, type: 'file' | 'symlink'): boolean {
   return !/(?:^|\/)\.git(?:\/|$)/i.test(path) && !(type === 'symlink' && /(?:^|\/)\.gitmodules$/i.test(path));
 }
 
-/** In bytes, with the NUL: the longest path that a system call takes (PATH_MAX). */
+/** The longest path that git can check out, in bytes: PATH_MAX is one more, for the NUL. */
 export const LONGEST_FOR_GIT = 4095;
