@@ -4,20 +4,23 @@ import { isObject, listOf, parseJsonObject, textOf } from './json.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseDescriptor } from './manifest.ts';
 import { manifestKind, mediaTypeOf } from './media-types.ts';
 
-/** A manifest of documents about an image, as signatures are (OCI manifest.md, "Guidelines for Artifact Usage"). */
+/**
+ * A manifest of documents about an image, such as signatures (OCI manifest.md, "Guidelines for Artifact
+ * Usage").
+ */
 export interface Artifact {
-  /** `artifactType`, or without one the type of its config. */
+  /** `artifactType`, else the media type of its config. */
   readonly type: string;
-  /** The manifest that the documents are about, where the artifact names one. */
+  /** The manifest that the documents are about, if the artifact names one. */
   readonly subject: Digest | undefined;
   readonly layers: readonly Descriptor[];
 }
 
-/** Limit on documents of one artifact. */
+/** Limit on the documents of one artifact. */
 const MAX_DOCUMENTS = 10_000;
 
 /**
- * Reads the manifest of an artifact; its digest has been verified.
+ * Parses the manifest of an artifact, whose digest is verified already.
  *
  * @throws IntegrityError
  */
@@ -42,49 +45,58 @@ export function parseArtifact(bytes: Uint8Array, what: string): Artifact {
   };
 }
 
-/** What refers to a manifest, in the order of the registry. */
+/** The artifacts that refer to a manifest, in the registry's order. */
 export interface Referrers {
   readonly descriptors: readonly Descriptor[];
-  /** There are more than were read. */
+  /** True if more exist than were read. */
   readonly isCut: boolean;
 }
 
-/** Documents beside the images of a repository or layout: signatures among them. All bytes that come with a digest are verified. */
+/**
+ * Reads documents beside the images of a repository or layout, such as signatures. All bytes that have a
+ * digest are verified.
+ */
 export interface Attachments {
   /**
-   * Artifacts whose subject is this manifest (distribution specification, "Listing Referrers").
+   * Lists artifacts whose subject is this manifest (distribution specification, "Listing Referrers").
    *
-   * @param types of the artifacts that are wanted; others may be left out
+   * @param types of the wanted artifacts; others may be omitted
    */
   referrers(digest: Digest, types: readonly string[]): Promise<Referrers>;
-  /** The manifest of a tag or a digest; undefined where it does not exist. */
+  /** Reads the manifest of a tag or a digest; undefined if it does not exist. */
   manifest(target: string): Promise<Uint8Array | undefined>;
   /**
-   * A small blob.
+   * Reads a small blob.
    *
-   * @throws NotFoundError where it does not exist
+   * @throws NotFoundError if it does not exist
    */
   blob(blob: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array>;
-  /** A small document at another address, without credentials; undefined where it does not exist. A layout has no such way. */
+  /**
+   * Reads a small document at another address, without credentials; undefined if it does not exist. Layouts
+   * lack this method.
+   */
   elsewhere?(url: URL): Promise<Uint8Array | undefined>;
 }
 
-/** The tag of a repository without the API for referrers that lists those of a manifest: "Referrers Tag Schema". */
+/**
+ * Returns the tag that lists the referrers of a manifest in a registry without that API: "Referrers Tag
+ * Schema".
+ */
 export function referrersTag(digest: Digest): string {
   return `${algorithmOf(digest)}-${hexOf(digest).slice(0, 64)}`;
 }
 
-/** A signature that counts. */
+/** A valid signature by a demanded signer. */
 export interface Signer {
-  /** The manifest or index that is signed. */
+  /** The signed manifest or index. */
   readonly signed: Digest;
   /** The place of the signature: `referrer sha256:…`, or `signature 1 of the tag sha256-….sig`. */
   readonly place: string;
   /** The file of the key. */
   readonly key?: string | undefined;
-  /** The subject of the certificate, and the provider that vouched for it. */
+  /** The subject of the certificate, and the provider that issued the identity. */
   readonly identity?: string | undefined;
   readonly issuer?: string | undefined;
-  /** The name that the signer gave the image, in forms that have one. */
+  /** The name that the signer gave the image; absent in forms without one. */
   readonly reference?: string | undefined;
 }

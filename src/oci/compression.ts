@@ -2,13 +2,15 @@
 export type Compression = 'none' | 'gzip' | 'zstd' | 'bzip2' | 'xz';
 
 /**
- * Decompresses bytes, by their first bytes; `name` is for messages; each chunk is valid until the next one is requested.
+ * Decompresses bytes, in the format that their first bytes show. Each chunk is valid until the next one is
+ * requested.
  *
- * @throws IntegrityError where they are corrupt
+ * @param name of the file or layer, for messages
+ * @throws IntegrityError if they are corrupt
  */
 export type Decompress = (bytes: AsyncIterable<Uint8Array>, name: string) => AsyncIterable<Uint8Array>;
 
-/** First bytes of a file that `compressionOf` needs, or all of a shorter one. */
+/** The number of first bytes that `compressionOf` needs, or all of a shorter file. */
 export const MAGIC_LENGTH = 10;
 
 const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
@@ -16,10 +18,13 @@ const MAGICS: readonly (readonly [Compression, readonly number[]])[] = [
   ['zstd', [0x28, 0xb5, 0x2f, 0xfd]],
   ['xz', [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
 ];
-/** After `BZh` and the block size: the mark of a block, or that of the end. A plain tar may begin with a file named `BZh9`. */
+/**
+ * After `BZh` and the block size comes the mark of a block, or that of the end. A tar may begin with a name
+ * `BZh9`.
+ */
 const BZIP2_MARKS = new Set(['314159265359', '177245385090']);
 
-/** The compression, by the first bytes of a layer or an archive; unknown bytes mean a plain tar. */
+/** Returns the compression of a layer or archive by its first bytes; unknown bytes mean a plain tar. */
 export function compressionOf(head: Uint8Array): Compression {
   for (const [compression, magic] of MAGICS) {
     if (magic.every((byte, index) => head[index] === byte)) return compression;
@@ -37,7 +42,7 @@ function isSkippableFrame(head: Uint8Array): boolean {
   return head[0]! >> 4 === 5 && head[1] === 0x2a && head[2] === 0x4d && head[3] === 0x18;
 }
 
-/** The compression that a layer's media type names; undefined where it names none (registry v1, schema 1). */
+/** Returns the compression in a layer's media type; undefined if it has none (registry v1, schema 1). */
 export function promisedCompression(mediaType: string): Compression | undefined {
   const suffix = /(?:\.tar|\.diff\.tar)(?:[.+](gzip|zstd|bzip2|xz))?$/.exec(mediaType);
   if (!suffix) return undefined;

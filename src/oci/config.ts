@@ -2,10 +2,10 @@ import { DiffID } from './digest.ts';
 import { isObject, listOf, parseJsonObject, textMapOf, textOf, textsOf, type JsonObject } from './json.ts';
 import { type Platform, platformOf } from './platform.ts';
 
-/** Configs larger than this are refused before they are read: the limit of containers/image. */
+/** Limit on configs, which containers/image has too. */
 export const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
 
-/** How a container is run, with the specification's own names (config.md, "config"). */
+/** How to run a container: the members of "config" in OCI config.md. */
 export interface ContainerConfig {
   readonly User?: string | undefined;
   readonly Env?: readonly string[] | undefined;
@@ -26,13 +26,13 @@ export interface HistoryEntry {
   readonly createdBy?: string | undefined;
   readonly author?: string | undefined;
   readonly comment?: string | undefined;
-  /** The step changed only the configuration and made no layer. */
+  /** True if the step changed only the configuration and made no layer. */
   readonly emptyLayer: boolean;
 }
 
 /** The image configuration (OCI config.md; Docker's image JSON is the same). */
 export interface ImageConfig {
-  /** Normalised; os and architecture are empty where the config names none. */
+  /** Normalised; os and architecture are empty if the config does not name them. */
   readonly platform: Platform;
   /** RFC 3339. */
   readonly created?: string | undefined;
@@ -47,8 +47,8 @@ export interface ImageConfig {
 }
 
 /**
- * Reads a config blob. Only what the rootfs depends on must be right (an object, with well-formed `diff_ids`); optional parts
- * of another type than the specification's are left out: real images have them.
+ * Parses a config blob. Its `diff_ids`, on which the rootfs depends, must be well-formed. Optional members of
+ * a wrong type are ignored: real images have them.
  *
  * @throws IntegrityError
  */
@@ -56,7 +56,11 @@ export function parseConfig(bytes: Uint8Array, what = 'the image config'): Image
   return configOf(parseJsonObject(bytes, what), what);
 }
 
-/** As `parseConfig`, from the parsed document; an image JSON of registry v1 or schema 1 serves as well. */
+/**
+ * Reads a parsed config, or an image JSON of registry v1 or schema 1.
+ *
+ * @throws as `parseConfig`
+ */
 export function configOf(raw: JsonObject, what = 'the image config'): ImageConfig {
   return {
     platform: platformOf(raw),
@@ -102,7 +106,7 @@ function containerConfigOf(config: JsonObject): ContainerConfig {
   };
 }
 
-/** Docker's old JSON has a string for a list of one. */
+/** Accepts a string as well: Docker's old JSON has one in place of a list of one. */
 function commandOf(value: unknown): readonly string[] | undefined {
   return typeof value === 'string' ? [value] : textsOf(value);
 }

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { IntegrityError, printable } from '../errors.ts';
 
-/** `algorithm:hex` of bytes as they are transferred (compressed), as in the OCI image specification, descriptor.md. */
+/** `algorithm:hex` of bytes as they are transferred, for layers compressed (OCI descriptor.md). */
 export type Digest = string & { readonly digest: unique symbol };
 
 /** `algorithm:hex` of a layer's uncompressed tar: the image config's `rootfs.diff_ids`. */
 export type DiffID = string & { readonly diffID: unique symbol };
 
-/** The registered algorithms (descriptor.md); the names are Node's too. */
+/** The registered algorithms (OCI descriptor.md), by names that Node knows too. */
 export type DigestAlgorithm = 'sha256' | 'sha512';
 
 const HEX_LENGTH: Readonly<Record<DigestAlgorithm, number>> = { sha256: 64, sha512: 128 };
@@ -16,7 +16,7 @@ function isAlgorithm(name: string): name is DigestAlgorithm {
   return Object.hasOwn(HEX_LENGTH, name);
 }
 
-/** The reason why `text` is not a digest that this program can check; undefined if it is one. */
+/** Returns the reason why `text` is not a supported digest; undefined if it is one. */
 export function digestFault(text: string): string | undefined {
   const colon = text.indexOf(':');
   if (colon < 1) return 'it must be algorithm:hex, as sha256:…';
@@ -40,36 +40,44 @@ function parse(text: unknown, what: string): string {
 }
 
 export const Digest = {
-  /** A digest from a manifest or header; throws IntegrityError that names `what`. */
+  /**
+   * Checks a digest from a manifest or header.
+   *
+   * @throws IntegrityError that names `what`
+   */
   parse: (text: unknown, what = 'digest') => parse(text, what) as Digest,
 };
 
 export const DiffID = {
-  /** A diffID from an image config; throws IntegrityError that names `what`. */
+  /**
+   * Checks a diffID from an image config.
+   *
+   * @throws IntegrityError that names `what`
+   */
   parse: (text: unknown, what = 'diffID') => parse(text, what) as DiffID,
 };
 
-/** The part before the colon: the argument of `createHash`. Without a digest, sha256. */
+/** Returns the part before the colon, which `createHash` accepts; without a digest sha256. */
 export function algorithmOf(digest: Digest | DiffID | undefined): DigestAlgorithm {
   return digest?.startsWith('sha512:') ? 'sha512' : 'sha256';
 }
 
-/** The part after the colon: 64 lower-case hex digits for sha256, 128 for sha512. */
+/** Returns the part after the colon: 64 lower-case hex digits for sha256, 128 for sha512. */
 export function hexOf(digest: Digest | DiffID): string {
   return digest.slice(digest.indexOf(':') + 1);
 }
 
-/** The short form of an image's or layer's id, as Docker shows it: 12 hex digits. */
+/** Returns the first 12 digits of an image's or layer's id, as Docker shows it. */
 export function shortID(id: string): string {
   return id.slice(0, 12);
 }
 
-/** The digest of `bytes`. */
+/** Computes the digest of `bytes`. */
 export function digestOf(bytes: Uint8Array, algorithm: DigestAlgorithm = 'sha256'): Digest {
   return Digest.parse(`${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`);
 }
 
-/** @throws IntegrityError, naming `what`, unless `bytes` have `digest` */
+/** @throws IntegrityError that names `what` unless `bytes` have this digest */
 export function verifyDigest(bytes: Uint8Array, digest: Digest, what: string): void {
   const found = digestOf(bytes, algorithmOf(digest));
   if (found === digest) return;

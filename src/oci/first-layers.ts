@@ -1,15 +1,15 @@
 import { NotFoundError, printable } from '../errors.ts';
 import type { Image, Layer } from './image.ts';
 
-/** How many of an image's layers are wanted, base first, or the beginning of the last one's id: hex digits. */
+/** The wanted number of layers, base first, or the first hex digits of the last wanted layer's id. */
 export type WantedLayers = number | string;
 
 /**
- * An image of only the first layers of another one. Its config is that of the whole image.
+ * Returns the image with only its first layers. Its config is still that of the whole image.
  *
  * @param wanted undefined: all
  * @param reference of the image, for messages
- * @throws NotFoundError where the image has fewer layers, or not exactly one of that id
+ * @throws NotFoundError if the image has fewer layers, or not exactly one with that id
  */
 export function firstLayers(image: Image, wanted: WantedLayers | undefined, reference: string): Image {
   if (wanted === undefined) return image;
@@ -45,7 +45,11 @@ function noSuchLayer(message: string, { length }: readonly Layer[]): NotFoundErr
 
 const counted = (count: number): string => (count === 1 ? '1 layer' : `${count} layers`);
 
-/** How many of the layers `top` is the last of; undefined where it is none of them. @param top the JSON of a layer, as `Layer.info` */
+/**
+ * Returns how many of the layers end with `top`; undefined if it is none of them.
+ *
+ * @param top the JSON of a layer, as in `Layer.info`
+ */
 export function countWithTop(
   layers: readonly Pick<Layer, 'info'>[],
   top: Readonly<Record<string, unknown>>,

@@ -14,9 +14,9 @@ import { formatPlatform, type Platform, platformRank } from './platform.ts';
 import type { Schema1 } from './schema1.ts';
 
 /**
- * The entries to try for `wanted`, best first, as containerd orders them: by how well the platform fits, equals in the
- * order of the index, entries without a platform last. Of the latter the config (or, for a nested index, its entries)
- * must still be checked. Empty if nothing fits.
+ * Returns the entries to try for `wanted`, in containerd's order: by how well the platform fits, then as in
+ * the index. Entries without a platform come last; their config, or the entries of a nested index, must still
+ * be checked.
  */
 function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[] {
   const ranked = imagesOf(index).flatMap((descriptor) => {
@@ -28,7 +28,7 @@ function pickPlatform(index: ImageIndex, wanted: Platform): readonly Descriptor[
   return ranked.map(({ descriptor }) => descriptor);
 }
 
-/** The platforms an index names, each once, in its order. */
+/** Returns the platforms in an index, each once, in its order. */
 function platformsOf(index: ImageIndex): readonly Platform[] {
   const named = new Map<string, Platform>();
   for (const { platform } of imagesOf(index)) {
@@ -37,7 +37,11 @@ function platformsOf(index: ImageIndex): readonly Platform[] {
   return [...named.values()];
 }
 
-/** The error for an image that is not made for `wanted`; `present` are the platforms it is made for. */
+/**
+ * Returns the error for an image without a manifest for `wanted`.
+ *
+ * @param present the platforms that it has
+ */
 function noPlatform(wanted: Platform, present: readonly Platform[], what: string): NotFoundError {
   const names = [...new Set(present.map((platform) => formatPlatform(platform)))];
   return new NotFoundError(`${what} has no image for ${formatPlatform(wanted)}`, {
@@ -49,7 +53,10 @@ function noPlatform(wanted: Platform, present: readonly Platform[], what: string
   });
 }
 
-/** The entries that may be images: indexes also list attestations, and other documents (signatures, artifacts) by types of their own. */
+/**
+ * Returns the entries that may be images. Indexes also list attestations, and other documents by types of
+ * their own.
+ */
 function imagesOf({ manifests }: ImageIndex): readonly Descriptor[] {
   return manifests.filter(
     (entry) =>
@@ -61,20 +68,20 @@ function imagesOf({ manifests }: ImageIndex): readonly Descriptor[] {
 /** A manifest or index, verified, with its digest. */
 export interface FoundDocument {
   readonly document: ManifestDocument;
-  /** Undefined for an index that is no document but several entries of one name in a layout. */
+  /** Undefined for an index made of several entries of one name in a layout. */
   readonly digest: Digest | undefined;
 }
 
-/** Where the documents that an index lists come from; both must have been verified against their digests. */
+/** Reads the documents that an index lists, and verifies their digests. */
 export interface DocumentSource {
   manifest(descriptor: Descriptor): Promise<ManifestDocument>;
   config(manifest: Manifest): Promise<ImageConfig>;
 }
 
 /**
- * The image that a document describes, of an index the one for the platform.
+ * Describes the image of a document; of an index that for the platform.
  *
- * @throws as `chooseManifest`; IntegrityError when manifest and config contradict each other
+ * @throws as `chooseManifest`; IntegrityError if manifest and config contradict each other
  */
 export async function describeFound(
   { document, digest }: FoundDocument,
@@ -99,28 +106,30 @@ export async function describeFound(
   return { ...description, ...found };
 }
 
-/** The image of an index that is for the platform. */
+/** The image in an index for the platform. */
 interface Choice {
   readonly digest: Digest;
-  /** Digests of the indexes between the given one and the manifest, the outermost one first. */
+  /** Digests of the indexes between the given one and the manifest, outermost first. */
   readonly indexes: readonly Digest[];
   readonly manifest: Manifest | Schema1;
-  /** Undefined where it was not needed to choose the image. */
+  /** Undefined if the choice did not need it. */
   readonly config?: ImageConfig | undefined;
 }
 
 type Ranked = Choice & { readonly rank: number };
 
-/** Real indexes nest once at most. */
+/** Limit on nested indexes; real ones nest once at most. */
 const MAX_DEPTH = 4;
 
-/** Each costs requests; nearly all indexes name their platforms. */
+/** Limit on entries that are requested; nearly all indexes name the platforms of theirs. */
 const MAX_FETCHES = 64;
 
 /**
- * The image of `index` that fits `wanted` best, through nested indexes. For entries without a platform the config decides.
+ * Finds the image in `index` that fits `wanted` best, also in nested indexes. For entries without a platform
+ * the config decides.
  *
- * @throws NotFoundError that lists the platforms there are, IntegrityError where indexes nest too deep, and what `source` throws
+ * @throws NotFoundError that lists the platforms there are; IntegrityError if indexes nest too deep; errors
+ * of `source`
  */
 export async function chooseManifest(
   index: ImageIndex,
@@ -138,7 +147,7 @@ interface Search {
   readonly wanted: Platform;
   readonly source: DocumentSource;
   readonly what: string;
-  /** Every platform met that does not fit. */
+  /** The platforms found, for the error. */
   readonly present: Platform[];
   fetches: number;
 }
@@ -178,7 +187,7 @@ async function rankEntry(descriptor: Descriptor, search: Search, depth: number):
   return undefined;
 }
 
-/** An entry without a platform may be no image: it is skipped. */
+/** Reads an entry; undefined for one without a platform that is no image. */
 async function fetchDocument(descriptor: Descriptor, search: Search): Promise<ManifestDocument | undefined> {
   search.fetches += 1;
   if (search.fetches > MAX_FETCHES) {
@@ -196,10 +205,10 @@ async function fetchDocument(descriptor: Descriptor, search: Search): Promise<Ma
 }
 
 /**
- * The notice for an image that is for another platform than `wanted`; undefined when it fits.
+ * Returns the notice for an image for another platform than `wanted`; undefined if it fits.
  *
- * @param asked the caller named the platform
- * @throws NotFoundError when the caller did, and the image does not run there
+ * @param asked true if the caller named the platform
+ * @throws NotFoundError if the caller named the platform, and the image does not run there
  */
 export function platformNotice(
   image: Pick<Image, 'platform'>,

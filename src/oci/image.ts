@@ -10,27 +10,27 @@ import type { Schema1, Schema1Entry } from './schema1.ts';
 
 /** The part of a blob to request. */
 export interface BlobRange {
-  /** First byte wanted. */
+  /** The offset of the first wanted byte. */
   readonly start: number;
-  /** First byte not wanted; left out: to the end. */
+  /** The offset after the last wanted byte; default: the end of the blob. */
   readonly end?: number | undefined;
-  /** The entity tag of the part that is already here: another one means the whole blob again. */
+  /** The entity tag of the part that was received: with another one, the server sends the whole blob. */
   readonly etag?: string | undefined;
 }
 
 /** The response to a blob request. */
 export interface BlobResponse {
   /**
-   * Bytes as stored in the registry, never decoded by the transport. Each chunk is the receiver's, who may detach its buffer. Errors on
-   * a broken or stalled connection.
+   * The bytes as stored in the registry, not decoded by the transport. The receiver owns each chunk and may
+   * detach its buffer. It throws if the connection breaks or stalls.
    */
   readonly body: AsyncIterable<Uint8Array>;
-  /** Offset of the body's first byte: 0 where the server ignored the range. */
+  /** Offset of the body's first byte: 0 if the server ignored the range. */
   readonly start: number;
-  /** Size of the whole blob in bytes, when the server says so. */
+  /** Size of the whole blob in bytes, if the server sends it. */
   readonly size?: number | undefined;
   readonly etag?: string | undefined;
-  /** The server takes byte ranges for this blob. */
+  /** True if the server accepts byte ranges for this blob. */
   readonly ranges: boolean;
 }
 
@@ -44,25 +44,30 @@ export interface Checksum {
 export interface LocalBlob {
   /** In bytes. */
   readonly size: number;
-  /** Reads bytes from a position on; returns how many, 0 at the end. */
+  /** Reads bytes from a position on; returns their number, 0 at the end. */
   read(into: Uint8Array, position: number): Promise<number>;
   close(): Promise<void>;
 }
 
-/** What an image says of one of its layers. */
+/** The description of a layer in its image. */
 interface LayerFacts {
-  /** 64 hex digits: the blob digest's, with schema 1 and registry v1 the v1 id. Names the git branch. */
+  /**
+   * 64 hex digits: of the blob's digest; with schema 1 and registry v1 the v1 id. The git branch is named
+   * after it.
+   */
   readonly id: string;
   readonly mediaType: string;
-  /** Digest of the compressed blob; absent in registry v1, whose layers cannot be shared through the store. */
+  /**
+   * Digest of the compressed blob; absent in registry v1, whose layers cannot be shared through the store.
+   */
   readonly digest?: Digest | undefined;
-  /** Absent: nothing is known to check the blob against, and a notice says so. */
+  /** Absent if the blob cannot be verified, which a notice says. */
   readonly checksum?: Checksum | undefined;
-  /** Compressed size in bytes, when it is known before the download. */
+  /** Compressed size in bytes; absent if it is unknown before the download. */
   readonly size?: number | undefined;
-  /** Digest of the uncompressed tar, where the image names it (not with schema 1 and v1). */
+  /** Digest of the uncompressed tar; absent with schema 1 and v1. */
   readonly diffID?: DiffID | undefined;
-  /** This layer's image JSON in the shape of registry v1: what `json` in the rootfs says. */
+  /** This layer's image JSON in the form of registry v1: the content of `json` in the rootfs. */
   readonly info: Readonly<Record<string, unknown>>;
   /** The command that made the layer, for people. */
   readonly createdBy?: string | undefined;
@@ -70,12 +75,12 @@ interface LayerFacts {
 
 /** A layer whose blob is downloaded. */
 export interface RemoteLayer extends LayerFacts {
-  /** Requests the blob or a part of it: one request, redirects followed; retries of the body are the caller's. */
+  /** Requests the blob or a part of it once, following redirects. The caller retries if the body breaks. */
   open(range: BlobRange, signal: AbortSignal): Promise<BlobResponse>;
   readonly openLocal?: undefined;
 }
 
-/** A layer whose blob is on this machine: it is read where it is. */
+/** A layer whose blob is on this machine, where it is read in place. */
 export interface LocalLayer extends LayerFacts {
   openLocal(): Promise<LocalBlob>;
 }
@@ -85,56 +90,63 @@ export type Layer = RemoteLayer | LocalLayer;
 
 /** One image for one platform, verified down to its config. */
 export interface Image<L extends Layer = Layer> {
-  /** 64 hex digits: the config's digest, with schema 1 and v1 the top layer's id. */
+  /** 64 hex digits: of the config's digest; with schema 1 and v1 the top layer's id. */
   readonly id: string;
-  /** Digest of the manifest that was chosen; absent in registry v1. */
+  /** Digest of the chosen manifest; absent in registry v1. */
   readonly digest?: Digest | undefined;
-  /** Digests of the indexes that lead to that manifest, the outermost one first; each binds the next by its digest. */
+  /**
+   * Digests of the indexes that lead to the manifest, outermost first; each contains the digest of the next.
+   */
   readonly indexes?: readonly Digest[] | undefined;
   readonly mediaType?: string | undefined;
   readonly platform: Platform;
-  /** All platforms that the reference has images for; absent where it names one image. */
+  /** All platforms of the reference; absent if it names a single image. */
   readonly platforms?: readonly Platform[] | undefined;
-  /** The rate limit that the registry reported, as `20 of 100 requests left in 6 hours`. */
+  /** The rate limit in the registry's answer: `20 of 100 requests left in 6 hours`. */
   readonly rateLimit?: string | undefined;
   readonly config: ImageConfig;
   /** Base layer first. */
   readonly layers: readonly L[];
-  /** Where `layers` are only the first ones: all of them. */
+  /** All layers, if `layers` has only the first ones. */
   readonly allLayers?: readonly L[] | undefined;
 }
 
-/** A session with one repository of one registry, or with a local source of images; the signal that it was opened with aborts it. */
+/**
+ * A session with one repository of a registry, or with a local source. The signal that it was opened with
+ * aborts it.
+ */
 export interface Session<L extends Layer = Layer> {
   /**
    * Resolves tag or digest, chooses the platform, and verifies manifest and config.
    *
-   * @param onDocument is called with the digest of the manifest and of each index on the way to it, as soon as it is known
+   * @param onDocument called with the digest of the manifest and of each index on the way to it, as soon as
+   * known
    */
   image(platform: Platform, onDocument?: (digest: Digest) => void): Promise<Image<L>>;
-  /** Undefined where manifests have no digests: registry v1, archives of `docker save`. */
+  /** Undefined if manifests have no digests: registry v1, archives of `docker save`. */
   attachments(): Promise<Attachments | undefined>;
-  /** All tags of the repository, page by page. */
+  /** Yields all tags of the repository, page by page. */
   tags(): AsyncIterable<string>;
   close(): Promise<void>;
 }
 
-/** A layer without the way to open its blob. */
+/** A layer without a method to open its blob. */
 export type LayerDescription = LayerFacts & {
   readonly digest: Digest;
   /** Other places to download the blob from (foreign layers). */
   readonly urls?: readonly string[] | undefined;
 };
 
-/** An image whose layers are not yet connected to their source. */
+/** An image whose layers cannot be opened yet. */
 export type ImageDescription = Omit<Image, 'layers' | 'allLayers'> & {
   readonly layers: readonly LayerDescription[];
 };
 
 /**
- * Combines manifest and config: the layers base first, each with its diffID, its step of the build and its `json` in the shape of registry v1.
+ * Combines manifest and config: the layers, base first, each with its diffID, its step of the build and its
+ * `json`.
  *
- * @throws IntegrityError when they name different numbers of layers
+ * @throws IntegrityError if their numbers of layers differ
  */
 export function describeImage(manifest: Manifest, config: ImageConfig, what = 'the image'): ImageDescription {
   const { layers } = manifest;
@@ -167,8 +179,8 @@ export function describeImage(manifest: Manifest, config: ImageConfig, what = 't
 }
 
 /**
- * The step that made each layer, base first: the steps that made one, in order. When their number is not `layerCount`, they cannot be
- * assigned, and all are undefined.
+ * Returns the step of the build that made each layer, base first. If the number of steps that made a layer is
+ * not `layerCount`, all are undefined.
  */
 export function pairHistory(
   history: readonly HistoryEntry[],
@@ -178,7 +190,10 @@ export function pairHistory(
   return steps.length === layerCount ? steps : Array.from({ length: layerCount }, () => undefined);
 }
 
-/** As Docker converts an image to schema 1 (distribution, config_builder.go), with what belongs to the image on the top layer. */
+/**
+ * Makes the image JSON of a layer as Docker does for schema 1 (distribution, config_builder.go). The top
+ * layer gets the image's own members.
+ */
 function layerInfo(
   ids: { readonly id: string; readonly parent: string | undefined },
   step: HistoryEntry | undefined,
@@ -203,8 +218,8 @@ function layerInfo(
 }
 
 /**
- * The image of a schema 1 manifest: as registry v1 would describe it, without empty layers. The last layer
- * that is left carries the image's own JSON, so that `json` in the rootfs describes the image.
+ * Describes the image of a schema 1 manifest, without empty layers. The last remaining layer gets the JSON of
+ * the image, so that `json` in the rootfs describes the image.
  */
 export function describeSchema1(manifest: Schema1): ImageDescription {
   const top = manifest.entries.at(-1)!;
@@ -226,7 +241,7 @@ export function describeSchema1(manifest: Schema1): ImageDescription {
   };
 }
 
-/** The step of the build in an image JSON of registry v1. */
+/** Returns the step of the build in an image JSON of registry v1. */
 export function historyOf({ json, empty }: Pick<Schema1Entry, 'json' | 'empty'>): HistoryEntry {
   const command = isObject(json['container_config']) ? textsOf(json['container_config']['Cmd']) : undefined;
   return {

@@ -1,18 +1,18 @@
 import { IntegrityError, printable } from '../errors.ts';
 
-/** An object out of a JSON document; every key is an own property, `__proto__` too. */
+/** An object of a JSON document; every key is an own property, `__proto__` too. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** Limit on the layers of an image. Overlay file systems stop at 500 and Docker at 127; more is an attack on the caller's memory. */
+/** Limit on the layers of an image, to bound memory. Overlay file systems stop at 500, Docker at 127. */
 export const MAX_LAYERS = 4096;
 
-/** Manifests, indexes and configs of real images stay below ten. */
+/** Limit on nesting; real manifests, indexes and configs stay below ten. */
 const MAX_DEPTH = 100;
 
-/** An index of 10,000 entries has fewer; with as many, the values of a document take 30 MiB at most. */
+/** Limit on the values of a document, which take 30 MiB at most. An index of 10,000 entries has fewer. */
 const MAX_VALUES = 200_000;
 
-/** How many values the JSON documents of one thing may have together. An empty array or object counts twice. */
+/** Limits the values that several JSON documents have together. An empty array or object counts twice. */
 export class ValueLimit {
   readonly #most: number;
   #left: number;
@@ -22,7 +22,7 @@ export class ValueLimit {
     this.#left = most;
   }
 
-  /** @throws IntegrityError, naming `what`, when the documents so far have too many */
+  /** @throws IntegrityError that names `what` if the documents so far have too many */
   count(values: number, what: string): void {
     this.#left -= values;
     if (this.#left < 0) throw new IntegrityError(`${what} has more than ${this.#most} values`);
@@ -32,11 +32,12 @@ export class ValueLimit {
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 
 /**
- * The value of a JSON document from outside. Bytes that are not UTF-8 become U+FFFD, and the last of equal keys counts.
- * Go's decoder, which reads nearly all of these documents, does the same.
+ * Parses a JSON document from outside. Bytes that are not UTF-8 become U+FFFD, and of equal keys the last one
+ * counts, as in Go's decoder, which reads nearly all of these documents.
  *
- * @throws IntegrityError, naming `what`, when it does not parse, is nested deeper than any real document (so that recursion over the value is
- * safe), or has more values than `limit` allows (their memory is many times the document's)
+ * @throws IntegrityError that names `what` for invalid JSON; for nesting deeper than any real document, so
+ * that callers may recurse; and for more values than `limit` allows, whose memory is many times the
+ * document's
  */
 export function parseJson(bytes: Uint8Array, what: string, limit = new ValueLimit()): unknown {
   const { depth, values } = measure(bytes);
@@ -46,14 +47,14 @@ export function parseJson(bytes: Uint8Array, what: string, limit = new ValueLimi
   try {
     return JSON.parse(text);
   } catch (error) {
-    // Without V8's quotation: a piece of the text, in which a secret would not be found.
+    // Without V8's quotation of the text, in which a secret would not be found.
     const message = error instanceof Error ? error.message.replace(/, (?:\.\.\.)?".*$/s, '') : 'unknown';
     const reason = printable(message, 160);
     throw new IntegrityError(`${what} is not valid JSON: ${reason}`);
   }
 }
 
-/** The value of a JSON text from outside that may be none; undefined then. */
+/** Parses a text from outside; undefined if it is not JSON. */
 export function jsonOf(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -62,7 +63,11 @@ export function jsonOf(text: string): unknown {
   }
 }
 
-/** As `parseJson`, for documents that must be an object. */
+/**
+ * Parses a JSON document that must be an object.
+ *
+ * @throws as `parseJson`, and IntegrityError for other values
+ */
 export function parseJsonObject(bytes: Uint8Array, what: string, limit?: ValueLimit): JsonObject {
   const value = parseJson(bytes, what, limit);
   if (!isObject(value)) throw new IntegrityError(`${what} is not a JSON object`);
@@ -73,17 +78,19 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The value if it is a non-empty string, else undefined: Go writes "" and null for nothing. */
+/**
+ * Returns the value if it is a non-empty string, else undefined. Go writes "" and null for an absent string.
+ */
 export function textOf(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined;
 }
 
-/** The strings of an array; other members are left out, and undefined for a value that is not an array. */
+/** Returns the strings of an array, without other members; undefined if the value is not an array. */
 export function textsOf(value: unknown): readonly string[] | undefined {
   return Array.isArray(value) ? value.filter((member) => typeof member === 'string') : undefined;
 }
 
-/** The members of an object that are strings; undefined if it is not an object. */
+/** Returns the members of an object that are strings; undefined if it is not an object. */
 export function textMapOf(value: unknown): Readonly<Record<string, string>> | undefined {
   if (!isObject(value)) return undefined;
   const members = Object.entries(value).filter(
@@ -93,9 +100,10 @@ export function textMapOf(value: unknown): Readonly<Record<string, string>> | un
 }
 
 /**
- * The members of an array in a document, by its key there.
+ * Returns the members of an array in a document.
  *
- * @throws IntegrityError, naming `what`, for another value, and for more than `most` members
+ * @param key of the array, for messages
+ * @throws IntegrityError that names `what` for another value, and for more than `most` members
  */
 export function listOf(value: unknown, key: string, what: string, most = Infinity): readonly unknown[] {
   if (!Array.isArray(value)) throw new IntegrityError(`"${key}" of ${what} is not an array`);
@@ -103,7 +111,10 @@ export function listOf(value: unknown, key: string, what: string, most = Infinit
   throw new IntegrityError(`${what} lists ${value.length} ${key}, ${most} are allowed`);
 }
 
-/** How deep a document is nested, and how many values it has at most: one after each comma and each opening bracket. */
+/**
+ * Returns how deep a document is nested, and an upper bound of its values: one after each comma and opening
+ * bracket.
+ */
 function measure(bytes: Uint8Array): { readonly depth: number; readonly values: number } {
   let depth = 0;
   let deepest = 0;

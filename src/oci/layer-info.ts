@@ -1,15 +1,16 @@
 import { isObject, type JsonObject } from './json.ts';
 
 /**
- * The text of the file `json` in the rootfs, as Go 1.3's MarshalIndent wrote it for the original. Keys are sorted by bytes at every level.
- * Each level is indented by two blanks, and no newline is at the end. `<`, `>`, `&`, U+2028, U+2029 and control characters except
- * newline and carriage return are `\u00XX`. Numbers are converted to a float and written in the shortest `%g` form.
+ * Returns the text of the file `json` in the rootfs, as Go 1.3's MarshalIndent wrote it for the original.
+ * Keys are sorted by bytes at every level. Each level is indented by two blanks; the text does not end in a
+ * newline. `<`, `>`, `&`, U+2028, U+2029 and control characters except newline and carriage return are
+ * `\u00XX`. Numbers are converted to a float and written in the shortest `%g` form.
  */
 export function formatLayerInfo(info: JsonObject): string {
   return format(info, '\n');
 }
 
-/** `margin` is the newline and the blanks before the closing bracket of `value`. */
+/** @param margin the newline and the blanks before the closing bracket of `value` */
 function format(value: unknown, margin: string): string {
   if (typeof value === 'string') return quote(value);
   if (typeof value === 'number') return formatNumber(value);
@@ -39,7 +40,7 @@ function bracket(
   return list.length === 0 ? open + close : open + inner + list.join(`,${inner}`) + margin + close;
 }
 
-/** Code point order, which is the order of UTF-8 bytes and not always that of UTF-16 units. */
+/** Compares by code points, the order of UTF-8 bytes, which is not always that of UTF-16 units. */
 function compareBytes(a: string, b: string): number {
   return Buffer.compare(Buffer.from(a), Buffer.from(b));
 }
@@ -55,7 +56,10 @@ function quote(text: string): string {
   return `"${escaped}"`;
 }
 
-/** `%g` with as few digits as tell the number apart: `%e` where the exponent is below -4 or above 5. */
+/**
+ * Formats with `%g` and the fewest digits that identify the number: `%e` if the exponent is below -4 or above
+ * 5.
+ */
 function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return 'null';
   if (Object.is(value, -0)) return '-0';

@@ -28,7 +28,7 @@ export interface Descriptor {
   readonly digest: Digest;
   /** Bytes. */
   readonly size: number;
-  /** Other places to download the blob from; foreign layers have them. */
+  /** Other addresses of the blob; foreign layers have them. */
   readonly urls?: readonly string[] | undefined;
   readonly annotations?: Readonly<Record<string, string>> | undefined;
   readonly artifactType?: string | undefined;
@@ -36,7 +36,11 @@ export interface Descriptor {
   readonly platform?: Platform | undefined;
 }
 
-/** Reads a descriptor; throws IntegrityError that names `what` unless digest and size are well-formed. */
+/**
+ * Parses a descriptor.
+ *
+ * @throws IntegrityError that names `what` unless digest and size are well-formed
+ */
 export function parseDescriptor(value: unknown, what: string): Descriptor {
   if (!isObject(value)) throw new IntegrityError(`${what} is missing or not an object`);
   const size = value['size'];
@@ -58,14 +62,17 @@ export function parseDescriptor(value: unknown, what: string): Descriptor {
   };
 }
 
-/** An entry without system and architecture has no platform: its config names it. */
+/**
+ * Returns the platform of an entry; undefined without system and architecture, which only the config names
+ * then.
+ */
 function indexPlatform(value: unknown): Platform | undefined {
   if (!isObject(value)) return undefined;
   const platform = platformOf(value);
   return platform.os === '' && platform.architecture === '' ? undefined : platform;
 }
 
-/** Real indexes have dozens of entries. */
+/** Limit on the entries of an index; real ones have dozens. */
 const MAX_MANIFESTS = 10_000;
 
 /** Images of one name for several platforms: an OCI image index or a Docker manifest list. */
@@ -76,7 +83,11 @@ export interface ImageIndex {
   readonly manifests: readonly Descriptor[];
 }
 
-/** Reads the body of an index; throws IntegrityError. */
+/**
+ * Parses the body of an index.
+ *
+ * @throws IntegrityError
+ */
 function indexOf(document: JsonObject, mediaType: string, what: string): ImageIndex {
   const manifests = listOf(document['manifests'] ?? [], 'manifests', what, MAX_MANIFESTS);
   return {
@@ -86,7 +97,7 @@ function indexOf(document: JsonObject, mediaType: string, what: string): ImageIn
   };
 }
 
-/** Build provenance and other attestations, which BuildKit lists with the images. */
+/** True for build provenance and other attestations, which BuildKit lists among the images. */
 export function isAttestation(descriptor: Descriptor): boolean {
   const { annotations, platform } = descriptor;
   if (annotations !== undefined && Object.hasOwn(annotations, 'vnd.docker.reference.type')) return true;
@@ -103,9 +114,10 @@ export interface Manifest {
 }
 
 /**
- * Reads the body of a manifest.
+ * Parses the body of a manifest.
  *
- * @throws IntegrityError when it is malformed, and when it is an artifact (another config type than an image's) or has layers that are not tar archives
+ * @throws IntegrityError when it is malformed, and when it is an artifact (another config type than an
+ * image's) or has layers that are not tar archives
  */
 function manifestOf(document: JsonObject, mediaType: string, what: string): Manifest {
   const version = document['schemaVersion'];
@@ -141,26 +153,28 @@ function layersOf(layers: unknown, what: string): readonly Descriptor[] {
       `layers[${place}] of ${what} is not a tar archive but has type ${printable(layer.mediaType, 120)}`,
       {
         code: 'NOT_AN_IMAGE',
-        hint: 'pull it with the tool that made it: encrypted layers, attestations and artifacts are no root file system',
+        hint:
+          'pull it with the tool that made it: ' +
+          'encrypted layers, attestations and artifacts are no root file system',
       },
     );
   });
 }
 
-/** Documents larger than this are refused before they are read: the limit of distribution's server. */
+/** Limit on manifests and indexes, which distribution's server has too. */
 export const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
 
 /** The answer of a registry to `GET manifests/…`, or an entry of an index. */
 export type ManifestDocument = (Manifest | ImageIndex | Schema1) & {
-  /** The bytes that its digest is of: the body, but of a signed schema 1 manifest the signed part. */
+  /** The bytes of the digest: the body, but of a signed schema 1 manifest only the signed part. */
   readonly payload: Uint8Array;
 };
 
 /**
- * Reads a manifest of any kind. The kind is decided by the Content-Type, then by `mediaType` in the body, then by the body's shape. A
- * body of another kind than that, or of two kinds at once, is refused (CVE-2021-41190).
+ * Parses a manifest of any kind. The kinds that Content-Type, `mediaType` and the members of the body belong
+ * to must all be the same (CVE-2021-41190).
  *
- * @param digest of a document that must have it
+ * @param digest that the document must have
  * @throws IntegrityError
  */
 export function parseManifest(
@@ -193,7 +207,7 @@ export function parseManifest(
   return parsed;
 }
 
-/** Every kind that a part of the body belongs to. */
+/** Returns every kind that a member of the body belongs to. */
 function shapesOf(document: JsonObject): readonly ManifestKind[] {
   const has = (key: string): boolean => document[key] !== undefined && document[key] !== null;
   const shapes: ManifestKind[] = [];

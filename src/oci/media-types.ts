@@ -1,4 +1,7 @@
-/** The media types of manifests, configs and layers that this program names: OCI media-types.md, and Docker's image manifest v2 schema 1 and 2. */
+/**
+ * Media types of manifests, configs and layers: OCI media-types.md, and Docker's image manifest v2, schema 1
+ * and 2.
+ */
 export const MediaType = {
   ociIndex: 'application/vnd.oci.image.index.v1+json',
   ociManifest: 'application/vnd.oci.image.manifest.v1+json',
@@ -35,12 +38,15 @@ const KINDS: ReadonlyMap<string, ManifestKind> = new Map([
   [MediaType.schema1Signed, 'schema1'],
 ]);
 
-/** The kind that a media type names; undefined for other types. */
+/** Returns the kind that a media type names; undefined for other types. */
 export function manifestKind(mediaType: string): ManifestKind | undefined {
   return KINDS.get(mediaType);
 }
 
-/** Registries have stored image configs under these as well (docker/distribution issue 1621); Docker accepts them. */
+/**
+ * Registries stored image configs under these types as well (docker/distribution issue 1621); Docker accepts
+ * them.
+ */
 const CONFIG_TYPES: ReadonlySet<string> = new Set([
   MediaType.ociConfig,
   MediaType.dockerConfig,
@@ -50,19 +56,22 @@ const CONFIG_TYPES: ReadonlySet<string> = new Set([
   '',
 ]);
 
-/** The type alone, lower case, as it is compared: `Application/JSON; charset=utf-8` is `application/json`. */
+/**
+ * Returns the type in lower case without parameters: `application/json` for `Application/JSON;
+ * charset=utf-8`.
+ */
 export function mediaTypeOf(contentType: string): string {
   return contentType.split(';', 1)[0]!.trim().toLowerCase();
 }
 
-/** A config of this type makes the manifest an image; of any other, an artifact. */
+/** True if a config of this type makes the manifest an image; others make it an artifact. */
 export function isConfigType(mediaType: string): boolean {
   return CONFIG_TYPES.has(mediaType);
 }
 
 /**
- * A layer of this type is a tar with any compression (magic bytes tell which). Unspecific types pass, since
- * digest and diffID decide; encrypted layers and other formats do not.
+ * True if a layer of this type is a tar; its first bytes tell the compression. Unspecific types are accepted,
+ * since digest and diffID are verified; encrypted layers and other formats are not.
  */
 export function isLayerType(mediaType: string): boolean {
   if (mediaType === '' || mediaType === 'application/octet-stream') return true;

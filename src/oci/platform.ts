@@ -1,7 +1,7 @@
 import { printable, UsageError } from '../errors.ts';
 import { type JsonObject, textOf } from './json.ts';
 
-/** The system and processor that an image is made for, in Go's words (`linux`, `amd64`, `v7`), as in OCI image-index.md. */
+/** The system and processor of an image, in Go's words (`linux`, `amd64`, `v7`), as in OCI image-index.md. */
 export interface Platform {
   readonly os: string;
   readonly architecture: string;
@@ -11,9 +11,9 @@ export interface Platform {
 }
 
 /**
- * Reads `os/arch[/variant]`, as `linux/arm/v7`, and normalises it.
+ * Parses `os/arch[/variant]`, such as `linux/arm/v7`, and normalises it.
  *
- * @throws UsageError, with the platform that is meant in its hint
+ * @throws UsageError, with the probably meant platform in its hint
  */
 export function parsePlatform(text: string): Platform {
   const parts = text.split('/');
@@ -32,28 +32,28 @@ export function parsePlatform(text: string): Platform {
 }
 
 const SYSTEMS: ReadonlySet<string> = new Set(['linux', 'windows', 'darwin', 'macos', 'freebsd']);
-/** Those of most images. */
+/** The architectures of most images. */
 const ARCHITECTURES: ReadonlySet<string> = new Set(['amd64', 'arm64', 'arm', '386']);
 
 function isArchitecture(name: string): boolean {
   return ARCHITECTURES.has(normaliseArchitecture(name.toLowerCase(), '')[0]);
 }
 
-/** A hint for a system without an architecture, or the other way round. */
+/** Returns the hint for a system without an architecture, or the reverse. */
 function meantPlatform(word: string, variant: string | undefined): string {
   if (SYSTEMS.has(word.toLowerCase()))
     return `write the architecture too, as in --platform ${word.toLowerCase()}/amd64`;
   return `write --platform ${formatPlatform(normalisePlatform({ os: 'linux', architecture: word, variant }))}`;
 }
 
-/** As `os/arch/variant`, for people: what an image says of itself is made printable. */
+/** Formats `os/arch/variant` for messages; texts of an image are made printable. */
 export function formatPlatform(platform: Platform): string {
   const { os, architecture, variant, osVersion } = platform;
   const name = [os, architecture, variant].filter((part) => part !== undefined && part !== '').join('/');
   return printable(osVersion === undefined ? name : `${name} (${osVersion})`);
 }
 
-/** The platform in a config or an index, normalised; what is missing is empty. */
+/** Returns the platform in a config or an index, normalised; missing members are empty. */
 export function platformOf(value: JsonObject): Platform {
   return normalisePlatform({
     os: textOf(value['os']) ?? '',
@@ -63,7 +63,7 @@ export function platformOf(value: JsonObject): Platform {
   });
 }
 
-/** One spelling for each platform, as containerd/platforms has them. */
+/** Gives each platform one spelling, that of containerd/platforms. */
 function normalisePlatform(platform: Platform): Platform {
   const os = platform.os.toLowerCase();
   const [architecture, variant] = normaliseArchitecture(
@@ -87,7 +87,7 @@ const ALIASES: Readonly<Record<string, readonly [architecture: string, variant?:
   armel: ['arm', 'v6'],
 };
 
-/** By architecture: the variants that have another spelling, and that. */
+/** Variants with another spelling, by architecture. */
 const VARIANTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   amd64: { v1: '' },
   arm64: { '8': '', v8: '', 'v8.0': '', '8.0': '', '9': 'v9', '9.0': 'v9', 'v9.0': 'v9' },
@@ -103,7 +103,7 @@ function ownValue<T>(table: Readonly<Record<string, T>>, key: string): T | undef
   return Object.hasOwn(table, key) ? table[key] : undefined;
 }
 
-/** The platforms to accept for `wanted`, best first: containerd's `platforms.Only`. All are normalised. */
+/** Returns the platforms to accept for `wanted`, normalised, best first: containerd's `platforms.Only`. */
 export function acceptablePlatforms(wanted: Platform): readonly Platform[] {
   const { os, architecture, variant } = normalisePlatform(wanted);
   const pairs = acceptableArchitectures(architecture, variant ?? '');
@@ -129,7 +129,7 @@ function acceptableArchitectures(
   }
 }
 
-/** `v7` above 5: `v6`, `v5`. */
+/** Returns the lower variants down to `least`: for `v7` and 5, `v6` and `v5`. */
 function descending(variant: string, least: number): readonly string[] {
   const major = Number(/^v(\d)$/.exec(variant)?.[1] ?? 0);
   const names: string[] = [];
@@ -137,7 +137,7 @@ function descending(variant: string, least: number): readonly string[] {
   return names;
 }
 
-/** v9.m includes all of v8.(m+5), as Arm defines it; v8 stops at v8.9. */
+/** Returns the lower variants of arm64. v9.m includes v8.(m+5), as Arm defines it; v8 stops at v8.9. */
 function arm64Below(variant: string): readonly (readonly [string, string])[] {
   const match = /^v([89])(?:\.(\d{1,2}))?$/.exec(variant === '' ? 'v8' : variant);
   if (match === null) return [];
@@ -150,8 +150,8 @@ function arm64Below(variant: string): readonly (readonly [string, string])[] {
 }
 
 /**
- * Place of `platform` among what is acceptable for `wanted` (0 is best), or undefined when it is not.
- * An `osVersion` counts only when one is wanted.
+ * Returns the rank of `platform` among the platforms acceptable for `wanted`, 0 for the best; undefined if it
+ * is none of them. An `osVersion` matters only if one is wanted.
  */
 export function platformRank(platform: Platform, wanted: Platform): number | undefined {
   const { os, architecture, variant, osVersion } = normalisePlatform(platform);
@@ -177,7 +177,10 @@ export interface Host {
 
 const GOARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', ppc64: 'ppc64le' };
 
-/** The platform to pull when none is named. Systems without containers of their own (macOS) run Linux ones. */
+/**
+ * Returns the platform to pull if the user names none. Systems without containers of their own (macOS) run
+ * Linux ones.
+ */
 export function hostPlatform(host: Host): Platform {
   const os = host.platform === 'win32' ? 'windows' : host.platform === 'freebsd' ? 'freebsd' : 'linux';
   const architecture = ownValue(GOARCH, host.arch) ?? host.arch;
@@ -185,7 +188,7 @@ export function hostPlatform(host: Host): Platform {
   return normalisePlatform({ os, architecture, variant });
 }
 
-/** As containerd/platforms, cpuinfo_linux.go: ARMv6 Raspberry Pis say "CPU architecture: 7". */
+/** Follows containerd/platforms, cpuinfo_linux.go: ARMv6 Raspberry Pis report "CPU architecture: 7". */
 function armVariant(cpuinfo: string): string {
   const architecture = fieldOf(cpuinfo, 'cpu architecture');
   if (architecture === '8' || architecture === 'aarch64') return 'v8';

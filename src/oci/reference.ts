@@ -14,8 +14,8 @@
  *     tag        = ( letter | digit | "_" ) *127( letter | digit | "_" | "." | "-" )
  *     digest     = ( "sha256" | "sha512" ) ":" lower-case hex
  *
- * The first part of a name is a domain when it is "localhost" or has a ".", a ":" or an upper-case letter. All other
- * names are at docker.io, where a path of one component gets "library/" put before it.
+ * The first part of a name is a domain if it is "localhost" or has a ".", a ":" or an upper-case letter. All
+ * other names are at docker.io, where a path of one component gets the prefix "library/".
  */
 import { UsageError, printable } from '../errors.ts';
 import { Digest, digestFault } from './digest.ts';
@@ -26,9 +26,9 @@ export interface Reference {
   readonly registry: string;
   /** `library/alpine`. */
   readonly repository: string;
-  /** `latest` when the text had neither tag nor digest. */
+  /** `latest` if the text had neither tag nor digest. */
   readonly tag?: string | undefined;
-  /** Wins over the tag. */
+  /** Overrides the tag. */
   readonly digest?: Digest | undefined;
 }
 
@@ -52,7 +52,11 @@ const tagRule = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/;
 const MAX_PATH = 255;
 
 export const Reference = {
-  /** Reads and normalises a reference, as skopeo's `docker://` too; throws UsageError that names the part that is wrong. */
+  /**
+   * Parses and normalises a reference, also with skopeo's prefix `docker://`.
+   *
+   * @throws UsageError that names the wrong part
+   */
   parse(given: string): Reference {
     const text = given.replace(/^docker:\/\/(?!$)/, '');
     refuseOtherForms(text);
@@ -74,21 +78,21 @@ export const Reference = {
     };
   },
 
-  /** The name as people write and read it: `library/alpine` for Docker Hub, `host[:port]/path` elsewhere. */
+  /** Returns the usual form of the name: `library/alpine` for Docker Hub, `host[:port]/path` elsewhere. */
   name(reference: Pick<Reference, 'registry' | 'repository'>): string {
     const { registry, repository } = reference;
     const unambiguous = registry === DOCKER_HUB && !namesDomain(repository);
     return unambiguous ? repository : `${registry}/${repository}`;
   },
 
-  /** `name:tag`, or `name@digest` where there is a digest. */
+  /** Returns `name:tag`, or `name@digest` with a digest. */
   format(reference: Reference): string {
     const { tag, digest } = reference;
     return Reference.name(reference) + (digest === undefined ? `:${tag ?? 'latest'}` : `@${digest}`);
   },
 };
 
-/** `user:password@host/…` is no reference: nothing of it may be printed but the host. */
+/** Hides credentials: of `user:password@host/…`, which is no reference, only the host may be printed. */
 function withoutCredentials(text: string): string {
   const at = text.lastIndexOf('@');
   const tail = text.slice(at + 1);
@@ -112,7 +116,10 @@ function invalid(text: string, fault: string, hint?: string): UsageError {
   });
 }
 
-/** An image as Docker Hub's web page addresses it: `hub.docker.com/_/alpine`, `hub.docker.com/r/org/app/tags`. */
+/**
+ * Returns the name in an address of Docker Hub's web page: `hub.docker.com/_/alpine`,
+ * `hub.docker.com/r/org/app/tags`.
+ */
 function nameOnWebPage(text: string): string | undefined {
   return /^hub\.docker\.com\/(?:_|r)\/([\w.-]+(?:\/[\w.-]+)?)/.exec(text.replace(/\/tags\b.*$/, ''))?.[1];
 }
@@ -153,7 +160,7 @@ function parseDigest(digest: string, text: string): Digest {
   return Digest.parse(digest);
 }
 
-/** Whether a text is a valid tag. */
+/** True if the text is a valid tag. */
 export function isTag(text: string): boolean {
   return tagRule.test(text);
 }
@@ -188,7 +195,10 @@ function namesDomain(name: string): boolean {
   return slash !== -1 && (name.startsWith('localhost/') || /[.:A-Z]/.test(name.slice(0, slash)));
 }
 
-/** Whether this is `host[:port]` as in a reference, and a host that a URL can have: `1.2.3.4.5` is none, as its last part is a number. */
+/**
+ * True for `host[:port]` as in a reference, if a URL can have the host: not `1.2.3.4.5`, whose last part is a
+ * number.
+ */
 export function isRegistry(text: string): boolean {
   return domain.test(text) && URL.canParse(`http://${text}`);
 }
@@ -240,13 +250,13 @@ function checkPath(path: string, text: string): void {
   }
 }
 
-/** The host of `host`, `host:port` or `[::1]:port`, without brackets, lower case. */
+/** Returns the host of `host`, `host:port` or `[::1]:port`, in lower case, without brackets. */
 export function hostnameOf(address: string): string {
   const bracketed = /^\[([^\]]*)\]/.exec(address);
   return (bracketed?.[1] ?? address.replace(/:\d*$/, '')).toLowerCase();
 }
 
-/** Whether a `host[:port]` names this machine: only there plain http is tried without `--plain-http`. */
+/** True if `host[:port]` names this machine: only then plain http is tried without `--plain-http`. */
 export function isLoopback(address: string): boolean {
   const name = hostnameOf(address);
   if (name === 'localhost' || name.endsWith('.localhost')) return true;

@@ -13,16 +13,17 @@ import {
 import { MediaType } from './media-types.ts';
 
 /**
- * Docker's image manifest version 2, schema 1: layers and the image JSON that registry v1 had, newest first, with a signature over
- * a part of the document. The rules are those of Docker's pull (distribution/pull_v2.go) and of docker/libtrust.
+ * Parses Docker's image manifest version 2, schema 1: layers and the image JSON of registry v1, newest first,
+ * with a signature over a part of the document. The rules are those of Docker's pull
+ * (distribution/pull_v2.go) and of docker/libtrust.
  */
 
-/** One image that existed in the build: the base, or the result of a step. */
+/** An image that existed during the build: the base, or the result of a step. */
 export interface Schema1Entry {
   /** The v1 id: 64 hex digits. */
   readonly id: string;
   readonly blob: Digest;
-  /** The step changed only the configuration; the blob is an empty archive. */
+  /** True if the step changed only the configuration; the blob is an empty archive then. */
   readonly empty: boolean;
   /** The image JSON of registry v1. */
   readonly json: JsonObject;
@@ -39,9 +40,10 @@ export interface Schema1 {
 const EMPTY_BLOB = 'sha256:a3ed95caeb02ffe68cdd9fd84406680ae93d633cb16422d00e8a7c22955b46d4';
 
 /**
- * Reads the body of a schema 1 manifest, base first; by its media type or with signatures it must be signed. `payload` is what its digest is of and the only part that is
- * read, so that nothing outside the signed part can count.
+ * Parses the body of a schema 1 manifest. If its media type or `signatures` say that it is signed, the
+ * signature must be valid, and only the signed part is parsed.
  *
+ * @returns `payload`: the bytes of its digest, which are all that was parsed
  * @throws IntegrityError
  */
 export function parseSchema1(
@@ -104,7 +106,10 @@ function entryOf({ layer, history, place }: RawEntry, what: string, limit: Value
   return { id, parent: textOf(json['parent']), blob, empty: throwaway === true || blob === EMPTY_BLOB, json };
 }
 
-/** Checks the chain of parents and reverses the order; of two neighbours with the same id the older one is kept. */
+/**
+ * Checks the chain of parents and reverses the order. Of two neighbours with the same id the older one is
+ * kept.
+ */
 function baseFirst(newestFirst: readonly ParsedEntry[], what: string): readonly Schema1Entry[] {
   const entries: Schema1Entry[] = [];
   const seen = new Set<string>();
@@ -123,7 +128,7 @@ function baseFirst(newestFirst: readonly ParsedEntry[], what: string): readonly 
   return entries;
 }
 
-/** The `protected` header of a signature, about the document that contains it. */
+/** The `protected` header of a signature, which names the signed part of the document. */
 interface ProtectedHeader {
   readonly length: number;
   readonly tail: string;
@@ -139,9 +144,9 @@ const HASH: Readonly<Record<string, string>> = {
 };
 
 /**
- * The signed part of a schema 1 manifest (docker/libtrust, jsonsign.go): the first `formatLength` bytes of the document and the decoded
- * `formatTail`. All signatures must name the same part and be valid. The keys come with the signatures, so this proves that
- * the document is whole, not who made it.
+ * Returns the signed part of a schema 1 manifest (docker/libtrust, jsonsign.go): the first `formatLength`
+ * bytes of the document and the decoded `formatTail`. All signatures must name the same part and be valid.
+ * The keys come with the signatures, so this proves that the document is whole, not who made it.
  *
  * @throws IntegrityError
  */
@@ -193,7 +198,7 @@ function isValid(entry: JsonObject, payload: Buffer): boolean {
   }
 }
 
-/** Only the public parts, so that nothing else in the document reaches the key parser. */
+/** Takes only the public parts, so that nothing else in the document reaches the parser of keys. */
 function keyOf(jwk: JsonObject): KeyObject {
   const key: JsonWebKey = {};
   for (const name of ['kty', 'crv', 'x', 'y', 'n', 'e'] as const) {
