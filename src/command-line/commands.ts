@@ -19,7 +19,7 @@ import {
   replaceMode,
 } from './flag-values.ts';
 
-/** The flags' values. A flag that is not given has its default, or none. */
+/** The values of the flags. A flag that is not given has its default, or is absent. */
 export interface FlagValues
   extends
     Omit<PullRequest, 'image' | 'layers' | 'registry' | 'signers' | 'policy'>,
@@ -45,11 +45,11 @@ export interface FlagValues
   readonly verbose?: boolean;
   readonly json?: boolean;
   readonly progress?: 'auto' | 'tty' | 'plain' | 'json' | 'none';
-  /** With `--help`: all of it. */
+  /** With `--help`: print every command, flag and exit code. */
   readonly all?: boolean;
 }
 
-/** Flags whose value has another name than theirs: that of a member of a request. `--no-json` has nothing to do with `--json`. */
+/** The members of a request that some flags set under another name. `--no-json` is unrelated to `--json`. */
 const MEMBERS: Readonly<Record<string, keyof FlagValues>> = {
   '--dest': 'destination',
   '--size': 'diskSize',
@@ -63,7 +63,7 @@ const MEMBERS: Readonly<Record<string, keyof FlagValues>> = {
   '--verify-key': 'verifyKeys',
 };
 
-/** An option of the table. Its parsers get the flag's name, for their messages. */
+/** An option of the table. Its parsers get the flag's name for their messages. */
 class TableOption extends Option {
   /** Collects the values of a flag that is given several times. */
   list<T>(parse: ParseFlag<readonly T[]>): this {
@@ -72,7 +72,7 @@ class TableOption extends Option {
     ]);
   }
 
-  /** The same, and keeps equal values. */
+  /** Collects all values, equal ones too. */
   each<T>(parse: ParseFlag<T>): this {
     return this.argParser((text, before: readonly T[] | undefined) => [
       ...(before ?? []),
@@ -105,7 +105,8 @@ const whatAndWhere = group('What and where', [
   ['-g, --git', 'use git layering: one branch and one commit per layer'],
   [
     '-o, --output <file>',
-    'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, a disk image (x.ext4, x.squashfs, x.erofs), or - for a tar on standard output; an existing file is replaced',
+    'write one file instead of a directory: x.tar, x.tar.gz, x.tar.zst, a disk image (x.ext4, ' +
+      'x.squashfs, x.erofs), or - for a tar on standard output; an existing file is replaced',
   ],
   [
     '--size <size>',
@@ -145,14 +146,16 @@ const whatAndWhere = group('What and where', [
   ],
   [
     '--replace [always]',
-    'make DIR exactly the image and remove any other file in it; an unchanged DIR is left as it is (=always: rebuild it)',
+    'make DIR exactly the image and remove any other file in it; an unchanged DIR is left as it ' +
+      'is (=always: rebuild it)',
     (o) => o.parsed(replaceMode).preset('touched'),
   ],
   ['--merge', 'unpack the image over the files that DIR holds; without it DIR must be empty'],
   ['--no-json', "do not write the image's JSON to DIR/json"],
   [
     '--for <runtime>',
-    'write the configuration of runc, lxc or nspawn beside DIR, or with -o a script that starts the disk image in qemu (repeatable)',
+    'write the configuration of runc, lxc or nspawn beside DIR, or with -o a script that starts ' +
+      'the disk image in qemu (repeatable)',
     (o) => o.list((text, flag) => text.split(',').map((name) => startedBy(name, flag))),
   ],
   ['--force', 'with --for: replace existing configurations'],
@@ -164,7 +167,8 @@ const whatAndWhere = group('What and where', [
   ],
   [
     '--dry-run',
-    'print what a pull would download, as inspect does; with --replace, whether DIR is up to date (exit code 9: it is not)',
+    'print what a pull would download, as inspect does; with --replace, whether DIR is up to ' +
+      'date (exit code 9: it is not)',
   ],
 ]);
 
@@ -279,27 +283,27 @@ export const options: readonly Option[] = [
   ...wholeHelp,
 ];
 
-/** Spellings that other tools use, and the long name of the flag that they mean. */
+/** Names of flags in other tools, and the long name of our flag. */
 const ALIASES: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
 
-/** The flag of a name without dashes: long, short, or another tool's. */
+/** Returns the flag with this long, short or other tool's name, given without dashes. */
 export function optionNamed(name: string): Option | undefined {
   const meant = Object.hasOwn(ALIASES, name) ? ALIASES[name] : name;
   return options.find(({ long, short }) => long === `--${meant}` || short === `-${meant}`);
 }
 
-/** A flag as it may be written, short one first. */
+/** Returns the spellings of a flag, the short one first. */
 export const spellings = ({ short, long }: Option): string[] =>
   [short, long].filter((flag) => flag !== undefined);
 
 const named = (...names: readonly string[]): Option[] =>
   names.map((name) => options.find(({ long }) => long === `--${name}`)!);
 
-/** Flags of a command that asks a registry, and of one that also reads layers. */
+/** Flags of a command that sends requests to a registry; below, of one that also reads layers. */
 const remote = [...credentials, ...registry];
 const layered = [...named('platform'), ...remote, ...trust, ...download];
 
-/** Flags of a command whose result is text: with --quiet it prints no progress. */
+/** Flags of a command whose result is text; `--quiet` only omits the progress. */
 const report = named('quiet', 'verbose', 'progress');
 
 /** A command in help, man page, completions and parser. */
@@ -307,7 +311,9 @@ export interface CommandDescription {
   /** The words after the program's name. */
   readonly synopsis: string;
   readonly summary: string;
-  /** Its words after the command, by commander's names for them: `<required>` before `[optional]`; left out: none. */
+  /**
+   * The words after the command, in commander's notation: `<required>` before `[optional]`. Default: none.
+   */
   readonly words?: readonly string[];
   readonly options: readonly Option[];
 }
@@ -363,7 +369,8 @@ const table = {
   cache: {
     synopsis: 'cache [size|list|prune|add IMAGE|rm IMAGE]',
     summary:
-      'print the size of the cache; list has its images; prune empties it, or shrinks it to --cache-size; add downloads images into it, rm removes them',
+      'print the size of the cache; list has its images; prune empties it, or shrinks it to ' +
+      '--cache-size; add downloads images into it, rm removes them',
     words: ['[size|list|prune|add|rm]', '[image...]'],
     options: [
       ...named('platform'),
@@ -392,5 +399,8 @@ const table = {
 
 export type CommandName = keyof typeof table;
 
-/** `pull` runs without a command word; every other name wins over an image of that name. */
+/**
+ * Commands by their words. `pull` runs without its word; the other words take precedence over images of that
+ * name.
+ */
 export const commands: Readonly<Record<string, CommandDescription>> = table;

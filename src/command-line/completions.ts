@@ -7,8 +7,9 @@ import { splitArguments } from './program.ts';
 import { topicNames } from './topics.ts';
 
 /**
- * The shells' scripts run `dlrootfs __complete SHELL`, and show what it prints for the last of the words on its standard input. Not as
- * arguments: other users can see those, and a password may be among them. No image is called `__complete`.
+ * The scripts run `dlrootfs __complete SHELL`, and offer what it prints for the last of the words on its
+ * standard input. The words are not arguments, which other users can see: they may contain a password. No
+ * image is called `__complete`.
  */
 const SCRIPTS = {
   bash: `# bash completions for dlrootfs
@@ -28,7 +29,7 @@ _dlrootfs() {
 }
 complete -o default -F _dlrootfs dlrootfs
 `,
-  // For a file in `$fpath` as well as for `source <(dlrootfs completion zsh)`.
+  // Works as a file in `$fpath`, and by `source <(dlrootfs completion zsh)`.
   zsh: `#compdef dlrootfs
 _dlrootfs() {
   local -a offers
@@ -67,7 +68,7 @@ complete -c dlrootfs -n __dlrootfs_offers -f -a '$__dlrootfs_offered'
 const shells = Object.keys(SCRIPTS);
 
 /**
- * The completion script for a shell.
+ * Returns the completion script for a shell.
  *
  * @throws UsageError for an unknown shell
  */
@@ -78,25 +79,27 @@ export function completionScript(shell: string): string {
   });
 }
 
-/** The candidates for a word, some with a meaning, or which names of files the shell offers itself. */
+/** The candidates for a word, some with a meaning; or the kind of names that the shell itself offers. */
 type Offer = ':files' | ':directories' | Candidates;
 type Candidates = readonly (readonly [word: string, meaning?: string])[];
 
 const offered = (words: readonly string[]): Candidates => words.map((word) => [word]);
 
-/** The argument that is the last word, which may be a flag's value; no argument has it. */
+/**
+ * A placeholder in the arguments for the last word, which may be a flag's value. No argument contains NUL.
+ */
 const HERE = '\0';
 
 /**
- * What a shell offers for the last word of a command line.
+ * Returns what a shell offers for the last word of a command line.
  *
- * @param input the words behind the program's name, each with a NUL behind it
- * @returns a line for each candidate, with its meaning behind a tabulator, or one line for names of files
+ * @param input the words after the program's name, each terminated by NUL
+ * @returns a line for each candidate, its meaning after a tab; or one line that asks for names of files
  * @throws UsageError for a command line that is wrong before that word
  */
 export function completions(shell: string | undefined, input: string): string {
   const typed = input.split('\0').slice(0, -1);
-  // bash takes --flag=value and oci:file for three words.
+  // bash splits --flag=value and oci:file into three words.
   const joined = typed.join('\0').replaceAll(/\0?([=:])(?:\0|$)/g, '$1');
   const words = shell === 'bash' ? joined.split('\0') : typed;
   const word = words.at(-1) ?? '';
@@ -110,7 +113,7 @@ export function completions(shell: string | undefined, input: string): string {
     .join('');
 }
 
-/** @param flag without dashes, where the word is a flag and its value */
+/** @param flag without dashes, if the word is a flag with its value */
 function offerFor(before: readonly string[], word: string, flag: string | undefined): Offer {
   const { flags, words } = splitArguments([...before, HERE]);
   const option = flag === undefined ? flags.find(({ value }) => value === HERE)?.option : optionNamed(flag);
@@ -151,14 +154,14 @@ function valueOffer({ argChoices, long, flags }: Option): Offer {
 
 const commandWords = Object.keys(commands).filter((name) => name !== 'pull');
 
-/** Candidates for a command's word, by what the word is. */
+/** Candidates for a word of a command, by its name in the synopsis. */
 const WORDS: Readonly<Record<string, readonly string[]>> = {
   shell: shells,
   topic: [...new Set([...commandWords, ...topicNames])],
   'size|list|prune|add|rm': ['size', 'list', 'prune', 'add', 'rm'],
 };
 
-/** @param isFirst the word may be a command too */
+/** @param isFirst true if the word may be a command too */
 function imageOffer(word: string, isFirst: boolean): Offer {
   const prefixes = transports.map((name) => `${name}:`);
   if (prefixes.some((prefix) => word.startsWith(prefix))) return ':files';

@@ -9,11 +9,11 @@ export interface CliContext {
   readonly stdin: Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
   readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number };
   readonly stderr: TerminalStream & { readonly isTTY?: boolean };
-  /** Standard output and standard error are one file. */
+  /** True if standard output and standard error are the same file. */
   readonly isSharedOutput: () => boolean;
-  /** It was not removed. */
+  /** False if it was removed. */
   readonly workingDirectoryExists: () => boolean;
-  /** Learns the secrets of the run. */
+  /** Collects the secrets of the run. */
   readonly secrets: Secrets;
   readonly signal: AbortSignal;
 }

@@ -17,14 +17,14 @@ import type { CommandName, FlagValues } from './commands.ts';
 import type { CliContext } from './context.ts';
 import { type Invocation, parseArguments } from './program.ts';
 
-/** Returns the exit code, if it is not that of success. */
+/** Runs a command; returns the exit code unless it is 0. */
 type RunCommand = (invocation: Invocation, context: CliContext) => Promise<number | void>;
 
 /**
- * Runs one command line to its end, and loads no more than that command's code.
+ * Runs one command line. Loads only the modules of that command.
  *
  * @returns the exit code of a run that did not fail
- * @throws what `describeFailure` describes
+ * @throws errors for `describeFailure`
  */
 export async function runCommand(argv: readonly string[], context: CliContext): Promise<number> {
   if (argv[0] === '__complete') {
@@ -42,8 +42,8 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
 }
 
 /**
- * Whether a command may have to run in the user namespace of --userns: it was asked for, or is about a DIR that was made so. Root and `-o`
- * have true owners without it.
+ * True if a command may have to run in the user namespace of --userns: the flag is given, or DIR may have
+ * been made with it. Root and `-o` keep the true owners without it.
  */
 function mayNeedNamespace({ command, values, given }: Invocation): boolean {
   const isAboutDirectory = command === 'verify' || (command === 'pull' && values.output === undefined);
@@ -78,7 +78,10 @@ const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completio
   verify: runComparison,
 };
 
-/** With -g and -o, V8 collects old objects once they have grown by so much, and not up to fourfold: 20 MiB less at the peak, for 3 % of the time. */
+/**
+ * With -g and -o, V8 collects old objects when they have grown by 60 %, instead of up to fourfold: 20 MiB
+ * less at the peak, for 3 % of the time.
+ */
 const SMALL_HEAP = '--heap-growing-percent=60';
 
 /** `dlrootfs IMAGE`. */
@@ -98,15 +101,15 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<num
   );
   if (values.json === true) printJson(summary, context);
   else if (values.quiet === true) stdout.write(osPath(`${summary.destination}\n`));
-  // A password that was typed, in a file or in a variable is not in the history.
+  // A password that was typed, or is in a file or a variable, is not in the shell's history.
   else if (/^:|:./.test(values.user ?? '') || values.registryToken)
     stdout.write("WARNING: don't forget to remove your docker hub credentials from your history !!\n");
 }
 
-/** Standard output as a file: lines beside the archive would damage it. */
+/** Names of standard output as a file: other lines would damage the archive. */
 const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '/proc/self/fd/1']);
 
-/** Flags about a directory. */
+/** Flags that need a directory. */
 const NOT_WITH_OUTPUT = ['dest', 'git', 'merge', 'replace', 'rootless', 'prepare'] as const;
 
 /** `dlrootfs IMAGE -o FILE`. */
@@ -141,7 +144,10 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   else if (values.quiet === true) stdout.write(osPath(`${output}\n`));
 }
 
-/** `dlrootfs inspect IMAGE`, with -q its digest alone, with --index that of its index, and a pull with `--dry-run`. */
+/**
+ * Runs `dlrootfs inspect IMAGE`, and a pull with `--dry-run`. With -q prints only the digest, with --index
+ * that of the index.
+ */
 async function runInspect(invocation: Invocation, context: CliContext): Promise<void> {
   const { stdout } = context;
   const found = await reporting(invocation, context, false, ({ inspect }, request) =>
@@ -155,7 +161,7 @@ async function runInspect(invocation: Invocation, context: CliContext): Promise<
   stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
 }
 
-/** `dlrootfs IMAGE --replace --dry-run`: whether the pull would change DIR, which is no failure. */
+/** Runs `dlrootfs IMAGE --replace --dry-run`. That the pull would change DIR is no failure. */
 async function runPreview(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { stdout } = context;
   const found = await reporting(invocation, context, false, ({ preview }, request) =>
@@ -169,7 +175,11 @@ async function runPreview(invocation: Invocation, context: CliContext): Promise<
   return found.changed ? ExitCode.different : undefined;
 }
 
-/** @throws UsageError for an image without a manifest */
+/**
+ * Returns the digest of the manifest.
+ *
+ * @throws UsageError for an image without a manifest
+ */
 function manifestDigest({ digest, reference }: Inspection): string {
   if (digest !== undefined) return digest;
   throw new UsageError(`${reference} has no digest: its registry or archive has no manifests`, {
@@ -184,7 +194,7 @@ async function runCat(invocation: Invocation, context: CliContext): Promise<void
   );
 }
 
-/** `dlrootfs ls IMAGE [PATH]`: what a directory of an image holds, one name a line. */
+/** Runs `dlrootfs ls IMAGE [PATH]`: prints one name per line. */
 async function runList(invocation: Invocation, context: CliContext): Promise<void> {
   const [, path = '/'] = invocation.words;
   const found = await reporting(invocation, context, false, ({ list }, request) =>
@@ -194,7 +204,7 @@ async function runList(invocation: Invocation, context: CliContext): Promise<voi
   context.stdout.write(listingText(found, invocation.values.long === true));
 }
 
-/** `dlrootfs verify IMAGE` and `dlrootfs diff IMAGE1 IMAGE2`: a line for each difference. */
+/** Runs `dlrootfs verify IMAGE` and `dlrootfs diff IMAGE1 IMAGE2`: prints one line per difference. */
 async function runComparison(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { json, quiet, contents, layers } = invocation.values;
   const other = invocation.words[1];
@@ -214,7 +224,11 @@ async function runComparison(invocation: Invocation, context: CliContext): Promi
   return differences.length > 0 ? ExitCode.different : undefined;
 }
 
-/** The layers of `dlrootfs diff`: of both images, or of each. @throws UsageError for more */
+/**
+ * Returns the layers for `dlrootfs diff`: for both images, or for each.
+ *
+ * @throws UsageError for more than two values
+ */
 function layersOfBoth(layers: FlagValues['layers'] = []): ImagesRequest['layers'] {
   const [first, second, ...more] = layers;
   if (more.length > 0)
@@ -224,7 +238,10 @@ function layersOfBoth(layers: FlagValues['layers'] = []): ImagesRequest['layers'
   return layers.length === 2 ? [first, second] : first;
 }
 
-/** An error about a word that is not an image, with another hint if it is an existing directory. Without an answer it may be an image too. */
+/**
+ * Returns the error with another hint if a word that failed as an image is an existing directory. After a
+ * network error it may be an image too.
+ */
 function aboutDirectory(error: unknown, { command, words }: Invocation): unknown {
   const { usage, notFound, unauthorized, destination, network } = ExitCode;
   const codes: readonly number[] = [usage, notFound, unauthorized, destination, network];
@@ -241,7 +258,7 @@ function aboutDirectory(error: unknown, { command, words }: Invocation): unknown
   );
 }
 
-/** `dlrootfs tags REPOSITORY`: one per line, or one JSON array. */
+/** Runs `dlrootfs tags REPOSITORY`: prints one tag per line, or one JSON array. */
 async function runTags(invocation: Invocation, context: CliContext): Promise<void> {
   const json = invocation.values.json === true;
   const onTag = (tag: string) => void context.stdout.write(`${printable(tag)}\n`);
@@ -321,13 +338,16 @@ function printJson(result: unknown, { stdout }: CliContext): void {
   stdout.write(`${JSON.stringify(result)}\n`);
 }
 
-/** A call of the library, with the flags and the environment as its request. */
+/** Calls the library, with the request that the flags and the environment make. */
 type Work<T> = (
   library: typeof import('../index.ts'),
   request: PullRequest & { readonly report: Report },
 ) => Promise<T>;
 
-/** Runs `work` with the reports that the flags ask for: the original's lines on standard output, the rest on standard error. */
+/**
+ * Runs `work` with the reporters that the flags select: the original's lines on standard output, the rest on
+ * standard error.
+ */
 async function reporting<T>(
   invocation: Invocation,
   context: CliContext,
@@ -346,14 +366,17 @@ async function reporting<T>(
   }
 }
 
-/** Of the progress: as `--progress` says, else by what standard error is. */
+/** Returns the style of the progress: that of `--progress`, else by the kind of standard error. */
 function styleOf({ values }: Invocation, { stderr, environment }: CliContext) {
   if (values.progress !== undefined && values.progress !== 'auto') return values.progress;
   if (values.quiet === true) return 'none';
   return stderr.isTTY === true && environment['TERM'] !== 'dumb' ? 'tty' : 'plain';
 }
 
-/** Progress in the style of `--progress`, notices, and with -v debug messages. */
+/**
+ * Opens the reporter on standard error: progress in the style of `--progress`, notices, and with -v debug
+ * messages.
+ */
 function openErrorChannel(invocation: Invocation, context: CliContext, linesOnStdout: boolean): LiveReport {
   const { stdout, stderr } = context;
   const verbose = invocation.values.verbose === true;

@@ -8,8 +8,8 @@ export interface FailureOutput {
 }
 
 /**
- * The exit code and message for an error: a DlrootfsError as `error:`, `hint:` and, last, `kept:`; anything else is a bug and
- * shows its stack. Text from outside is made printable.
+ * Returns exit code and message of an error: a DlrootfsError as `error:`, `hint:` and `kept:`; anything else
+ * is a bug and shows its stack. Text from outside is made printable.
  *
  * @param asJson with `--progress json` every line on standard error is an object
  */
@@ -24,7 +24,7 @@ export function describeFailure(error: unknown, asJson = false): FailureOutput {
   const { exitCode, code, message, hint, kept } = failure;
   if (asJson)
     return { exitCode, text: jsonLine({ exitCode, code, message, hint, ...(kept && { kept: true }) }) };
-  // As a program that SIGPIPE ends: `| head` is no failure.
+  // Silent, as a program that SIGPIPE ends: `| head` is no failure.
   if (failure instanceof InterruptedError && failure.signal === 'SIGPIPE') return { exitCode, text: '' };
   const hintLine = hint === undefined ? '' : `hint: ${printable(hint, Infinity)}\n`;
   const keptLine = kept ? 'kept: run it again to go on\n' : '';
@@ -33,11 +33,14 @@ export function describeFailure(error: unknown, asJson = false): FailureOutput {
 
 const jsonLine = (details: object): string => `${JSON.stringify({ type: 'error', ...details })}\n`;
 
-/** For an error of the operating system that no module explained: a limit, a disk or a permission may fail in any call. */
+/**
+ * Explains an error of the operating system that no module explained: limits, disks and permissions may fail
+ * in any call. Undefined for other errors.
+ */
 function explainFault(error: unknown): DlrootfsError | undefined {
   if (hasCode(error, 'ERR_WORKER_INIT_FAILED')) return threadFailure(error as Error);
   const os = osErrorOf(error);
-  // These are bugs of dlrootfs.
+  // Such errors are bugs of dlrootfs.
   if (!os || ['EBADF', 'EFAULT', 'EINVAL'].includes(os.code)) return undefined;
   const isLimit = ['EMFILE', 'ENFILE', 'ENOMEM'].includes(os.code);
   return new DestinationError(isLimit ? `cannot continue: ${os.text}` : reasonOf(error), {
@@ -47,7 +50,7 @@ function explainFault(error: unknown): DlrootfsError | undefined {
   });
 }
 
-/** Node's message is the code alone, of pthread_create(3). */
+/** Node's message is only the code of pthread_create(3). */
 function threadFailure(error: Error): DestinationError {
   const reason = osErrorByCode(error.message)?.text ?? error.message;
   return new DestinationError(`cannot start a thread: ${reason}`, {

@@ -7,8 +7,9 @@ import { utf8Path } from '../sys/os-path.ts';
 import { parseId } from '../sys/passwd.ts';
 
 /**
- * Reads a flag's value; `flag` is its long name with dashes.
+ * Parses a flag's value.
  *
+ * @param flag its long name with dashes
  * @throws UsageError
  */
 export type ParseFlag<T> = (text: string, flag: string) => T;
@@ -19,7 +20,7 @@ const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
 ]);
 
 /**
- * The texts of Go's strconv.ParseBool.
+ * Accepts the texts of Go's strconv.ParseBool.
  *
  * @throws UsageError
  */
@@ -53,10 +54,10 @@ export const parseBytes: ParseFlag<number> = (text, flag) => {
   });
 };
 
-/** No ext4 fits into so few bytes: the unit was forgotten. */
+/** Fewer bytes cannot hold an ext4: the unit was forgotten. */
 const LEAST_DISK_BYTES = 2 ** 16;
 
-/** As `parseBytes`, for the size of a disk. */
+/** Parses the size of a disk as `parseBytes` does. */
 export const parseDiskSize: ParseFlag<number> = (text, flag) => {
   const bytes = parseBytes(text, flag);
   if (bytes >= LEAST_DISK_BYTES || !/^\d+$/.test(text)) return bytes;
@@ -76,7 +77,9 @@ export const parseDuration: ParseFlag<number> = (text, flag) => {
   });
 };
 
-/** `3`, or the beginning of a layer's id: four or more hex digits, of which not all of up to six are decimal. */
+/**
+ * `3`, or the beginning of a layer's id: four or more hex digits, of which not all of up to six are decimal.
+ */
 export const parseLayers: ParseFlag<WantedLayers> = (text, flag) => {
   if (/^\d{1,6}$/.test(text)) return Number(text);
   const [, id] = /^(?:sha256:)?([0-9a-f]{4,64})$/.exec(text.toLowerCase()) ?? [];
@@ -99,7 +102,7 @@ export const oneOf =
     });
   };
 
-/** What starts a rootfs or a disk image. */
+/** Parses a value of `--for`. */
 export const startedBy: ParseFlag<Runtime | VirtualMachine> = (name, flag) => {
   if (name === 'firecracker')
     throw new UsageError(`${flag} does not know firecracker any more`, {
@@ -108,7 +111,7 @@ export const startedBy: ParseFlag<Runtime | VirtualMachine> = (name, flag) => {
   return oneOf([...runtimes, ...virtualMachines])(name, flag);
 };
 
-/** `touched` is the value of the bare flag, and no word for users. */
+/** Parses a value of `--replace`. `touched` is that of the flag without a value; users do not write it. */
 export const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {
   if (text === 'touched') return true;
   if (text === 'always') return text;
@@ -117,7 +120,7 @@ export const replaceMode: ParseFlag<true | 'always'> = (text, flag) => {
   });
 };
 
-/** The name of a file or directory for the library, which takes UTF-8. A file must exist. */
+/** Accepts the name of an existing file or directory, in UTF-8, which the library needs. */
 export const fileName: ParseFlag<string> = (text, flag) => {
   try {
     return utf8Path(text);

@@ -6,10 +6,10 @@ import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
 const HELP_COLUMNS = 80;
 const INDENT_COLUMNS = 2;
-/** Longer terms get a line of their own, and so do those that leave too little to their text. */
+/** Longer terms get their own line, and so do terms that leave too few columns to their text. */
 const WIDEST_TERM_COLUMNS = 40;
 const NARROWEST_TEXT_COLUMNS = 20;
-/** Topics that a hint names. */
+/** The largest number of topics in a hint. */
 const MOST_PLACES = 2;
 
 const layout = Object.assign(new Help(), {
@@ -19,12 +19,15 @@ const layout = Object.assign(new Help(), {
   optionDescription,
 });
 
-/** A flag in help and man page, with its value. A value that may be left out needs the equals sign: `--replace[=always]`. */
+/**
+ * Returns a flag with its value, for help and man page. An optional value needs the equals sign:
+ * `--replace[=always]`.
+ */
 export function optionTerm({ flags, optional }: Option): string {
   return optional ? flags.replace(/ \[(\w+)\]$/, '[=$1]') : flags;
 }
 
-/** The text of a flag there: choices and a default behind it, unless its text has them. */
+/** Returns the text of a flag, followed by its choices and default unless the text contains them. */
 export function optionDescription({ description, defaultValue, argChoices, flags }: Option): string {
   const choices =
     argChoices === undefined || flags.includes(argChoices[0]!) ? '' : ` (${argChoices.join(', ')})`;
@@ -32,7 +35,7 @@ export function optionDescription({ description, defaultValue, argChoices, flags
   return `${description}${choices}${value}`;
 }
 
-/** The commonest tasks and flags: with them `--help` fits a terminal of 80 × 24. */
+/** The commonest tasks, and below the commonest flags: so `--help` fits a terminal of 80 × 24. */
 const EXAMPLES: readonly (readonly [line: string, meaning: string])[] = [
   ['dlrootfs ubuntu', 'into ./rootfs, tag latest'],
   ['dlrootfs ubuntu:14.04 -d trusty', 'another tag, another directory'],
@@ -51,10 +54,11 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
 ];
 
 /**
- * The text of `dlrootfs --help` and `dlrootfs help WORD`; a word may be a command, a topic, or both, or a flag.
+ * Returns the text of `dlrootfs --help` and `dlrootfs help WORD`. A word may be a command, a topic, or both,
+ * or a flag.
  *
  * @param all every command, flag and exit code instead of one screen
- * @param columns of the terminal; wide lines are hard to read
+ * @param columns of the terminal; wider text is wrapped at 80
  * @throws UsageError
  */
 export function helpText(name?: string, all = false, columns = HELP_COLUMNS): string {
@@ -77,14 +81,14 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   });
 }
 
-/** A hint for a word that is neither command nor topic but is in the help; else undefined. */
+/** Returns a hint for a word that is neither command nor topic but in the help; else undefined. */
 function placeInHelp(word: string): string | undefined {
   if (!/^[\w-]{2,}$/.test(word)) return undefined;
   const pattern = new RegExp(`(?<!\\w)${word}s?(?!\\w)`, 'gi');
   return topicsWith(pattern) ?? (pattern.test(wholeHelp()) ? 'see dlrootfs --help --all' : undefined);
 }
 
-/** The topics that have the pattern most often, as a hint; undefined where none has it. */
+/** Returns a hint with the topics that match most often; undefined if none does. */
 function topicsWith(pattern: RegExp): string | undefined {
   const hits = Object.entries(topics).map(
     ([name, topic]) => [name, [...topicText(topic).matchAll(pattern)].length] as const,

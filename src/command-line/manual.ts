@@ -12,14 +12,18 @@ function roff(text: string): string {
     .replaceAll(/^(?=[.'])/gm, '\\&');
 }
 
-/** The man page dlrootfs(1), from the tables of `--help`. `date` is YYYY-MM-DD. */
+/**
+ * Returns the man page dlrootfs(1), made of the tables of `--help`.
+ *
+ * @param date YYYY-MM-DD
+ */
 export function manualPage(date: string): string {
   const pull = commands['pull']!;
   const others = Object.values(commands).filter((command) => command !== pull);
   const groups = Map.groupBy(options, (option) => option.helpGroupHeading ?? 'Other');
   return [
     `.TH DLROOTFS 1 "${date}" "dlrootfs ${version}" "User Commands"`,
-    // No hyphenation and no justification: file names and flags stay whole.
+    // No hyphenation or justification: file names and flags stay whole.
     '.nh\n.ds AD l\n.ad l',
     section('NAME', 'dlrootfs \\- turn a container image in a registry into a root file system directory'),
     section('SYNOPSIS', `.B dlrootfs\n${roff(pull.synopsis)} [\\fIOPTION\\fR]...`, ...others.map(synopsis)),
@@ -57,13 +61,15 @@ function optionEntry(option: Option): string {
   return tagged(`\\fB${roff(optionTerm(option))}\\fR`, roff(optionDescription(option)));
 }
 
-const description = `Downloads an image from Docker Hub or any other registry and unpacks its layers, in order, into a directory:
+const description = `\
+Downloads an image from Docker Hub or any other registry and unpacks its layers, in order, into a directory:
 the root file system of a container of that image, for LXC, runc, systemd\\-nspawn, chroot or a virtual machine.
 It needs no daemon, and another program only for
 .BR \\-g
 (git) and disk images. Digests verify every layer. No image can write outside the directory.
 .PP
-A new or empty directory appears complete or not at all. In a directory with other files, those of the image are added and the others stay.
+A new or empty directory appears complete or not at all. In a directory with other files, those of the image are added
+and the others stay.
 A directory that holds another image is refused:
 .B \\-\\-merge
 unpacks over it, and files of the older image stay;

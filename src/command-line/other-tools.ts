@@ -1,6 +1,6 @@
 import { UsageError, printable } from '../errors.ts';
 
-/** Flags of crane, skopeo, docker, podman, buildah, umoci, oras, regctl and curl, and what to write here. */
+/** Flags of crane, skopeo, docker, podman, buildah, umoci, oras, regctl and curl, and the hint for each. */
 const FLAGS: readonly (readonly [names: string, hint: string])[] = [
   [
     'insecure skip-tls-verify insecure-skip-tls-verify tls-no-verify no-tls-verify allow-insecure src-tls-verify k',
@@ -62,18 +62,18 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
   ['uid-map gid-map uidmap gidmap', 'use --userns'],
 ];
 
-/** What to write instead of a flag of another tool; undefined for a flag that none of them has. */
+/** Returns the hint for a flag of another tool; undefined if no tool has it. */
 export function foreignFlag(name: string): string | undefined {
   return FLAGS.find(([names]) => names.split(' ').includes(name))?.[1];
 }
 
-/** What another tool's `cp IMAGE:/PATH` means; undefined for an image alone. */
+/** Translates another tool's `cp IMAGE:/PATH`; undefined for an image alone. */
 function catOf(word: string): string | undefined {
   const [, image, path] = /^([^/].*?):(\/.*)$/.exec(word) ?? [];
   return image === undefined ? undefined : `dlrootfs cat ${image} ${path}`;
 }
 
-/** The pull that another tool's `pull IMAGE TARGET` or `copy IMAGE TARGET` means. */
+/** Translates another tool's `pull IMAGE TARGET` or `copy IMAGE TARGET` to a pull. */
 function pullOf(image: string, target: string | undefined): string {
   const pull = `dlrootfs ${image}`;
   if (target === undefined) return pull;
@@ -82,7 +82,7 @@ function pullOf(image: string, target: string | undefined): string {
   return `${pull} -d ${target.includes(':') ? 'DIR' : target}`;
 }
 
-/** A name that begins with the address of a registry. */
+/** True for a name that begins with the address of a registry. */
 function namesHost(image: string): boolean {
   return /^(?:docker:\/\/|(?:localhost|[^/.]+(?:\.[^/.]+)+|[^/:]+:\d+)(?::\d+)?\/)/.test(image);
 }
@@ -91,10 +91,10 @@ function layoutOf(directory: string): string {
   return `oci:${directory.replace(/^oci:/, '')}`;
 }
 
-/** A hint for a word that other tools have as a command; `rest` are the words that follow it, fit for a terminal. */
+/** Makes the hint for a word that is a command of other tools; `rest` are the printable words after it. */
 type CommandHint = (rest: readonly string[]) => string;
 
-/** For the branches of -g, whose layers count from 0: `layer1_…`, `layer1` or `1`. */
+/** Accepts the branches of -g, whose layers count from 0: `layer1_…`, `layer1` or `1`. */
 function checkoutHint(branch: string): string {
   const number = /^(?:layer)?(\d{1,4})(?:_|$)/.exec(branch)?.[1];
   const layers = number === undefined ? 'N' : String(Number(number) + 1);
@@ -128,7 +128,9 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   [
     'search',
     ([word = 'WORD']) =>
-      `search on the web page of the registry, as https://hub.docker.com/search?q=${encodeURIComponent(word)}; dlrootfs tags REPOSITORY lists tags`,
+      'search on the web page of the registry, as ' +
+      `https://hub.docker.com/search?q=${encodeURIComponent(word)}; dlrootfs tags REPOSITORY ` +
+      'lists tags',
   ],
   ['man', () => 'write man dlrootfs, or dlrootfs --help --all'],
   ['catalog', () => 'ask the registry itself, as in curl https://REGISTRY/v2/_catalog'],
@@ -139,7 +141,7 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   ['push commit build tag', () => 'use podman or buildah for that: dlrootfs only reads from registries'],
 ];
 
-/** The error for words of which the first is a command of other tools; undefined for any other word. */
+/** Returns the error for words that begin with a command of other tools; undefined for other words. */
 export function foreignCommand([first = '', ...rest]: readonly string[]): UsageError | undefined {
   // `docker image inspect X` is `docker inspect X`.
   if (first === 'image' && rest.length > 1)
@@ -151,12 +153,12 @@ export function foreignCommand([first = '', ...rest]: readonly string[]): UsageE
     );
   const hint = COMMANDS.find(([names]) => names.split(' ').includes(first))?.[1];
   if (hint === undefined) return undefined;
-  return new UsageError(`dlrootfs has no command ${first}`, {
-    hint: `${hint(rest.map((word) => printable(word).replace(/^docker:\/\//, '')))}${rest.length > 0 ? '' : `; an image of that name is library/${first}`}`,
-  });
+  const words = rest.map((word) => printable(word).replace(/^docker:\/\//, ''));
+  const image = rest.length > 0 ? '' : `; an image of that name is library/${first}`;
+  return new UsageError(`dlrootfs has no command ${first}`, { hint: hint(words) + image });
 }
 
-/** The error for a word behind the image: a tag, a directory or a command in the wrong place. */
+/** Returns the error for a word after the image: a tag, a directory or a command in the wrong place. */
 export function wordBehindImage(image: string, word: string, commands: readonly string[]): UsageError {
   const [name, shown] = [printable(image), printable(word) || '""'];
   const error = (hint: string) => new UsageError(`unexpected word: ${shown}`, { hint });
@@ -166,7 +168,8 @@ export function wordBehindImage(image: string, word: string, commands: readonly 
   if (word === 'always') return error('write --replace=always');
   if (namesHost(word) || /^[^./][^:]*:[^/:]+$/.test(word))
     return error(
-      `a pull takes one image: write dlrootfs ${name} -d DIR and dlrootfs ${shown} -d DIR2, or to compare them dlrootfs diff ${name} ${shown}`,
+      `a pull takes one image: write dlrootfs ${name} -d DIR and dlrootfs ${shown} -d DIR2, or ` +
+        `to compare them dlrootfs diff ${name} ${shown}`,
     );
   const value = [image, word].find((each) => each === 'true' || each === 'false');
   if (value !== undefined) return error(`write =${value} behind a flag, as in --tls-verify=${value}`);

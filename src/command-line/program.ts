@@ -13,10 +13,10 @@ import { foreignCommand, foreignFlag, wordBehindImage } from './other-tools.ts';
 
 export interface Invocation {
   readonly command: CommandName;
-  /** The words after the command word; for `pull` the image. */
+  /** The words after the command; for `pull` the image. */
   readonly words: readonly string[];
   readonly values: FlagValues;
-  /** The flags on the command line: how each was typed, by its long name. */
+  /** The flags on the command line, as they were typed, by their long names. */
   readonly given: ReadonlyMap<string, string>;
 }
 
@@ -30,12 +30,12 @@ interface Flag {
   readonly value: string | boolean | undefined;
 }
 
-/** Flags whose value may be empty, as from a variable that is not set: then they count as not given. */
+/** Flags whose value may be empty, as from an unset variable: then they are ignored. */
 const MAY_BE_EMPTY: ReadonlySet<string> = new Set(['user', 'registry-token']);
 
 /**
- * argv (without node and script) → command, words and values. A command word wins over an image of that name;
- * `--help` and `--version` win over everything.
+ * Parses argv (without node and script). A command word takes precedence over an image of that name, `--help`
+ * and `--version` over everything.
  *
  * @throws UsageError
  */
@@ -64,7 +64,10 @@ export function parseArguments(argv: readonly string[]): Invocation {
   return invocation;
 }
 
-/** The flag of `dlrootfs help FLAG`, which may have a value; but `help --all` and `help --help` are about all and about help. */
+/**
+ * Returns the flag of `dlrootfs help FLAG`, which may have a value. Undefined for `help --all` and `help
+ * --help`, which have another meaning.
+ */
 function flagToExplain([word, flag = '', ...rest]: readonly string[]): string | undefined {
   const [spelled = '', name] = /^--?([^-=][^=]*)/.exec(flag) ?? [];
   const option = word === 'help' && name !== undefined ? optionNamed(name) : undefined;
@@ -73,7 +76,7 @@ function flagToExplain([word, flag = '', ...rest]: readonly string[]): string | 
   return ['--all', '--help'].includes(option.long!) ? undefined : spelled;
 }
 
-/** Commands that with --quiet print less than the object of --json. */
+/** Commands for which --quiet contradicts --json. */
 const QUIET_OR_JSON: ReadonlySet<string> = new Set(['inspect', 'verify', 'diff']);
 
 /** @throws UsageError for a flag that the rest of the command line leaves without effect */
@@ -117,7 +120,7 @@ function refuseWithoutEffect({ command, words, values, given }: Invocation): voi
     throw useless(`--${withDryRun}`, 'with --dry-run', 'leave one of them out');
 }
 
-/** Flags of `cache size` and `cache prune`; `cache add` takes those of a pull. */
+/** Flags of `cache` without `add`, which takes those of a pull. */
 const ABOUT_CACHE: ReadonlySet<string> = new Set(['cache-dir', 'cache-size', 'json', 'quiet']);
 
 function refuseForCache(what: string | undefined, given: Invocation['given']): void {
@@ -136,7 +139,7 @@ function refuseForCache(what: string | undefined, given: Invocation['given']): v
 const useless = (flag: string, why: string, hint: string): UsageError =>
   new UsageError(`${flag} has no effect ${why}`, { hint });
 
-/** @throws UsageError for a tag or digest behind the repository of `tags` */
+/** @throws UsageError for a tag or digest after the repository of `tags` */
 function refuseTag(text: string, source: Source | undefined): void {
   const [, tag] = /[:@]([^/]*)$/.exec(text) ?? [];
   const named = source === undefined ? tag : source.image;
@@ -148,9 +151,10 @@ function refuseTag(text: string, source: Source | undefined): void {
 }
 
 /**
- * Splits a command line by the rules of Go's `flag` package: `-d x`, `-d=x`, `--d x` and `--d=x` are the same, a boolean takes a
- * value only after `=`, a value may begin with a dash, `--` ends the flags. Unlike in Go, flags may come before and after words, and
- * flags of one letter without values may be one word, also before one with a value: `-qgd x`.
+ * Splits a command line by the rules of Go's `flag` package: `-d x`, `-d=x`, `--d x` and `--d=x` are the
+ * same; a boolean takes a value only after `=`; a value may begin with a dash; `--` ends the flags. Unlike in
+ * Go, flags may come before and after words, and flags of one letter can be joined, the last one with a
+ * value: `-qgd x`.
  */
 export function splitArguments(argv: readonly string[]): {
   flags: readonly Flag[];
@@ -167,7 +171,7 @@ export function splitArguments(argv: readonly string[]): {
   return { flags, words };
 }
 
-/** `-qv` as `-q`, `-v`; any other flag alone. A name wins over letters: `-dest`. */
+/** Splits `-qv` into `-q` and `-v`. A flag of that name takes precedence: `-dest`. */
 function letters(argument: string): readonly string[] {
   const [, typed = '', value = ''] = /^-([A-Za-z]{2,})(=[^]*)?$/.exec(argument) ?? [];
   if (typed === '' || optionNamed(typed) !== undefined) return [argument];
@@ -179,7 +183,7 @@ function letters(argument: string): readonly string[] {
   return all.map((option, place) => `${option!.short!}${place === all.length - 1 ? value : ''}`);
 }
 
-/** @param rest where the value of a flag is taken from, if `argument` has none */
+/** @param rest the next arguments, for the value of a flag if `argument` has none */
 function readFlag(argument: string, rest: Iterator<string>): Flag {
   const [, spelled = '', typed = '', value] = /^(--?([^=]*))(?:=([^]*))?$/.exec(argument)!;
   if (typed === '' || typed.startsWith('-')) {
@@ -201,7 +205,7 @@ function readFlag(argument: string, rest: Iterator<string>): Flag {
   return { ...found, value: word };
 }
 
-/** Lets commander check and read what a command was given. */
+/** Lets commander check and parse the flags and words of a command. */
 function readValues(command: string, flags: readonly Flag[], words: readonly string[]): FlagValues {
   const { options, words: expected = [] } = commands[command]!;
   const foreign = flags.find(({ option }) => option && !options.includes(option));
@@ -231,7 +235,7 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
   return program.opts();
 }
 
-/** Of a boolean that is given several times the last decides. */
+/** Returns a flag for commander. Of a boolean that is given several times, the last decides. */
 function commanderForm({ name, option, value }: Flag, all: readonly Flag[]): string[] {
   if (typeof value !== 'boolean')
     return [value === undefined || !option ? `--${name}` : `--${name}=${value}`];
@@ -243,7 +247,7 @@ function quietCommand(name: string): Command {
   return new Command(name).exitOverride().configureOutput({ writeErr: () => undefined });
 }
 
-/** commander's error in the words of our own. */
+/** Replaces commander's error by one with our words. */
 function usageError(
   error: CommanderError,
   command: string,
@@ -277,7 +281,7 @@ function usageError(
   }
 }
 
-/** A hint for a value right behind a letter, as in `-j4`. */
+/** Returns a hint for a value right after a letter, as in `-j4`. */
 function attachedValue(name: string): string | undefined {
   const [, letter = '', value = ''] = /^([A-Za-z])(\d.*|[./].*)$/.exec(name) ?? [];
   return optionNamed(letter)?.required === true ? `write -${letter} ${printable(value)}` : undefined;
@@ -295,7 +299,7 @@ function missingWord(command: string, given: readonly string[], directory: Flag[
   const { words: expected = [], synopsis } = commands[command]!;
   if (command === 'pull')
     return new UsageError('no image is named', { hint: 'write dlrootfs IMAGE[:TAG] -d DIR' });
-  // As in docker cp and podman cp.
+  // docker cp and podman cp have this form.
   const [, image, inside] = /^([^/].*):(\/.*)$/.exec(given[0] ?? '') ?? [];
   if (command === 'cat' && inside !== undefined)
     return new UsageError('cat needs a path', {
@@ -318,7 +322,7 @@ function suggestionOf({ message }: CommanderError): string | undefined {
   return similar && `did you mean ${similar.replaceAll(', ', ' or ')}?`;
 }
 
-/** `did you mean X?` for a mistyped word, by commander's measure; undefined where none is similar. */
+/** Returns `did you mean X?` for a mistyped word, by commander's measure; undefined if none is similar. */
 export function suggestion(word: string, candidates: readonly string[]): string | undefined {
   const program = quietCommand('');
   for (const candidate of new Set(candidates)) program.command(candidate);
@@ -331,7 +335,7 @@ export function suggestion(word: string, candidates: readonly string[]): string 
   return undefined;
 }
 
-/** As `suggestion`, for a mistyped flag, with or without dashes: of all commands. */
+/** Returns `did you mean --X?` for a mistyped flag of any command, given with or without dashes. */
 export function flagSuggestion(word: string): string | undefined {
   const names = allOptions.map(({ long }) => long!.slice(2));
   return suggestion(word.replace(/^-+/, ''), names)?.replaceAll(/(?<=mean | or )(?=\w)/g, '--');

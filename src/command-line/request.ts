@@ -11,7 +11,8 @@ import type { CliContext } from './context.ts';
 import type { Invocation } from './program.ts';
 
 /**
- * Flags and environment → what to pull. Undefined for a flag that is not given: options.ts has the defaults.
+ * Makes the request from flags and environment. Members of flags that are not given are undefined: options.ts
+ * has the defaults.
  *
  * @throws UsageError
  */
@@ -19,7 +20,7 @@ export async function pullRequest(invocation: Invocation, context: CliContext): 
   const { command, values, words } = invocation;
   const image = words[0]!;
   const images = command === 'diff' ? words : [image];
-  // One by one: a credential goes to the registry alone.
+  // One by one, so that a credential gets only into `registry`.
   return {
     image,
     destination: values.destination,
@@ -70,7 +71,7 @@ function policyOf({ policy, insecurePolicy }: FlagValues): PullRequest['policy']
   return insecurePolicy === true ? false : policy;
 }
 
-/** What `readCredentials` does not return. */
+/** Returns the options of `registry` except credentials. */
 function registryOptions(values: FlagValues): PullRequest['registry'] {
   return {
     tlsVerify: values.tlsVerify,
@@ -95,7 +96,10 @@ function openStdin({ stdin }: CliContext): CliContext['stdin'] {
   return stdin;
 }
 
-/** Inside the user namespace of --userns the caller is root, but runc needs none. */
+/**
+ * Returns the options for runc. Inside the user namespace of --userns the caller is root, but runc runs
+ * without root.
+ */
 async function rootlessOf({ rootless, userns }: FlagValues, { environment }: CliContext) {
   if (userns !== true || !isInUserNamespace(environment)) return { rootless };
   const { ownMappings } = await import('./userns.ts');
@@ -103,9 +107,10 @@ async function rootlessOf({ rootless, userns }: FlagValues, { environment }: Cli
 }
 
 /**
- * Credentials of the command line and of the program's own variables; the registry's other sources come after these.
+ * Returns the credentials of the command line and of the program's own variables; other sources are searched
+ * later.
  *
- * @throws UsageError, also if a password is missing and cannot be asked for on a terminal
+ * @throws UsageError, also if a password is missing and no terminal can ask for it
  */
 async function readCredentials(
   { values }: Invocation,
@@ -130,7 +135,7 @@ async function readCredentials(
   };
 }
 
-/** The flag, else, without any other flag for credentials, DLROOTFS_REGISTRY_TOKEN. */
+/** Returns the token of the flag, else, without another flag for credentials, of DLROOTFS_REGISTRY_TOKEN. */
 function tokenOf(
   flag: string | undefined,
   otherFlags: boolean,
@@ -141,7 +146,10 @@ function tokenOf(
   return token && !otherFlags ? { token, source: 'DLROOTFS_REGISTRY_TOKEN' } : undefined;
 }
 
-/** `USER:PASSWORD`, cut at the first colon, or `USER` and the password from standard input or the terminal. */
+/**
+ * Parses `USER:PASSWORD`, split at the first colon; with `USER` alone it reads the password from standard
+ * input or the terminal.
+ */
 async function usernameAndPassword(
   flag: string | undefined,
   passwordStdin: boolean,
@@ -241,9 +249,9 @@ export async function promptPassword(
     if (ctrl === true && name === 'd') nothing();
   };
   const onAbort = (): void => answer.reject(signal.reason);
-  // What readline echoes.
+  // Drops what readline would echo.
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
-  // First: a key typed in answer to the question must not be echoed, nor Ctrl-D be lost in the terminal's line.
+  // Before the question: else a key typed at once would be echoed, or Ctrl-D be lost in the terminal's line.
   const lines = createInterface({ input, output: nowhere, terminal: true, historySize: 0 });
   lines
     .once('line', answer.resolve)

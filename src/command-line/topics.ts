@@ -9,7 +9,10 @@ export interface Topic {
   readonly paragraphs: readonly Paragraph[];
 }
 
-/** A topic begins with `# name: HEADING: summary`. A line is a paragraph, or with two blanks before and behind the term, a term and its meaning. */
+/**
+ * A topic begins with `# name: HEADING: summary`. Each further line is a paragraph, or, if it is indented by
+ * two blanks, a term, two blanks, and its meaning.
+ */
 const TEXT = `
 # credentials: CREDENTIALS: sources of user name and password
 Logins of docker, podman and skopeo work as they are. The first of these sources with credentials for the image is used:

@@ -15,21 +15,25 @@ import { type IdMapping, idMappings, systemText, USERNS_VARIABLE } from '../sys/
 import type { CliContext } from './context.ts';
 import type { Invocation } from './program.ts';
 
-/** On it the shell inside reports its start, and learns that its ids are mapped. */
+/** The descriptor on which the shell inside reports its start, and is told that its ids are mapped. */
 const HANDSHAKE = 3;
-/** The script of the shell inside: it reports its start, waits until its ids are mapped, and executes the program. */
+/**
+ * The script of the shell inside: it reports its start, waits until its ids are mapped, and executes the
+ * program.
+ */
 const WAITING = `echo >&${HANDSHAKE} && read -r _ <&${HANDSHAKE} && exec "$@" ${HANDSHAKE}<&-`;
 
-/** The beginning of all errors here. */
+/** The start of all errors here. */
 const CANNOT = 'cannot use --userns';
 
 /**
- * Does what --userns says, also where it is not given but DIR was made with it: only in the namespace can such a tree be read and replaced
- * as a whole.
+ * Runs the command in a user namespace if --userns is given, or if DIR was made with it: only there such a
+ * tree can be read and replaced as a whole.
  *
  * @param words the command line
- * @returns the exit code of the run inside; undefined where this run is to continue
- * @throws UsageError where the system or the account lacks something; DestinationError for a DIR that this user cannot replace
+ * @returns the exit code of the run inside; undefined if this run is to continue
+ * @throws UsageError if the system or the account lacks something; DestinationError for a DIR that this user
+ * cannot replace
  */
 export async function enterUserNamespace(
   invocation: Invocation,
@@ -52,18 +56,21 @@ export async function enterUserNamespace(
     });
   }
   if (closed === undefined || replace === undefined) return undefined;
-  throw new DestinationError(`cannot replace ${shown}: ${closed.path} in it belongs to user ${closed.uid}`, {
+  const { uid } = closed;
+  throw new DestinationError(`cannot replace ${shown}: ${closed.path} in it belongs to user ${uid}`, {
     code: 'NOT_REPLACEABLE',
-    hint: `run as root, or, if it was made with --userns, give yourself the range of ids that has ${closed.uid} in /etc/subuid and /etc/subgid`,
+    hint:
+      'run as root, or, if it was made with --userns, ' +
+      `give yourself the range of ids that has ${uid} in /etc/subuid and /etc/subgid`,
   });
 }
 
 /**
- * Runs this command line in a user namespace of its own, in which the caller is root and the ids of /etc/subuid and /etc/subgid follow:
- * user_namespaces(7). The run inside has this one's terminal, input and outputs.
+ * Runs the command line in a new user namespace, in which the caller is root and the ids of /etc/subuid and
+ * /etc/subgid follow: user_namespaces(7). The run inside has the terminal, input and outputs of this one.
  *
  * @returns its exit code
- * @throws UsageError where the system or the account lacks something
+ * @throws UsageError if the system or the account lacks something
  */
 async function runInUserNamespace(
   words: readonly string[],
@@ -82,7 +89,7 @@ async function runInUserNamespace(
     });
   const program = isSea() ? [execPath] : [execPath, ...execArgv, argv[1]!];
   const child = spawn(unshare!, ['--user', '--', '/bin/sh', '-c', WAITING, 'sh', ...program, ...words], {
-    // Through Node's channel the run inside learns of signals, and of the end of this process.
+    // Node's channel tells the run inside about signals, and about the end of this process.
     stdio: ['inherit', 'inherit', 'inherit', 'pipe', 'ipc'],
     env: { ...environment, [USERNS_VARIABLE]: '1' },
   });
@@ -108,12 +115,12 @@ async function runInUserNamespace(
   return await ended;
 }
 
-/** The ids of this process's user namespace. */
+/** Returns the id mappings of this process's user namespace. */
 export function ownMappings(): IdMappings {
   return { uids: idMappings('uid_map'), gids: idMappings('gid_map') };
 }
 
-/** Root inside is the caller, and the ranges of the caller follow, as with podman. */
+/** Returns the mappings: root inside is the caller, and the caller's ranges follow, as with podman. */
 function mappings(file: string, own: number): IdMapping[] {
   const { username } = caller();
   const ranges = rangesOf(file);
@@ -146,7 +153,7 @@ function caller(): { readonly username: string; readonly uid: number } {
 
 type IdRange = Omit<IdMapping, 'containerID'>;
 
-/** The ids of passwd(5), and the caller's. */
+/** Returns the user ids in passwd(5), root's and the caller's. */
 function accounts(): Set<number> {
   const users = parsePasswd(systemText('/etc/passwd'));
   return new Set([geteuid!(), 0, ...users.map(({ uid }) => uid)]);
@@ -156,7 +163,10 @@ function isIn(ranges: readonly IdRange[], id: number): boolean {
   return ranges.some(({ hostID, size }) => id >= hostID && id < hostID + size);
 }
 
-/** The caller's ranges, by subuid(5): a line is `name or uid:first:count`. A user without a name has none. */
+/**
+ * Returns the caller's ranges in subuid(5), whose lines are `name or uid:first:count`; none for a user
+ * without a name.
+ */
 function rangesOf(file: string): IdRange[] {
   let [text, username, uid] = ['', '', -1];
   try {
@@ -183,7 +193,11 @@ function programNamed(name: string, environment: Environment): string {
   });
 }
 
-/** Resolves when the shell inside has reported its start. */
+/**
+ * Waits until the shell inside reports its start.
+ *
+ * @throws UsageError if it ended before
+ */
 async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
   const ready = new Promise<'ready'>((resolve) => {
     handshake.once('data', () => resolve('ready'));
@@ -191,11 +205,13 @@ async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
   if ((await Promise.race([ready, ended])) === 'ready') return;
   throw new UsageError(`${CANNOT}: the system does not let this user make a user namespace`, {
     code: 'NO_USERNS',
-    hint: 'see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns, leave a chroot, or run as root',
+    hint:
+      'see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and ' +
+      'kernel.apparmor_restrict_unprivileged_userns, leave a chroot, or run as root',
   });
 }
 
-/** newuidmap(1), newgidmap(1) */
+/** Maps ids by newuidmap(1) or newgidmap(1). */
 async function assign(program: string, child: number, ids: readonly IdMapping[]): Promise<void> {
   const numbers = ids.flatMap(({ containerID, hostID, size }) => [containerID, hostID, size]);
   try {
@@ -209,7 +225,7 @@ async function assign(program: string, child: number, ids: readonly IdMapping[])
   }
 }
 
-/** The exit code, or 128 and the number of the signal, as a shell has it. */
+/** Returns the exit code, or 128 plus the number of the signal, as shells do. */
 async function endOf(child: ChildProcess): Promise<number> {
   return await new Promise((resolve, reject) => {
     child.once('error', reject);
