@@ -15,17 +15,21 @@ export type Runtime = (typeof runtimes)[number];
 export const virtualMachines = ['qemu'] as const;
 export type VirtualMachine = (typeof virtualMachines)[number];
 
-/** A rootfs and the directory above it. */
+/** A rootfs and its parent directory. */
 export interface ContainerPlace {
-  /** DIR as typed, made absolute; itself perhaps a symlink. */
+  /** DIR as typed, made absolute; may be a symlink. */
   readonly directory: string;
-  /** Where its configurations go. */
+  /** The directory of its configurations. */
   readonly parent: string;
-  /** The directory's name, or its parent's where that is `rootfs`, as LXC lays containers out; fit for a hostname. */
+  /** See `containerName`. */
   readonly name: string;
 }
 
-/** @throws UsageError where the directory has no parent for the file, or its path cannot be written in a configuration */
+/**
+ * Returns the place of a rootfs.
+ *
+ * @throws UsageError if the directory has no parent, or its path cannot be written in a configuration
+ */
 export function containerPlaceOf(destination: string): ContainerPlace {
   const directory = absolutePath(destination);
   const parent = path.dirname(directory);
@@ -48,7 +52,10 @@ export function containerPlaceOf(destination: string): ContainerPlace {
   return { directory, parent, name: containerName(directory) };
 }
 
-/** The directory's name, or its parent's where that is `rootfs`, as LXC lays containers out; fit for a hostname. */
+/**
+ * Returns a hostname for a container: the directory's name, or its parent's if that is `rootfs`, as LXC names
+ * directories.
+ */
 export function containerName(directory: string): string {
   const base = path.basename(directory);
   const name = base === 'rootfs' ? path.basename(path.dirname(directory)) : base;
@@ -57,8 +64,9 @@ export function containerName(directory: string): string {
 }
 
 /**
- * `config.json` in the directory above, as runc requires; `config` there for a directory `rootfs`, as LXC lays containers out; else
- * NAME.lxc and NAME.nspawn beside NAME, so that several can be in one directory.
+ * Returns the file of a configuration in the parent directory: `config.json`, as runc requires; for LXC
+ * `config` beside a directory `rootfs`; else NAME.lxc and NAME.nspawn beside NAME, so that several can be in
+ * one directory.
  */
 export function configPath(runtime: Runtime, { parent, directory }: ContainerPlace): string {
   const names: Readonly<Record<Runtime, string>> = {
@@ -69,16 +77,19 @@ export function configPath(runtime: Runtime, { parent, directory }: ContainerPla
   return path.join(parent, names[runtime]);
 }
 
-/** systemd-nspawn makes the machine's name of the directory's, and leaves out what no hostname has. */
+/**
+ * Returns the machine's name, which systemd-nspawn derives from the directory's without characters that no
+ * hostname has.
+ */
 function machineName(directory: string): string {
   return path.basename(directory).replaceAll(/[^A-Za-z0-9_.-]/g, '') || 'rootfs';
 }
 
 /**
- * Opens the directory in which something that this run has made has its name as typed, perhaps as a symlink.
+ * Opens the parent directory of something that this run has made; its name may be a symlink to it.
  *
- * @param identity of what was made, as `OpenDirectory.identity`
- * @throws DestinationError where another process has replaced it, or the directory
+ * @param identity of what was made: see `OpenDirectory.identity`
+ * @throws DestinationError if another process has replaced it, or the directory
  */
 export function openBeside(made: string, identity: string): EntryPlace {
   const place = OpenDirectory.openParent(made, { followLast: false });
@@ -94,17 +105,20 @@ export function replacedByAnother(made: string): DestinationError {
   });
 }
 
-/** What the command that starts a container depends on, beside its place. */
+/** Facts that the command which starts a container depends on, besides its place. */
 export interface StartConditions {
   readonly boots: boolean;
   readonly hidden?: readonly string[];
-  /** LXC starts it in a user namespace, for a user who is not root. */
+  /** True if LXC starts it in a user namespace, for a user other than root. */
   readonly inNamespace?: boolean;
-  /** runc starts it for a user who is not root and has no XDG_RUNTIME_DIR, as after `su -`: its state is beside the rootfs. */
+  /**
+   * True if runc starts it for a user other than root without XDG_RUNTIME_DIR, as after `su -`: its state is
+   * beside the rootfs then.
+   */
   readonly needsState?: boolean;
 }
 
-/** The command that starts the container. */
+/** Returns the command that starts the container. */
 export function startCommand(runtime: Runtime, place: ContainerPlace, conditions: StartConditions): string {
   return START[runtime](place, conditions);
 }
@@ -138,10 +152,10 @@ const OWN_DIRECTORY =
 const elsewhere = 'choose another directory with -d';
 
 /**
- * The result of `work`.
+ * Returns the result of `work`.
  *
  * @param action verb and object, for messages: `prepare rootfs`
- * @throws DestinationError for a system error of its file calls; any other error as it is
+ * @throws DestinationError for a system error of its file calls; any other error unchanged
  */
 export function attempt<T>(action: string, work: () => T): T {
   try {
@@ -154,7 +168,7 @@ export function attempt<T>(action: string, work: () => T): T {
 /**
  * Checks before a pull that no configuration exists already.
  *
- * @param other what to do where something has
+ * @param other the hint if one exists
  * @throws DestinationError
  */
 export function refuseExisting(files: readonly string[], other = OWN_DIRECTORY): void {
@@ -173,7 +187,7 @@ function existing(files: readonly string[], hint: string): DestinationError {
 }
 
 /**
- * Writes a configuration, whole or not at all. A file or symlink of its name is replaced with `force` only.
+ * Writes a configuration, whole or not at all. An existing file or symlink is replaced only with `force`.
  *
  * @throws DestinationError
  */

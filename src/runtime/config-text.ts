@@ -1,26 +1,30 @@
 import type { Container } from './container.ts';
 
-/** Whether text fits into a line of a configuration file: no reader treats any of its characters as the end of the line. */
+/**
+ * True if the text fits into a line of a configuration file: no reader takes any of its characters as the
+ * line's end.
+ */
 export function isOneLine(text: string): boolean {
   // eslint-disable-next-line no-control-regex
   return !/[\u0000-\u0008\u000a-\u001f\u007f\u0085\u2028\u2029]/u.test(text);
 }
 
-/** What a configuration file of lines can hold of a container's command and variables. */
+/** Command and variables of a container for a configuration file of lines. */
 export interface LinesOfConfig {
   readonly variables: readonly (readonly [name: string, value: string])[];
-  /** Undefined where the file cannot hold it. */
+  /** Undefined if the file cannot hold it. */
   readonly command: string | undefined;
-  /** What is lost of the variables. */
+  /** Reports of lost variables. */
   readonly notices: readonly string[];
 }
 
 /**
- * Command and variables for a configuration file of lines. For what has a line break, or what `quote` cannot write, the command becomes a
- * shell's, if the container can use one: see `wrappedCommand`.
+ * Returns command and variables for a configuration file of lines. If a line break, or a word that `quote`
+ * cannot write, requires it, the command is run by a shell, if the container has one: see `wrappedCommand`.
  *
  * @param runtime its name in notices
- * @param quote writes a word of the command, without a line break; undefined for one that the file cannot hold
+ * @param quote writes a word of the command, without a line break; undefined for one that the file cannot
+ * hold
  */
 export function linesOf(
   { args, environment }: Pick<Container, 'args' | 'environment'>,
@@ -42,7 +46,7 @@ export function linesOf(
   return { variables, command: words.includes(undefined) ? undefined : words.join(' '), notices };
 }
 
-/** Text as a comment for people: without line breaks. */
+/** Returns the text for a comment, without line breaks. */
 export function commented(text: string): string {
   return JSON.stringify(text)
     .slice(1, -1)
@@ -57,9 +61,9 @@ export interface RuntimeConfig {
 }
 
 /**
- * A shell command, for the container, that sets variables and runs a command line. It is for text that a configuration file
- * of lines cannot hold: newlines, and for LXC words with both kinds of quotes. The script is a single line of plain
- * characters without single quotes, so that any file can hold it.
+ * Returns a shell command that sets variables and runs a command line. It is for text that a configuration
+ * file of lines cannot hold: newlines, and for LXC words with both kinds of quotes. The script is a single
+ * line of plain characters without single quotes, so that any file can hold it.
  */
 function wrappedCommand(args: readonly string[], variables: ReadonlyMap<string, string>): string[] {
   const define = 'v() { x="$(printf "$1.")"; x="${x%.}"; }';
@@ -68,12 +72,15 @@ function wrappedCommand(args: readonly string[], variables: ReadonlyMap<string, 
   return ['/bin/sh', '-c', [define, ...exports, ...words, 'exec "$@"'].join('; ')];
 }
 
-/** Names that a shell can export; others are not given to it. */
+/** True for names that a shell can export; others are not given to it. */
 function isShellName(name: string): boolean {
   return /^[A-Za-z_][A-Za-z0-9_]*$/.test(name);
 }
 
-/** Text as a format of printf(1): everything but the plainest characters as three octal digits a byte; a hyphen could be an option. */
+/**
+ * Returns the text as a format of printf(1): all but the plainest characters as three octal digits per byte,
+ * a hyphen too, which could begin an option.
+ */
 function octal(text: string): string {
   return text.replaceAll(/[^A-Za-z0-9 _./:=,@+]/gu, (character) =>
     [...Buffer.from(character)].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join(''),

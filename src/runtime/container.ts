@@ -3,7 +3,7 @@ import { IntegrityError, printable } from '../errors.ts';
 import type { ContainerConfig } from '../oci/config.ts';
 import { parseGroup, parseId, parsePasswd } from '../sys/passwd.ts';
 
-/** What is known from the rootfs itself. */
+/** Facts that the rootfs itself shows. */
 export interface RootfsFacts {
   /** /bin/sh exists. */
   readonly shell: boolean;
@@ -15,7 +15,7 @@ export interface RootfsFacts {
   readonly usr: boolean;
   /** os-release exists; systemd-nspawn requires it to boot. */
   readonly osRelease: boolean;
-  /** Owner and mode of the directories that the image declares as volumes and has; by path. */
+  /** Owner and mode of the existing directories that the image declares as volumes, by path. */
   readonly volumes: ReadonlyMap<
     string,
     { readonly uid: number; readonly gid: number; readonly mode: number }
@@ -28,19 +28,19 @@ export interface Container {
   readonly name: string;
   /** The rootfs, absolute, with no symlink in it. */
   readonly rootfs: string;
-  /** Command line, never empty; the first word may have to be looked up in PATH. */
+  /** Command line, never empty; its first word may have to be looked up in PATH. */
   readonly args: readonly string[];
-  /** The command is an init: a system boots. */
+  /** True if the command is an init: a system boots. */
   readonly boots: boolean;
   readonly environment: ReadonlyMap<string, string>;
   readonly user: ContainerUser;
   /** Absolute. */
   readonly workingDirectory: string;
-  /** `SIGTERM`; undefined where the image names none. */
+  /** `SIGTERM`; undefined if the image names none. */
   readonly stopSignal: string | undefined;
   readonly volumes: readonly string[];
   readonly ports: readonly string[];
-  /** Absolute paths that the container must not see: the repository of a rootfs that was pulled with -g. */
+  /** Absolute paths that the container must not see: the repository of -g. */
   readonly hidden: readonly string[];
   readonly facts: RootfsFacts;
 }
@@ -49,8 +49,9 @@ export interface Container {
 const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * The image's config as a container: entrypoint followed by command (conversion.md), /sbin/init where there is neither but an
- * init, else a shell; HOME and PATH where the image leaves them out, as Docker does.
+ * Makes a container of the image's config: entrypoint followed by command (conversion.md); without both
+ * /sbin/init, or a shell if no init exists. HOME and PATH are set if the image does not set them, as Docker
+ * does.
  */
 export function containerOf(
   config: ContainerConfig,
@@ -74,7 +75,7 @@ export function containerOf(
   };
 }
 
-/** The programs that systemd-nspawn looks for when it boots, and LXC's default. */
+/** True for the programs that systemd-nspawn looks for when it boots, and LXC's default. */
 function isInit(program: string): boolean {
   return /^(init|(\/usr)?\/sbin\/init|(\/usr)?\/lib\/systemd\/systemd)$/.test(program);
 }
@@ -92,13 +93,16 @@ function environmentOf(entries: readonly string[], user: ContainerUser): Map<str
   return environment;
 }
 
-/** A path of the image's config, which may have left out the slash. */
+/** Returns a path of the image's config with the slash that may be missing. */
 export function pathInContainer(path: string): string {
   const clean = path.replaceAll('\0', '');
   return clean.startsWith('/') ? clean : `/${clean}`;
 }
 
-/** `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as the first kind (image specification, StopSignal); undefined for anything else. */
+/**
+ * Returns the name of a signal given as `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` (image specification,
+ * StopSignal); undefined for anything else.
+ */
 export function signalName(text: string | undefined): string | undefined {
   const name = (text ?? '').toUpperCase();
   const known = Object.entries(constants.signals);
@@ -108,27 +112,28 @@ export function signalName(text: string | undefined): string | undefined {
   return isRealTime || known.some(([each]) => each === full) ? full : undefined;
 }
 
-/** User and groups of a container's process, in numbers. */
+/** User and groups of a container's process, as numbers. */
 export interface ContainerUser {
   readonly uid: number;
   readonly gid: number;
   /** Supplementary groups, ascending. */
   readonly groups: readonly number[];
-  /** The name in the image's passwd, where it has one. */
+  /** The name in the image's passwd, if it has one. */
   readonly name?: string | undefined;
   readonly home: string;
 }
 
-/** The image's own /etc/passwd and /etc/group; empty where it has none. */
+/** The texts of the image's /etc/passwd and /etc/group; empty if missing. */
 export interface Accounts {
   readonly passwd: string;
   readonly group: string;
 }
 
 /**
- * `Config.User` (`user`, `uid`, `user:group`, `uid:gid`, and mixed; empty is root) in numbers, as Docker and the image
- * specification's conversion.md resolve it: names are looked up in the image; a number is an id, and when passwd has it
- * brings that entry's group and home. Supplementary groups are those that list the user's name, none where a group is named.
+ * Resolves `Config.User` (`user`, `uid`, `user:group`, `uid:gid`, and mixed; empty is root) as Docker and the
+ * image specification's conversion.md do. Names are looked up in the image. A number is an id; if passwd has
+ * it, that entry gives group and home. Supplementary groups are those that list the user's name, none if a
+ * group is named.
  *
  * @throws IntegrityError for a name that the image does not have
  */

@@ -3,16 +3,19 @@ import type { Container } from './container.ts';
 import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
 import type { IdMappings } from './runc.ts';
 
-/** The host's LXC configurations to include: paths of existing files; and the user namespace in which the rootfs got its owners. */
+/**
+ * The host's LXC configurations to include, as paths of existing files; and the user namespace of the
+ * rootfs's owners.
+ */
 export interface LxcHost {
   readonly includes: readonly string[];
   readonly ids?: IdMappings | undefined;
 }
 
 /**
- * The `config` of an LXC container (lxc.container.conf(5), LXC 3 and later): one `key = value` a line. Values from the image
- * are quoted, and LXC removes the outermost pair of quotes; a line break has no notation, so a shell in the container
- * builds words with one.
+ * Makes the `config` of an LXC container (lxc.container.conf(5), LXC 3 and later): one `key = value` per
+ * line. Values from the image are quoted; LXC removes the outermost pair of quotes. A line break has no
+ * notation, so a shell in the container builds words with one.
  */
 export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   const { user, boots, facts } = container;
@@ -20,7 +23,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   const notices = [...lost];
   if (command === undefined)
     notices.push('LXC cannot express the command of the image, and the image has no shell: set lxc.init.cmd');
-  // LXC leaves them out in silence.
+  // LXC omits them silently.
   const groups = host.ids ? [] : user.groups;
   if (groups.length < user.groups.length)
     notices.push(
@@ -30,7 +33,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   const lines = [
     '# LXC 3 or later. Made from the image; edit it as you like.',
     ...host.includes.map((path) => setting('lxc.include', path)),
-    // What the file to include would say.
+    // The settings of the missing file.
     ...(host.includes.length > 0
       ? []
       : ['lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed', 'lxc.pty.max = 1024']),
@@ -69,7 +72,10 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   return { text: `${lines.join('\n')}\n`, notices };
 }
 
-/** The ids of the container, those that the rootfs has: LXC maps them by newuidmap(1), without root. */
+/**
+ * Returns the lines with the ids of the container, which are the owners in the rootfs. LXC maps them by
+ * newuidmap(1), without root.
+ */
 function idLines(ids: IdMappings | undefined): string[] {
   if (ids === undefined)
     return [
@@ -93,14 +99,17 @@ function setting(key: string, value: string): string {
   return `${key} = "${value}"`;
 }
 
-/** A word as LXC splits a command: at blanks, with words in either kind of quotes and no escapes. */
+/**
+ * Quotes a word for LXC, which splits a command at blanks, with words in either kind of quotes and no
+ * escapes.
+ */
 function quoted(word: string): string | undefined {
   if (/^[^\s"'][^\s]*$/.test(word)) return word;
   if (!word.includes("'")) return `'${word}'`;
   return word.includes('"') ? undefined : `"${word}"`;
 }
 
-/** fstab(5) writes blanks as octal; LXC requires a path relative to the rootfs. */
+/** Returns the path as in fstab(5), with blanks in octal, and relative to the rootfs, as LXC requires. */
 function mountTarget(path: string): string {
   return path
     .slice(1)

@@ -2,9 +2,10 @@ import type { Container } from './container.ts';
 import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
 
 /**
- * The `.nspawn` file of a machine (systemd.nspawn(5)), as importctl makes it from an image's config: only settings that count
- * in a file beside the machine, where privileged ones do not. Words are split at blanks; quotes are taken off as a shell does,
- * and a backslash is a backslash. A line break has no notation, so a shell in the container builds words with one.
+ * Makes the `.nspawn` file of a machine (systemd.nspawn(5)), as importctl does from an image's config. It has
+ * only settings that work in a file beside the machine, where privileged ones do not. systemd splits words at
+ * blanks, removes quotes as a shell does, and keeps a backslash. A line break has no notation, so a shell in
+ * the container builds words with one.
  */
 export function nspawnConfig(container: Container): RuntimeConfig {
   const notices: string[] = [];
@@ -26,7 +27,8 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   }
   for (const path of container.hidden) {
     notices.push(
-      `systemd-nspawn ignores Inaccessible= in a file beside the machine: add --inaccessible=${path} to its command line`,
+      'systemd-nspawn ignores Inaccessible= in a file beside the machine: ' +
+        `add --inaccessible=${path} to its command line`,
     );
   }
   if (!isOneLine(workingDirectory))
@@ -34,7 +36,8 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   notices.push(...lost);
   if (command === undefined)
     notices.push(
-      'systemd-nspawn cannot express the command of the image, which has a line break: give a command to systemd-nspawn',
+      'systemd-nspawn cannot express the command of the image, which has a line break: ' +
+        'give a command to systemd-nspawn',
     );
   const lines = [
     '# systemd.nspawn(5). Made from the image; edit it as you like.',
@@ -46,7 +49,7 @@ export function nspawnConfig(container: Container): RuntimeConfig {
     ...(boots || !isOneLine(workingDirectory) || workingDirectory === '/'
       ? []
       : [`WorkingDirectory=${unbroken(workingDirectory)}`]),
-    // An init has its own signal, which systemd-nspawn knows.
+    // systemd-nspawn knows the signal for an init.
     ...(boots ? [] : [`KillSignal=${stopSignal ?? 'SIGTERM'}`]),
     ...container.hidden.flatMap((path) => ['[Files]', `Inaccessible=${path}`]),
     ...container.ports.map((port) => `# The image exposes the port ${commented(port)}.`),
@@ -57,7 +60,7 @@ export function nspawnConfig(container: Container): RuntimeConfig {
   return { text: `${lines.join('\n')}\n`, notices };
 }
 
-/** A backslash at the end would take the next line in; a slash after it names the same directory. */
+/** Appends a slash after a final backslash, which would join the next line; the directory stays the same. */
 function unbroken(directory: string): string {
   return directory.endsWith('\\') ? `${directory}/` : directory;
 }

@@ -4,7 +4,7 @@ import { containerName, attempt } from './config-files.ts';
 import { ConfinedRoot } from '../rootfs/confined-root.ts';
 import { absolutePath } from '../sys/os-path.ts';
 
-/** Where a system mounts what its kernel and its memory hold, by mode. */
+/** The mount points of a system for /dev, /proc and the like, with their modes. */
 export const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['dev', 0o755],
   ['proc', 0o555],
@@ -13,18 +13,18 @@ export const mountPoints: readonly (readonly [path: string, mode: number])[] = [
   ['tmp', 0o1777],
 ];
 
-/** The mount points, and the directories that runtimes look for. */
+/** The mount points, and directories that runtimes look for. */
 export const neededDirectories: typeof mountPoints = [...mountPoints, ['etc', 0o755], ['usr', 0o755]];
 
-/** Files that are filled where they are missing or empty. */
+/** Files that are filled if they are missing or empty. */
 export const filledFiles = ['etc/hostname', 'etc/hosts', 'etc/resolv.conf'] as const;
 
 /**
- * Adds to a rootfs what a system needs to boot and images leave out: mount points that are missing, and /etc/resolv.conf
- * (the host's), /etc/hosts and /etc/hostname where they are missing or empty, as Docker leaves them. Nothing with content is
- * changed.
+ * Adds to a rootfs what a system needs to boot and images omit: missing mount points; and /etc/resolv.conf
+ * (the host's), /etc/hosts and /etc/hostname if they are missing, or empty as Docker leaves them. Files with
+ * content are not changed.
  *
- * @param directory where the rootfs is until it gets its name
+ * @param directory the rootfs, before it gets its name
  * @returns the paths that were made or filled
  * @throws DestinationError
  */
@@ -45,7 +45,10 @@ function addMissing(destination: string, directory: string): string[] {
   return [...made.map(([path]) => path), ...filled].map((path) => `/${path}`);
 }
 
-/** The host's name servers; if systemd-resolved is used, its upstream servers, since no container reaches the local one. */
+/**
+ * Returns the host's name servers; with systemd-resolved its upstream servers, since no container reaches the
+ * local one.
+ */
 function hostResolvConf(): string {
   for (const path of ['/run/systemd/resolve/resolv.conf', '/etc/resolv.conf']) {
     try {

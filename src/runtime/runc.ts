@@ -3,11 +3,13 @@ import type { RuntimeConfig } from './config-text.ts';
 import type { IdMapping } from '../sys/privileges.ts';
 import type { Container } from './container.ts';
 
-/** Of the caller, where the container is to run without root (`runc spec --rootless`). */
+/** The caller's ids, for a container that runs without root (`runc spec --rootless`). */
 export interface Rootless {
   readonly uid: number;
   readonly gid: number;
-  /** Of the user namespace in which the rootfs got its owners; left out: root alone, who is the caller. */
+  /**
+   * The user namespace in which the rootfs got its owners; default: one with root alone, who is the caller.
+   */
   readonly ids?: IdMappings | undefined;
 }
 
@@ -17,8 +19,11 @@ export interface IdMappings {
 }
 
 /**
- * The `config.json` of an OCI runtime bundle: the image's config by the image specification's conversion.md, the rest as
- * `runc spec` and containerd choose it. `root` is the rootfs as seen from the bundle; with `terminal` the command gets a terminal.
+ * Makes the `config.json` of an OCI runtime bundle: the image's config by the image specification's
+ * conversion.md, the rest as `runc spec` and containerd choose it.
+ *
+ * @param root the rootfs as seen from the bundle
+ * @param options.terminal true if the command gets a terminal
  */
 export function runcConfig(
   container: Container,
@@ -31,10 +36,10 @@ export function runcConfig(
 ): RuntimeConfig {
   const notices: string[] = [];
   const { user } = container;
-  // A user namespace with one id has no user but root.
+  // A user namespace with one id has only root.
   const isAlone = rootless !== undefined && rootless.ids === undefined;
   const runsAs = isAlone ? { uid: 0, gid: 0 } : user;
-  // runc refuses them in each container that it starts without root.
+  // runc refuses additional groups in a container that it starts without root.
   const groups = rootless ? [] : user.groups;
   if (isAlone && (user.uid !== 0 || user.gid !== 0)) {
     notices.push(`without root, runc runs the container as its root, not as ${user.uid}:${user.gid}`);
@@ -81,7 +86,10 @@ export function runcConfig(
   return { text: `${JSON.stringify(document, undefined, 2)}\n`, notices };
 }
 
-/** Root has them all; another user gets only what a program's file capabilities or setuid bit give, as with Docker. */
+/**
+ * Returns the capabilities: root has them all; another user gets only those of a program's file capabilities
+ * or setuid bit, as with Docker.
+ */
 function capabilitySets(uid: number): Record<string, readonly string[]> {
   return uid === 0
     ? { bounding: capabilities, effective: capabilities, permitted: capabilities }
@@ -115,7 +123,7 @@ function systemMounts(rootless: boolean): RuncMount[] {
   return [
     { destination: '/proc', type: 'proc', source: 'proc', options: closed },
     { destination: '/dev', type: 'tmpfs', source: 'tmpfs', options: dev },
-    // Group 5 is tty; a namespace of one id does not have it.
+    // Group 5 is tty, which a namespace of one id does not have.
     {
       destination: '/dev/pts',
       type: 'devpts',
@@ -136,23 +144,28 @@ function systemMounts(rootless: boolean): RuncMount[] {
   ];
 }
 
-/** conversion.md: data of volumes is not written to the rootfs. What the image has there is copied into them. */
+/**
+ * Mounts a tmpfs on each volume, so that its data is not written to the rootfs (conversion.md). Files of the
+ * image there are copied into it.
+ */
 function volumeMounts({ volumes, facts }: Container, rootless: boolean): RuncMount[] {
   return volumes.map((destination) => {
     const directory = facts.volumes.get(destination);
     const mode = directory ? [`mode=${directory.mode.toString(8).padStart(4, '0')}`] : [];
-    // In a namespace of one id its owner has no number.
+    // In a namespace of one id its owner has no id.
     const owner = directory && !rootless ? [`uid=${directory.uid}`, `gid=${directory.gid}`] : [];
     const options = ['nosuid', 'nodev', 'tmpcopyup', ...mode, ...owner];
     return { destination, type: 'tmpfs', source: 'tmpfs', options };
   });
 }
 
-/** Labels that runtimes act on: an image is not to start hooks or to set the host's units. */
+/** Labels that runtimes act on: an image must not start hooks or configure the host's units. */
 const unsafeLabel =
   /^(run\.oci\.|org\.systemd\.|org\.criu\.|io\.kubernetes\.|io\.katacontainers\.|module\.wasm\.)/;
 
-/** conversion.md, "Annotation Fields": labels win over what is made from the config. */
+/**
+ * Returns the annotations (conversion.md, "Annotation Fields"): labels override those made from the config.
+ */
 function annotations(image: ImageConfig, notices: string[]): Record<string, string> {
   const { platform, config } = image;
   const made: Record<string, string | undefined> = {
@@ -176,7 +189,10 @@ function annotations(image: ImageConfig, notices: string[]): Record<string, stri
   return Object.fromEntries(all);
 }
 
-/** Docker's set, and containerd's up to version 1: what images are made for, file capabilities of `ping` included. */
+/**
+ * The capabilities of Docker, and of containerd up to version 1, which images are made for: `ping` needs one
+ * of them.
+ */
 const capabilities: readonly string[] = [
   'CAP_AUDIT_WRITE',
   'CAP_CHOWN',
@@ -194,7 +210,7 @@ const capabilities: readonly string[] = [
   'CAP_SYS_CHROOT',
 ];
 
-/** As `runc spec` and containerd hide them. */
+/** Paths that `runc spec` and containerd hide. */
 const maskedPaths: readonly string[] = [
   '/proc/acpi',
   '/proc/asound',
@@ -209,7 +225,7 @@ const maskedPaths: readonly string[] = [
   '/sys/firmware',
 ];
 
-/** As `runc spec` and containerd protect them. */
+/** Paths that `runc spec` and containerd make read-only. */
 const readonlyPaths: readonly string[] = [
   '/proc/bus',
   '/proc/fs',

@@ -10,18 +10,18 @@ import { isOneLine } from './config-text.ts';
 import { type Container, containerOf, resolveUser } from './container.ts';
 import { mountPoints } from './prepare.ts';
 
-/** A disk image, and how it is started. */
+/** A disk image, and the guest on it. */
 export interface GuestDisk {
   readonly file: string;
   /** The kernel's name for its file system. */
   readonly fileSystem: string;
   readonly isReadOnly: boolean;
-  /** As images name it: `amd64`. */
+  /** In the words of images: `amd64`. */
   readonly architecture: string;
   readonly guest: Guest;
 }
 
-/** By the names that images have for architectures: QEMU's names, and the kernel's for the console. */
+/** QEMU's names and the kernel's console, by the names that images use for architectures. */
 const QEMU: Readonly<
   Record<string, { readonly program: string; readonly machine: string; readonly console: string }>
 > = {
@@ -32,20 +32,20 @@ const QEMU: Readonly<
   riscv64: { program: 'qemu-system-riscv64', machine: 'virt', console: 'ttyS0' },
 };
 
-/** What starts a disk image in a virtual machine. */
+/** A script that starts a disk image in a virtual machine. */
 export interface MachineConfig {
-  /** Absolute. */
+  /** An absolute path. */
   readonly file: string;
   readonly mode: number;
   readonly text: string;
-  /** What to type next. */
+  /** The command to type next. */
   readonly command: string;
 }
 
 /**
- * Where the script that starts a disk image goes: `x.qemu.sh` beside `x.ext4`.
+ * Returns the path of the script that starts a disk image: `x.qemu.sh` beside `x.ext4`.
  *
- * @throws UsageError where the script cannot express the disk's name
+ * @throws UsageError if the script cannot express the disk's name
  */
 export function machinePath(disk: string): string {
   const file = absolutePath(disk);
@@ -57,7 +57,11 @@ export function machinePath(disk: string): string {
   return `${file.slice(0, file.length - extname(file).length)}.qemu.sh`;
 }
 
-/** @throws UsageError for an architecture that QEMU has no machine for, and as `machinePath` */
+/**
+ * Makes the script for a disk image.
+ *
+ * @throws UsageError for an architecture that QEMU has no machine for, and as `machinePath`
+ */
 export function machineConfig(disk: GuestDisk): MachineConfig {
   if (!Object.hasOwn(QEMU, disk.architecture)) {
     throw new UsageError(`--for qemu has no machine for the architecture ${disk.architecture}`, {
@@ -69,7 +73,7 @@ export function machineConfig(disk: GuestDisk): MachineConfig {
   return { file, mode: 0o755, text: qemuScript(disk), command };
 }
 
-/** Of the kernel's command line: all that does not depend on the machine. */
+/** Returns the words of the kernel's command line that do not depend on the machine. */
 function bootWords({ guest, fileSystem }: GuestDisk): string {
   // A kernel splits its command line at blanks, but not between double quotes.
   const words = guest.words.length === 0 ? [] : ['--', ...guest.words.map((word) => kernelWord(word))];
@@ -87,7 +91,7 @@ function kernelWord(word: string): string {
   );
 }
 
-/** A script for sh(1) that starts QEMU. The kernel is not in it: the user chooses it. */
+/** Returns a script for sh(1) that starts QEMU, with a kernel that its user chooses. */
 function qemuScript(disk: GuestDisk): string {
   const { program, machine, console } = QEMU[disk.architecture]!;
   const name = `./${basename(disk.file)}`.replaceAll(',', ',,');
@@ -113,28 +117,29 @@ exec ${program} -machine "${machine},accel=\${ACCEL:-kvm:tcg}" -cpu max -m "\${M
 `;
 }
 
-/** What a disk needs to be started in a virtual machine. */
+/** The init of a disk in a virtual machine. */
 export interface Guest {
   /** The program that the kernel starts. */
   readonly init: string;
   /** Its arguments. */
   readonly words: readonly string[];
-  /** What is added to the disk: directories that the image leaves out, and an init where it has none. */
+  /** Additions to the disk: mount points that the image lacks, and an init if it has none. */
   readonly additions: readonly Addition[];
 }
 
-/** Of the added init; more characters follow where the image has this name. */
+/** The name of the added init; dashes follow if the image has this name. */
 const INIT_NAME = '.dlrootfs-init';
 
-/** Programs that the init needs, each where images have it. */
+/** Programs that the init needs, each at one of these paths. */
 const NEEDED: readonly (readonly string[])[] = [['bin/sh'], ['usr/bin/env', 'bin/env']];
 
 /**
- * How an image is started in a virtual machine: by its own init if that is its command, else by an init that runs the command.
+ * Returns the guest for an image. It starts the image's own init if that is its command, else an added init
+ * that runs the command.
  *
  * @param name for the hostname
- * @param isReadOnly whether the disk is
- * @throws UsageError for an image without a shell, IntegrityError where the image's user is not in the image
+ * @param isReadOnly true if the disk is read-only
+ * @throws UsageError for an image without a shell; IntegrityError if the image does not have its user
  */
 export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, isReadOnly: boolean): Guest {
   const has = (path: string): boolean => tree.find(path as BytePath, true)?.type === 'file';
@@ -157,7 +162,10 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
   return { init: `/${file}`, words: [], additions: [...points, init, ...directories] };
 }
 
-/** The missing levels of a directory, which container engines make when they start the command. */
+/**
+ * Returns the missing directories on the way to a directory, which container engines make before they start
+ * the command.
+ */
 function directoriesTo(tree: ImageTree, directory: string): Addition[] {
   const names = bytePath(directory)
     .split('/')
@@ -177,7 +185,7 @@ function directoriesTo(tree: ImageTree, directory: string): Addition[] {
     .map((path) => ({ path, mode: 0o755, content: undefined }));
 }
 
-/** Facts that only other runtimes need. */
+/** Facts that this runtime does not use. */
 const NO_FACTS = { getent: false, usr: true, osRelease: false, volumes: new Map() };
 
 function noShell(): UsageError {
@@ -195,17 +203,19 @@ function withNul(text: string): UsageError {
 }
 
 /**
- * A script for sh(1) of POSIX that is the first process of a virtual machine: mounts what a system has, runs the image's command with exactly its
- * environment, prints its exit code and ends the machine. Only sh and env are required; steps with other missing programs are skipped.
+ * Returns a POSIX script for sh(1) that is the first process of a virtual machine. It mounts the file systems
+ * of a system, runs the image's command with exactly its environment, prints its exit code and ends the
+ * machine. It requires sh and env; steps whose programs are missing are skipped.
  */
 function initScript(container: Container, isReadOnly: boolean): string {
   const { user, workingDirectory, name } = container;
   const lines = [
     '#!/bin/sh',
-    '# Written by dlrootfs: the first process of a virtual machine. It runs the command of the image, and ends the machine.',
+    '# Written by dlrootfs: the first process of a virtual machine. It runs the command of the ' +
+      'image, and ends the machine.',
     'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
     'export PATH',
-    // Before this /dev/null is missing, and in an image without mount it stays so.
+    // /dev/null exists only after this, and in an image without mount never.
     'mount -t devtmpfs devtmpfs /dev 2>&-',
     'exec 3>&2',
     '[ ! -c /dev/null ] || exec 2>/dev/null',
@@ -219,7 +229,7 @@ function initScript(container: Container, isReadOnly: boolean): string {
     'done',
     ...(isReadOnly ? onReadOnlyRoot : []),
     '(: </dev/console >/dev/console) && exec </dev/console >/dev/console 3>&1',
-    // Programs of other users open /dev/stdout.
+    // Programs of other users open it as /dev/stdout.
     'chmod 0666 /dev/console',
     `{ echo ${shellWord(name)} >/proc/sys/kernel/hostname; }`,
     'ip link set lo up || ifconfig lo up',
@@ -237,7 +247,7 @@ function initScript(container: Container, isReadOnly: boolean): string {
   return `${lines.join('\n')}\n`;
 }
 
-/** Keeps the files of /run, but not those of /tmp. */
+/** Mounts a tmpfs on /tmp and on /run; the image's files in /run are kept, those in /tmp are not. */
 const onReadOnlyRoot: readonly string[] = [
   'mount -t tmpfs -o mode=1777 tmpfs /tmp',
   'cp -a /run /tmp/.run',
@@ -245,7 +255,10 @@ const onReadOnlyRoot: readonly string[] = [
   'cp -a /tmp/.run/. /run/ && rm -rf /tmp/.run',
 ];
 
-/** With `dlrootfs.end=reboot` on the kernel's command line, for a machine that a reboot ends (Firecracker), it is rebooted; messages of the kernel would come after the exit code. */
+/**
+ * Ends the machine; kernel messages are off so that the exit code is last. `dlrootfs.end=reboot` on the
+ * kernel's command line reboots, for a machine that a reboot ends (Firecracker).
+ */
 const ending: readonly string[] = [
   'echo "exit code: $code"',
   '[ ! -c /dev/null ] || exec 2>/dev/null',
@@ -257,27 +270,31 @@ const ending: readonly string[] = [
   'mount -o remount,ro /',
   '$how -f',
   '{ echo $key >/proc/sysrq-trigger; }',
-  // It takes a moment; a kernel that cannot do it ends when this process does.
+  // That takes a moment. If the kernel cannot do it, the end of this process ends the machine.
   'sleep 5',
   'exit "$code"',
 ];
 
-/** The image's command with its environment and no other variable. */
+/** Returns the image's command with exactly its environment. */
 export function shellCommand({ args, environment }: Container): string {
   const variables = [...environment].map(([name, value]) => shellWord(`${name}=${value}`));
-  // env would treat a word with an equals sign as a variable.
+  // env takes a word with an equals sign for a variable.
   const first = args[0]!.includes('=') ? ['/bin/sh', '-c', shellWord('exec "$@"'), 'sh'] : [];
   return ['exec env -i --', ...variables, ...first, ...args.map((word) => shellWord(word))].join(' ');
 }
 
-/** Uses the first of three programs that works: setpriv of util-linux, chroot of coreutils, or su, which needs a name. */
+/**
+ * Returns lines that run the command as the user by the first program that works: setpriv of util-linux,
+ * chroot of coreutils, or su, which needs a name.
+ */
 function asUser({ user }: Container): string[] {
   const { uid, gid, groups, name } = user;
   const list = groups.join(',');
   const setpriv = `setpriv --reuid=${uid} --regid=${gid} ${groups.length > 0 ? `--groups=${list}` : '--clear-groups'}`;
   const chroot = `chroot --skip-chdir --userspec=${uid}:${gid} --groups=${shellWord(list)} /`;
   const su = name === undefined || name.startsWith('-') ? undefined : `su -s /bin/sh ${shellWord(name)}`;
-  const none = `echo ${shellWord(`cannot become user ${uid}: the image has none of setpriv, chroot of coreutils and su`)} >&2`;
+  const failure = `cannot become user ${uid}: the image has none of setpriv, chroot of coreutils and su`;
+  const none = `echo ${shellWord(failure)} >&2`;
   return [
     `  if ${setpriv} true 2>/dev/null; then exec ${setpriv} /bin/sh -c "$command"; fi`,
     `  if ${chroot} true 2>/dev/null; then exec ${chroot} /bin/sh -c "$command"; fi`,

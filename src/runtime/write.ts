@@ -25,26 +25,26 @@ import { type IdMappings, runcConfig } from './runc.ts';
 import type { Environment } from '../sys/os-path.ts';
 import type { RuntimeConfig } from './config-text.ts';
 
-/** LXC's own defaults, where distributions have them: capabilities, devices, seccomp, mounts. */
+/** LXC's defaults in distributions: capabilities, devices, seccomp, mounts. */
 const lxcIncludes = ['/usr/share/lxc/config/common.conf'];
-/** What LXC adds to them, and takes back, for a container in a user namespace. */
+/** With LXC's changes for a container in a user namespace. */
 const lxcNamespaceIncludes = [...lxcIncludes, '/usr/share/lxc/config/userns.conf'];
 
-/** The options of a pull that its files for runtimes need. */
+/** The options of a pull that the files for runtimes depend on. */
 export interface RuntimeOptions {
   /** DIR as typed. */
   readonly destination: string;
   readonly runtimes: readonly Runtime[];
   /** Replace existing configurations. */
   readonly force: boolean;
-  /** For runc: a container without root, of the caller with these ids. */
+  /** With runc: a container without root, for the caller with these ids. */
   readonly rootless: boolean;
   readonly uid: number;
   readonly gid: number;
   readonly idMappings?: IdMappings | undefined;
-  /** The caller works on a terminal, and so will the container of runc. */
+  /** True if the caller has a terminal; the container of runc gets one then. */
   readonly terminal: boolean;
-  /** The rootfs holds a repository, which the container must not see. */
+  /** True if the rootfs holds a repository, which the container must not see. */
   readonly git: boolean;
   readonly prepare: boolean;
   readonly environment: Environment;
@@ -52,9 +52,9 @@ export interface RuntimeOptions {
 }
 
 /**
- * Adds to a rootfs what `--prepare` names, if that was given.
+ * Adds the files and directories of `--prepare` to a rootfs, if that was given.
  *
- * @param directory where the rootfs is until it gets its name
+ * @param directory the rootfs, before it gets its name
  * @throws DestinationError
  */
 export function prepareFiles(options: RuntimeOptions, directory?: string): void {
@@ -68,7 +68,8 @@ export function prepareFiles(options: RuntimeOptions, directory?: string): void 
 /**
  * Checks before a pull that the configurations can be written.
  *
- * @throws UsageError where none can be written for the directory; DestinationError where one exists and `force` is not given
+ * @throws UsageError if none can be written for the directory; DestinationError if one exists and `force` is
+ * not given
  */
 export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: string, force: boolean): void {
   if (runtimes.length === 0) return;
@@ -77,11 +78,12 @@ export function checkRuntimeConfigs(runtimes: readonly Runtime[], destination: s
 }
 
 /**
- * Writes the configuration of each runtime that `--for` names beside the finished rootfs, made from the image's config and the rootfs's own
- * passwd and group. Reports what a configuration cannot have, then the files and the commands that start them.
+ * Writes the configuration of each runtime of `--for` beside the finished rootfs, from the image's config and
+ * the rootfs's own passwd and group. Reports the settings that a configuration cannot hold, then the files
+ * and the commands that start them.
  *
- * @param identity of the finished rootfs, as `OpenDirectory.identity`: no other directory is read, and files are written beside no other
- * @throws what `checkRuntimeConfigs` does, and IntegrityError where the image's user is not in the image
+ * @param identity of the finished rootfs (see `OpenDirectory.identity`), so that no other directory is used
+ * @throws as `checkRuntimeConfigs`, and IntegrityError if the image does not have its user
  */
 export async function writeRuntimeConfigs(
   image: ImageConfig,
@@ -138,7 +140,11 @@ function configFor(
   return runcConfig(container, image, root, { rootless: owner, terminal });
 }
 
-/** @throws DestinationError for another directory than the finished one */
+/**
+ * Opens the finished rootfs.
+ *
+ * @throws DestinationError for another directory
+ */
 function openFinished(destination: string, identity: string): OpenDirectory {
   const root = OpenDirectory.open(destination);
   if (root.identity === identity) return root;
