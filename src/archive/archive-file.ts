@@ -13,17 +13,18 @@ import { hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
 
-/** How long to wait before a FIFO or device that is not ready is tried again. */
+/** The wait before a FIFO or device that is not ready is tried again. */
 const POLL_MILLISECONDS = 20;
-/** Number of first tries without a wait: a fast reader empties a pipe in less than a millisecond. */
+/** The number of first tries without a wait: a fast reader empties a pipe in less than a millisecond. */
 const EAGER_TRIES = 50;
 
 /**
- * A file that appears completely or not at all: it is written under another name in the same directory and renamed when complete.
- * Symlinks are followed, except those that another user may have made. A FIFO or a device is written to directly.
+ * A file that appears completely or not at all: it is written under another name in the same directory and
+ * renamed when complete. Symlinks are followed, except those that another user may have made. A FIFO or
+ * device is written directly.
  */
 export class ArchiveFile {
-  /** In messages. */
+  /** The name in messages. */
   readonly #name: string;
   readonly #handle: FileHandle;
   /** The file under its temporary name; undefined for a FIFO or device. */
@@ -35,7 +36,7 @@ export class ArchiveFile {
     this.#partial = partial;
   }
 
-  /** Adds to the content. A FIFO or device does not block: it is tried again while it accepts no bytes. */
+  /** Appends bytes. A FIFO or device does not block: it is tried again while it accepts no bytes. */
   async write(bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
     let tries = 0;
     for (let written = 0; written < bytes.length;) {
@@ -50,23 +51,24 @@ export class ArchiveFile {
     }
   }
 
-  /** For a program that writes the content in place of `write`; undefined for a FIFO or device. */
+  /** The descriptor, for a program that writes the content; undefined for a FIFO or device. */
   get descriptor(): number | undefined {
     return this.#partial && this.#handle.fd;
   }
 
-  /** The directory that it is in; undefined for a FIFO or device. */
+  /** The directory of the file; undefined for a FIFO or device. */
   get directory(): OpenDirectory | undefined {
     return this.#partial?.place.directory;
   }
 
-  /** As `OpenDirectory.identityOf`; undefined for a FIFO or device. */
+  /** See `OpenDirectory.identityOf`; undefined for a FIFO or device. */
   get identity(): string | undefined {
     return this.#partial?.identity;
   }
 
   /**
-   * A file that exists is replaced only if this user may write to it, and keeps its permissions.
+   * Opens a new file. An existing file is replaced only if this user may write to it; its permissions are
+   * kept.
    *
    * @param signal ends the wait for the reader of a FIFO
    * @throws DestinationError if it cannot be written there
@@ -83,7 +85,7 @@ export class ArchiveFile {
         directory.close();
         return new ArchiveFile(name, handle);
       }
-      // A link of /proc to a pipe has no path.
+      // A link in /proc to a pipe has no path.
       if (!existing && (await isSpecialFile(name))) {
         directory.close();
         return new ArchiveFile(name, await openReady(osPath(name), name, signal));
@@ -99,7 +101,7 @@ export class ArchiveFile {
     }
   }
 
-  /** To be called when all is written: gives the file its name. */
+  /** Gives the file its name. Call it when everything is written. */
   async commit(): Promise<void> {
     try {
       await this.#handle.close();
@@ -129,20 +131,23 @@ export class ArchiveFile {
 }
 
 interface Partial {
-  /** Of the file when it is complete. */
+  /** The final place of the file. */
   readonly place: EntryPlace;
-  /** Until then. */
+  /** The temporary name. */
   readonly name: string;
   readonly file: FileHandle;
-  /** As `OpenDirectory.identityOf`. */
+  /** See `OpenDirectory.identityOf`. */
   readonly identity: string;
-  /** Keeps the file's lock until it is renamed or removed, even after `file` is closed. An unlocked file is from a killed run. */
+  /**
+   * Keeps the file locked until it is renamed or removed, even after `file` is closed. An unlocked file
+   * belongs to a killed run.
+   */
   readonly lock: FileHandle | undefined;
 }
 
 /**
- * Makes a new file beside `place`, and removes those of killed runs. Another run may remove a new file that is not locked yet: then this
- * makes another one.
+ * Makes a new file beside `place`, and removes those of killed runs. If another run removes the new file
+ * before it is locked, makes another one.
  */
 async function createPartial(place: EntryPlace, mode: number): Promise<Partial> {
   await removeAbandoned(place);
@@ -179,23 +184,24 @@ async function removeAbandoned(place: EntryPlace): Promise<void> {
   }
 }
 
-/** For root: whether another user may have given this name to a file of root's. */
+/** True for root if another user may have given this name to a file of root's. */
 function mayBeAnother(directory: OpenDirectory, file: Stats): boolean {
   return geteuid?.() === 0 && directory.mayOthersRename(file);
 }
 
-/** Whether the file is a FIFO or a device: its name does not show the format that its reader wants. */
+/** True for a FIFO or a device. Its name does not show the format that its reader expects. */
 export async function isSpecialFile(name: string): Promise<boolean> {
   const existing = await stat(osPath(name)).catch(() => undefined);
   return existing !== undefined && !existing.isFile() && !existing.isDirectory();
 }
 
 /**
- * Writes the bytes of `source` to `output`, which stays open. Each piece may be valid only until the next one is asked for.
+ * Writes the bytes of `source` to `output`, which stays open if it is a stream. Each piece may be valid only
+ * until the next one is requested.
  *
- * @param by.name the output in messages: a file as the user gave it, or `standard output`
- * @param by.compressor the bytes go through it
- * @throws the signal's reason; what `source` throws; DestinationError where the output cannot be written
+ * @param by.name the output in messages: a file as the user named it, or `standard output`
+ * @param by.compressor transforms the bytes
+ * @throws the signal's reason; errors of `source`; DestinationError if the output cannot be written
  */
 export async function writeBytes(
   source: AsyncIterable<Uint8Array>,
@@ -206,7 +212,8 @@ export async function writeBytes(
   const isFile = output instanceof ArchiveFile;
   async function* bytes(): AsyncGenerator<Uint8Array, void, void> {
     try {
-      // A stream asks early, and may keep a piece; a file and Node's compressors take it at once.
+      // A stream requests pieces early and may keep them: it gets copies. A file and Node's compressors use
+      // them at once.
       for await (const piece of source) yield isFile ? piece : Uint8Array.from(piece);
     } catch (error) {
       // If the stream failed first, its error is thrown here.
@@ -235,7 +242,11 @@ interface WriteOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The error for an archive that cannot be written; `name` is a file as the user gave it, or `standard output`. */
+/**
+ * Returns the error for an archive that cannot be written.
+ *
+ * @param name a file as the user named it, or `standard output`
+ */
 export function unwritable(name: string, error: unknown): unknown {
   if (error instanceof DlrootfsError || !(error instanceof Error)) return error;
   const os = osErrorOf(error);
@@ -247,10 +258,10 @@ export function unwritable(name: string, error: unknown): unknown {
   });
 }
 
-/** As messages call it. */
+/** Standard output in messages. */
 export const STANDARD_OUTPUT = 'standard output';
 
-/** A device and standard output are on none that has a name. */
+/** True for a file: devices and standard output are on no disk with a name. */
 function isOnDisk(name: string): boolean {
   return name !== STANDARD_OUTPUT && statSync(osPath(name), { throwIfNoEntry: false })?.isFile() !== false;
 }
@@ -285,7 +296,10 @@ function openToWrite(place: string | Buffer): Promise<FileHandle> {
   return open(place, constants.O_WRONLY | constants.O_NONBLOCK);
 }
 
-/** Opens a FIFO or device, and waits until a FIFO has a reader. No thread blocks: it would continue after a signal. */
+/**
+ * Opens a FIFO or device, and waits until a FIFO has a reader. It polls, since a thread that blocks in
+ * open(2) does not end on a signal.
+ */
 async function openReady(place: string | Buffer, name: string, signal?: AbortSignal): Promise<FileHandle> {
   for (;;) {
     try {

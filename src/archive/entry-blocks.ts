@@ -8,7 +8,7 @@ import { sparseMapBlocks } from './sparse-map.ts';
 
 const FIELD = { checksum: 148, linkName: 157, prefix: 345 } as const;
 const LONGEST = { name: 100, linkName: 100, prefix: 155 } as const;
-/** The largest numbers of seven and eleven octal digits. */
+/** The largest numbers with seven and eleven octal digits. */
 const LARGEST = { id: 0o7777777, long: 0o77777777777 } as const;
 
 const HEADER_TYPES = {
@@ -21,33 +21,34 @@ const HEADER_TYPES = {
   fifo: 'FIFO',
 } as const satisfies Record<EntryType, string>;
 
-/** The name in the header of a sparse file; a record has its own name. */
+/** The name in the header of a sparse file, whose own name is in a record. */
 const SPARSE_NAME = 'GNUSparseFile.0/sparse' as BytePath;
 
 /**
- * How long names that are not ASCII are marked: with `utf-8` only names that are not UTF-8 are marked as bytes, with `binary` all of them.
- * mke2fs reads a tar in the C locale, in which libarchive does not convert UTF-8.
+ * Selects the long names that are marked as bytes: `utf-8` those that are not UTF-8, `binary` those that are
+ * not ASCII. mke2fs reads a tar in the C locale, in which libarchive does not convert UTF-8.
  */
 export type NameRecords = 'utf-8' | 'binary';
 
-/** Without a slash at the end of its path. */
+/** An entry to write; its path does not end in a slash. */
 export type ArchiveEntry = Omit<ImageTreeEntry, 'linkTo' | 'inode' | 'links' | 'stored'>;
 
-/** The blocks before an entry's data, and the number of bytes that follow (without the padding). */
+/** The blocks before an entry's data, and the number of bytes of the data, without padding. */
 export interface EntryBlocks {
   readonly blocks: Buffer;
   readonly dataSize: number;
 }
 
-/** The blocks of a hard link to a file that the archive has already, at `linkTo`. */
+/** Returns the blocks of a hard link to an earlier file of the archive, at `linkTo`. */
 export function linkBlocks(entry: ArchiveEntry, linkTo: string, names: NameRecords = 'utf-8'): Buffer {
   return headerBlocks({ ...entry, type: 'hardlink', linkPath: linkTo as BytePath, size: 0 }, [], names);
 }
 
 /**
- * The header of an entry, with a pax header before it if ustar cannot hold all fields, and with the sparse map after it.
+ * Returns the header of an entry, after a pax header if ustar cannot hold all fields, and before the map of a
+ * sparse file.
  *
- * @param extents positions of the data of a sparse file: at block borders (`alignExtents`)
+ * @param extents the data of a sparse file, aligned to blocks by `alignExtents`
  */
 export function entryBlocks(
   entry: ArchiveEntry,
@@ -106,7 +107,7 @@ function headerBlocks(entry: HeaderEntry, given: readonly Buffer[], names: NameR
   return records.length === 0 ? block : Buffer.concat([paxBlocks(records), block]);
 }
 
-/** The pax header itself: always under one name and with one time, so that it depends on its records only. */
+/** Returns a pax header. Its name and time are constant, so that it depends on its records only. */
 function paxBlocks(records: readonly Buffer[]): Buffer {
   const body = Buffer.concat(records);
   const numbers = { mode: 0o644, uid: 0, gid: 0, size: body.length, mtime: new Date(0) };
@@ -119,8 +120,8 @@ function paxBlocks(records: readonly Buffer[]): Buffer {
 }
 
 /**
- * tar's Header writes the numbers, the type and their checksum. Its UTF-8 strings cannot hold names, so this writes names, and adds their
- * bytes to the checksum.
+ * Returns a ustar header. tar's Header writes the numbers, the type and their checksum. Its UTF-8 strings
+ * cannot hold all names, so these are written here, and their bytes added to the checksum.
  */
 function ustarBlock(
   numbers: ConstructorParameters<typeof Header>[0],
@@ -147,7 +148,10 @@ interface SplitPath {
   readonly name: string;
 }
 
-/** Where ustar cuts a path: at a slash, so that both parts fit and none is empty. Undefined: it does not fit. */
+/**
+ * Splits a path for ustar at a slash, so that both parts fit and neither is empty; undefined if that is
+ * impossible.
+ */
 function splitPath(path: string): SplitPath | undefined {
   if (path.length <= LONGEST.name) return { prefix: '', name: path };
   const cut = path.lastIndexOf('/', Math.min(LONGEST.prefix, path.length - 2));
@@ -155,7 +159,10 @@ function splitPath(path: string): SplitPath | undefined {
   return { prefix: path.slice(0, cut), name: path.slice(cut + 1) };
 }
 
-/** A name as a pax record, which is UTF-8 unless the record before says that it is not (POSIX pax, hdrcharset). */
+/**
+ * Returns a name as a pax record. Records are UTF-8 unless the one before says otherwise (POSIX pax,
+ * hdrcharset).
+ */
 function nameRecords(key: string, name: string, names: NameRecords): Buffer[] {
   const bytes = Buffer.from(name, 'latin1');
   const record = paxRecord(key, bytes);
@@ -165,11 +172,14 @@ function nameRecords(key: string, name: string, names: NameRecords): Buffer[] {
 }
 
 /*
- * The records are written here: tar's Pax knows a dozen keys and no attribute, its values are UTF-8 strings, and its times are Dates of
- * milliseconds.
+ * The records are written here: tar's Pax knows a dozen keys and no attribute, its values are UTF-8 strings,
+ * and its times are Dates of milliseconds.
  */
 
-/** `%d key=value\n` with the length of the whole record, in bytes (POSIX pax). Text is written as bytes, one for each character. */
+/**
+ * Returns `%d key=value\n`, with the length of the whole record in bytes (POSIX pax). Text has one character
+ * per byte.
+ */
 function paxRecord(key: string, value: string | Uint8Array): Buffer {
   const bytes = typeof value === 'string' ? Buffer.from(value, 'latin1') : value;
   const rest = key.length + bytes.length + 3;
@@ -178,7 +188,7 @@ function paxRecord(key: string, value: string | Uint8Array): Buffer {
   return Buffer.concat([Buffer.from(`${length} ${key}=`, 'latin1'), bytes, Buffer.from('\n')]);
 }
 
-/** The records of an extended attribute: an access list also as text, which `tar --acls` reads. */
+/** Returns the records of an extended attribute; an access list also as text, which `tar --acls` reads. */
 function xattrRecords(name: string, value: Uint8Array): Buffer[] {
   if (textKeys.has(name)) return [paxRecord(name, value)];
   const key = keyOfList.get(name);
@@ -188,8 +198,8 @@ function xattrRecords(name: string, value: Uint8Array): Buffer[] {
 }
 
 /**
- * The record of an extended attribute. An equals sign would end the name. For such names libarchive's kind of record is used: it has the
- * name percent-encoded and the value in base64.
+ * Returns the record of an extended attribute. An equals sign would end its name: such a name gets
+ * libarchive's record, with the name percent-encoded and the value in base64.
  */
 function xattrRecord(name: string, value: Uint8Array): Buffer {
   if (!name.includes('=')) return paxRecord(`SCHILY.xattr.${name}`, value);
@@ -198,8 +208,8 @@ function xattrRecord(name: string, value: Uint8Array): Buffer {
 }
 
 /**
- * A time as pax writes it; the nanoseconds count upwards from the second, before 1970 too. All nine digits of a fraction are written:
- * erofs-utils reads `.5` as five nanoseconds.
+ * Formats a time for pax; nanoseconds count upwards from the second, before 1970 too. The fraction has all
+ * nine digits: erofs-utils reads `.5` as five nanoseconds.
  */
 function paxTime(seconds: number, nanoseconds: number): string {
   if (nanoseconds === 0) return String(seconds);

@@ -14,7 +14,7 @@ const BATCH_BYTES = 256 * 1024;
 
 export type ArchiveCompression = 'none' | 'gzip' | 'zstd';
 
-/** How an archive is written. */
+/** The settings of an archive. */
 export interface ArchiveOptions {
   readonly compression: ArchiveCompression;
   /** Name of the output in messages. */
@@ -23,7 +23,7 @@ export interface ArchiveOptions {
 }
 
 /**
- * By the name of the file: `.tar`, `.tar.gz` or `.tgz`, `.tar.zst` or `.tzst`; `-` is not compressed.
+ * Returns the compression by a file's name: `.tar`, `.tar.gz` or `.tgz`, `.tar.zst` or `.tzst`; none for `-`.
  *
  * @throws UsageError for another name
  */
@@ -35,11 +35,15 @@ export function compressionFor(fileName: string): ArchiveCompression {
   throw new UsageError(`cannot tell the format of ${printable(fileName)} by its name`, {
     hint: disk
       ? virtualDiskHint(disk[1]!, disk[2]!)
-      : 'use a name that ends in .tar, .tar.gz, .tar.zst, .ext4, .squashfs or .erofs, or - for a tar on standard output',
+      : 'use a name that ends in .tar, .tar.gz, .tar.zst, .ext4, .squashfs or .erofs, ' +
+        'or - for a tar on standard output',
   });
 }
 
-/** qemu-img(1) converts a raw disk; `.img` and `.raw` are raw disks under another name. */
+/**
+ * Returns the hint for a virtual disk. qemu-img(1) converts a raw disk; `.img` and `.raw` are raw disks
+ * already.
+ */
 function virtualDiskHint(name: string, ending: string): string {
   const ext4 = printable(`${name}.ext4`);
   const wanted = printable(`${name}.${ending}`);
@@ -49,9 +53,11 @@ function virtualDiskHint(name: string, ending: string): string {
 }
 
 /**
- * Writes the root file system of an image as one archive: see `flattenedTree`. A stream stays open at the end; on failure it is destroyed.
+ * Writes the root file system of an image as one archive: see `flattenedTree`. A stream stays open at the
+ * end; on failure it is destroyed.
  *
- * @throws DestinationError when the output cannot be written, the signal's reason, and what the tree's layers throw
+ * @throws DestinationError if the output cannot be written, the signal's reason, and errors of the tree's
+ * layers
  */
 export async function writeArchive(
   tree: ImageTree,
@@ -62,7 +68,7 @@ export async function writeArchive(
   await writeBytes(flattenedTree(tree), output, { name, compressor: compress, signal });
 }
 
-/** Both formats get no time, name or number of threads: the bytes depend only on the data. */
+/** Makes a compressor without a time, name or number of threads: its bytes depend only on the data. */
 function compressor(
   compression: Exclude<ArchiveCompression, 'none'>,
 ): ReturnType<typeof createGzip> | ReturnType<typeof createZstdCompress> {
@@ -75,19 +81,20 @@ function compressor(
 
 /** Properties of a tar that readers treat differently. */
 export interface TarDialect {
-  /** Of sparse files: kept, in GNU's format, or filled with zeros. */
+  /** The holes of sparse files: kept, in GNU's format, or filled with zeros. */
   readonly holes: 'kept' | 'filled';
   readonly names: NameRecords;
 }
 
 /**
- * The root file system of an image, or the part of it that is selected, as one archive: pax, entries in the order of the tree, no data
- * that is not from the image. The same image gives the same bytes. Each buffer is valid until the next one is asked for.
+ * Yields the root file system of an image, or its selected part, as one pax archive, with entries in the
+ * order of the tree and no data from elsewhere. The same image gives the same bytes. Each buffer is valid
+ * until the next one is requested.
  *
- * @param written the tree's own entries, in its order, as they are to be written; some may be missing
- * @param dialect what the reader of the tar supports
+ * @param written the tree's entries as they are to be written, in its order; some may be missing
+ * @param dialect the features that the tar's reader supports
  * @param more blocks of other entries, which come last
- * @throws what the layers throw
+ * @throws errors of the layers
  */
 export async function* flattenedTree(
   tree: ImageTree,
@@ -131,12 +138,12 @@ async function* writeEntry(
   yield* batch.add(ZEROS.subarray(0, paddingOf(dataSize)));
 }
 
-/** Copies many small pieces into one buffer, which is used again when it was yielded. */
+/** Copies many small pieces into one buffer, which is reused after each yield. */
 class Batch {
   readonly #buffer = Buffer.allocUnsafe(BATCH_BYTES);
   #length = 0;
 
-  /** Takes the bytes; yields every buffer that is full. */
+  /** Appends bytes; yields each full buffer. */
   *add(bytes: Uint8Array): Generator<Buffer, void, void> {
     for (let at = 0; at < bytes.length;) {
       const end = Math.min(bytes.length, at + BATCH_BYTES - this.#length);
@@ -147,7 +154,7 @@ class Batch {
     }
   }
 
-  /** What is left. */
+  /** Yields the rest. */
   *flush(): Generator<Buffer, void, void> {
     if (this.#length > 0) yield this.#take();
   }

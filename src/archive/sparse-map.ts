@@ -5,7 +5,8 @@ import { ExtentCursor } from '../tar/sparse.ts';
 const ZEROS = Buffer.alloc(64 * 1024);
 
 /**
- * Extents as GNU tar can read them: each begins at a block border and ends at one or at the end of the file. Zeros fill the rest.
+ * Aligns extents as GNU tar requires: each begins at a block border and ends at one or at the end of the
+ * file. Zeros fill the rest.
  */
 export function alignExtents(extents: readonly SparseExtent[], size: number): SparseExtent[] {
   const aligned: SparseExtent[] = [];
@@ -20,7 +21,10 @@ export function alignExtents(extents: readonly SparseExtent[], size: number): Sp
   return aligned;
 }
 
-/** GNU's format 1.0: the count and the numbers as lines, filled up with NULs to a block border. A hole at the end gets an empty extent. */
+/**
+ * Returns the sparse map of GNU's format 1.0: the count and the numbers as lines, padded with NULs to a block
+ * border. A hole at the end gets an empty extent.
+ */
 export function sparseMapBlocks(extents: readonly SparseExtent[], size: number): Buffer {
   const last = extents.at(-1);
   const closed =
@@ -33,14 +37,16 @@ export function sparseMapBlocks(extents: readonly SparseExtent[], size: number):
   return blocks;
 }
 
-/** The data of `extents` with the zeros that `aligned` has before, between and after them. */
+/** Yields the data of `extents`, with the zeros that `aligned` has before, between and after them. */
 export async function* fillGaps(
   data: AsyncIterable<Uint8Array>,
   extents: readonly SparseExtent[],
   aligned: readonly SparseExtent[],
 ): AsyncGenerator<Uint8Array, void, void> {
   const cursor = new ExtentCursor(extents);
-  /** The last yielded bytes end here in the file, in this one of `aligned`. */
+  /**
+   * The position in the file after the last yielded bytes, and below the index of its extent in `aligned`.
+   */
   let end = 0;
   let index = 0;
   function* zerosUntil(position: number): Generator<Uint8Array, void, void> {

@@ -95,7 +95,8 @@ function kernelWord(word: string): string {
 function qemuScript(disk: GuestDisk): string {
   const { program, machine, console } = QEMU[disk.architecture]!;
   const name = `./${basename(disk.file)}`.replaceAll(',', ',,');
-  const drive = `driver=raw,node-name=disk,read-only=${disk.isReadOnly ? 'on' : 'off'},file.driver=file,file.filename=${name}`;
+  const readOnly = disk.isReadOnly ? 'on' : 'off';
+  const drive = `driver=raw,node-name=disk,read-only=${readOnly},file.driver=file,file.filename=${name}`;
   const root = `root=/dev/vda ${disk.isReadOnly ? 'ro' : 'rw'} console=${console} panic=-1`;
   return `#!/bin/sh
 # Starts the disk image beside this script in QEMU. Made by dlrootfs; edit it as you like.
