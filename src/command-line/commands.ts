@@ -266,7 +266,6 @@ const other = group('Other', [
   ['-h, --help', 'print help'],
   ['-V, --version', 'print the version'],
 ]);
-
 const wholeHelp = group('Other', [['--all', 'with --help: print every command, flag and exit code']]);
 
 /** Every flag once, in the order of `--help`. */
@@ -311,9 +310,7 @@ export interface CommandDescription {
   /** The words after the program's name. */
   readonly synopsis: string;
   readonly summary: string;
-  /**
-   * The words after the command, in commander's notation: `<required>` before `[optional]`. Default: none.
-   */
+  /** The words after the command, in commander's notation: `<required> [optional]`. Default: none. */
   readonly words?: readonly string[];
   readonly options: readonly Option[];
 }
@@ -399,8 +396,5 @@ const table = {
 
 export type CommandName = keyof typeof table;
 
-/**
- * Commands by their words. `pull` runs without its word; the other words take precedence over images of that
- * name.
- */
+/** Commands by their words. `pull` needs no word; the others take precedence over images of that name. */
 export const commands: Readonly<Record<string, CommandDescription>> = table;

@@ -16,8 +16,9 @@ import { openRegular, partOfFile, readRange, type LayoutFile, type LayoutFiles }
 const MOST_LINKS = 16;
 
 /**
- * The files of a layout in a tar archive, plain or compressed, in a file or as a stream: one pass over the headers finds them, then they are
- * read from their positions in the archive. It is first unpacked to an unnamed file where it cannot be read directly.
+ * Opens the files of a layout in a tar archive, plain or compressed, in a file or a stream. One pass over the
+ * headers finds them; they are read at their positions in the archive. A compressed archive or a stream is
+ * first unpacked to an unnamed file.
  *
  * @throws NotFoundError, IntegrityError, DestinationError
  */
@@ -54,7 +55,7 @@ export async function openArchive(
   }
 }
 
-/** Follows links, as `docker save` once wrote them, which lead to other members or nowhere. */
+/** Follows links to other members, which old versions of `docker save` wrote; they may lead nowhere. */
 function resolve(index: ArchiveIndex, path: string, name: string): Extent | undefined {
   let place: string = normalize(path as BytePath);
   for (let links = 0; links < MOST_LINKS; links += 1) {
@@ -65,7 +66,7 @@ function resolve(index: ArchiveIndex, path: string, name: string): Extent | unde
   throw new IntegrityError(`${name} has a loop of links at ${printable(path)}`);
 }
 
-/** The archive itself if it is plain, else its spooled copy. */
+/** Opens the archive itself if it is plain, else its unpacked copy. */
 async function openPlain(file: string, name: string, options: SpoolOptions): Promise<FileHandle> {
   const { handle, size } = await openRegular(osPath(file), file);
   let plain = false;
@@ -88,17 +89,17 @@ export interface Extent {
   readonly size: number;
 }
 
-/** By normalised path: a file, or the path of the member that a link leads to. */
+/** Members by normalised path: the position of a file, or the path that a link leads to. */
 export type ArchiveIndex = ReadonlyMap<string, Extent | string>;
 
-/** Archives of images have a few files per layer. */
+/** Limit on members; archives of images have a few files per layer. */
 const MAX_MEMBERS = 500_000;
 
 /**
- * Finds the members of a plain tar of `size` bytes by its headers. The package `tar` parses them: it reads what it needs, and zeros in place of
- * file contents. Of members with the same path the last one counts, as when the archive is unpacked.
+ * Finds the members of a plain tar of `size` bytes by its headers. The package `tar` parses these; instead of
+ * contents it gets zeros. Of members with the same path the last one counts, as when the archive is unpacked.
  *
- * @throws IntegrityError when the archive is corrupt, cut off or has sparse members
+ * @throws IntegrityError if the archive is corrupt, cut off or has sparse members
  */
 export function indexArchive(descriptor: number, size: number, name: string): ArchiveIndex {
   const members = new Map<string, Extent | string>();
@@ -116,15 +117,15 @@ export function indexArchive(descriptor: number, size: number, name: string): Ar
   return members;
 }
 
-/** The entries of an archive file, each with the position of its content. */
+/** Yields the entries of an archive file, each with the position of its content. */
 function* readHeaders(descriptor: number, name: string): Generator<[entry: ReadEntry, offset: number]> {
-  /** Of the next byte to read. */
+  /** The position of the next byte to read. */
   let position = 0;
   /** The entry that the last block completed. */
   let entry = undefined as ReadEntry | undefined;
   let failure = undefined as Error | undefined;
   let end = false;
-  /** Blocks since the last entry: a block of zeros, or headers about the next entry. */
+  /** The number of blocks since the last entry: of zeros, and of headers about the next entry. */
   let zeros = 0;
   let meta = 0;
   let sparse = false;
@@ -174,7 +175,7 @@ function* readHeaders(descriptor: number, name: string): Generator<[entry: ReadE
     if (!Number.isSafeInteger(entry.header.size))
       throw malformed(`the size of ${printable(entry.path)} is not a whole number from 0 up`);
     yield [entry, position];
-    // In place of the content, which the parser need not see.
+    // Zeros instead of the content, which the parser need not see.
     const { startBlockSize } = entry;
     for (let rest = startBlockSize; rest > 0; rest -= ZEROS.length) feed(ZEROS.subarray(0, rest));
     position += startBlockSize;
@@ -182,7 +183,7 @@ function* readHeaders(descriptor: number, name: string): Generator<[entry: ReadE
   }
 }
 
-/** The package's own limit. */
+/** The limit of the package. */
 const MAX_META_BYTES = 1024 * 1024;
 const ZEROS = Buffer.alloc(1024 * 1024);
 
@@ -201,7 +202,10 @@ function memberOf(entry: ReadEntry, offset: number): Extent | string | undefined
   }
 }
 
-/** Relative to the link's directory, and never outside the archive. An absolute path, or one that leaves it, starts at its root. */
+/**
+ * Returns the target of a symlink, relative to its directory and within the archive: an absolute path, or one
+ * that leads outside, starts at the archive's root.
+ */
 function symlinkTarget({ path, linkpath = '' }: ReadEntry): string {
   if (linkpath.startsWith('/')) return normalize(linkpath as BytePath);
   return normalize(`${path.slice(0, path.lastIndexOf('/') + 1)}${linkpath}` as BytePath);
@@ -213,16 +217,16 @@ async function namelessFileIn(name: string): Promise<FileHandle> {
 }
 
 export interface SpoolOptions {
-  /** An existing directory: compressed archives and standard input are unpacked to an unnamed file in it. */
+  /** An existing directory for the unnamed file. */
   readonly spoolDirectory: string;
   readonly decompress: Decompress;
   readonly signal: AbortSignal;
 }
 
 /**
- * Writes an archive that comes as a stream, decompressed, to an unnamed file.
+ * Writes the decompressed bytes of an archive to an unnamed file.
  *
- * @throws what `decompress` throws, DestinationError where the file cannot be written
+ * @throws errors of `decompress`; DestinationError if the file cannot be written
  */
 async function spool(
   input: AsyncIterable<Uint8Array>,

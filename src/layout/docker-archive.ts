@@ -18,20 +18,21 @@ import {
 } from './layout-files.ts';
 
 /**
- * Images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. A layer that is a plain tar has its
- * diffID as digest; a compressed one is hashed when the image is opened, since the archive may not say.
+ * Reads images in an archive of `docker save`, old or new, or of another tool that writes manifest.json. The
+ * digest of a layer that is a plain tar is its diffID. A compressed layer is hashed when the image is opened,
+ * unless its path has the digest.
  */
 export class DockerArchive implements Session<LocalLayer> {
   readonly #files: LayoutFiles;
   readonly #wanted: string | undefined;
 
-  /** `wanted` is a reference, or `@N` for the N-th image of manifest.json. */
+  /** @param wanted a reference, or `@N` for the N-th image of manifest.json */
   constructor(files: LayoutFiles, wanted: string | undefined) {
     this.#files = files;
     this.#wanted = wanted;
   }
 
-  /** The archive holds one image per name; its config has the platform. */
+  /** Opens the image. The archive has one image per name; its config has the platform. */
   async image(): Promise<Image<LocalLayer>> {
     const [listed] = selectImage(await this.#listing(), this.#wanted, this.#files.name, {
       isNamed,
@@ -43,7 +44,8 @@ export class DockerArchive implements Session<LocalLayer> {
     const { diffIDs } = config;
     if (diffIDs.length !== paths.length) {
       throw new IntegrityError(
-        `manifest.json of ${this.#files.name} lists ${paths.length} layers, but the config has ${diffIDs.length} diff_ids`,
+        `manifest.json of ${this.#files.name} lists ${paths.length} layers, ` +
+          `but the config has ${diffIDs.length} diff_ids`,
       );
     }
     const layers: Descriptor[] = [];
@@ -121,20 +123,20 @@ async function digestOfFile(file: LayoutFile, signal: AbortSignal): Promise<Dige
   return Digest.parse(`sha256:${hash.digest('hex')}`);
 }
 
-/** An archive of thousands of images has less. */
+/** Limit on manifest.json; thousands of images take less. */
 const MAX_LISTING_BYTES = 16 * 1024 * 1024;
 
-/** One image of manifest.json: paths in the archive, and its names. */
+/** An image in manifest.json: paths in the archive, and its names. */
 interface ListedImage {
   readonly config: string;
   /** Base layer first. */
   readonly layers: readonly string[];
-  /** `name:tag`, as they were given. */
+  /** `name:tag`, as the user of docker typed them. */
   readonly names: readonly string[];
 }
 
 /**
- * Reads manifest.json of `docker save` (moby, image/tarexport).
+ * Parses manifest.json of `docker save` (moby, image/tarexport).
  *
  * @throws IntegrityError
  */
@@ -155,7 +157,7 @@ function parseListing(bytes: Uint8Array, what: string): readonly ListedImage[] {
   });
 }
 
-/** The image of that name; names are compared once they are normalised, as skopeo does. */
+/** True if the image has that name. Names are normalised first, as in skopeo. */
 function isNamed({ names }: ListedImage, wanted: string): boolean {
   const name = normalised(wanted);
   return names.some((text) => normalised(text) === name);

@@ -7,14 +7,17 @@ import { blobPath, namesOf, readLayoutDocument, type LayoutFiles } from './layou
 
 /** Limit in bytes on a blob: a signature has a few KiB. */
 const MAX_BLOB_BYTES = 1024 * 1024;
-/** Limit on the manifests that are read in search of referrers. */
+/** Limit on the manifests that are read to find referrers. */
 const MAX_READ = 1000;
 
-/** The annotation of `cosign save` for signatures of the one image that it saves. */
+/** The annotation that `cosign save` gives to the signatures of its image. */
 const KIND = 'kind';
 const COSIGN_SIGNATURES = 'dev.cosignproject.cosign/sigs';
 
-/** Documents beside the images of a layout: entries of index.json, as oras, regctl, skopeo and `cosign save` write them. */
+/**
+ * Reads documents beside the images of a layout: entries of index.json, as oras, regctl, skopeo and `cosign
+ * save` write them.
+ */
 export class LayoutAttachments implements Attachments {
   readonly #files: LayoutFiles;
   readonly #entries: readonly Descriptor[];
@@ -45,7 +48,7 @@ export class LayoutAttachments implements Attachments {
     };
   }
 
-  /** The entries of an index by the schema of referrers tags. */
+  /** Returns the entries of an index that a referrers tag names. */
   async #listed(entry: Descriptor): Promise<Descriptor[]> {
     const document = parseManifest(await this.#manifest(entry), entry.mediaType, `index ${entry.digest}`);
     return document.kind === 'index' ? [...document.manifests] : [];

@@ -9,26 +9,30 @@ import { OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode, osErrorOf } from '../sys/os-error.ts';
 import { O_PATH, osPath } from '../sys/os-path.ts';
 
-/** One file of a layout: its size in bytes, and a way to read a part of it. */
+/** A file of a layout, and its size in bytes. */
 export interface LayoutFile {
   readonly size: number;
-  /** The bytes from `start` up to `end`, in chunks that the caller may keep. */
+  /** Yields the bytes from `start` up to `end`, in chunks that the caller may keep. */
   read(start: number, end: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
   open(): Promise<LocalBlob>;
 }
 
-/** The files of a layout, in a directory or in an archive. */
+/** The files of a layout in a directory or an archive. */
 export interface LayoutFiles {
-  /** As the user wrote it, printable. */
+  /** The source as the user typed it, printable. */
   readonly name: string;
-  /** Aborts reading documents; a layer has a signal of its own. */
+  /** Aborts the reading of documents; layers have other signals. */
   readonly signal: AbortSignal;
-  /** The file at `path` (slashes, relative to the layout), or undefined. */
+  /** Returns the file at `path`, relative to the layout, with slashes; undefined if it does not exist. */
   find(path: string): Promise<LayoutFile | undefined>;
   close(): Promise<void>;
 }
 
-/** The file at `path`; throws NotFoundError when there is none. */
+/**
+ * Returns the file at `path`.
+ *
+ * @throws NotFoundError if it does not exist
+ */
 export async function findFile(files: LayoutFiles, path: string, what: string): Promise<LayoutFile> {
   const file = await files.find(path);
   if (file !== undefined) return file;
@@ -39,9 +43,10 @@ export async function findFile(files: LayoutFiles, path: string, what: string): 
 }
 
 /**
- * A whole small file.
+ * Reads a whole small file.
  *
- * @throws NotFoundError when it does not exist, IntegrityError when it has more than `max` bytes, or others than `size`
+ * @throws NotFoundError when it does not exist, IntegrityError when it has more than `max` bytes, or others
+ * than `size`
  */
 export async function readLayoutDocument(
   files: LayoutFiles,
@@ -67,7 +72,7 @@ function wrongSize(what: string, found: number, expected: number): IntegrityErro
 const CHUNK_BYTES = 1024 * 1024;
 
 /**
- * Opens a file for reading, and never waits for the other end of a pipe.
+ * Opens a file for reading, without waiting for the other end of a pipe.
  *
  * @param name in messages
  * @param more flags of open(2)
@@ -96,7 +101,11 @@ export async function openRegular(
   );
 }
 
-/** The bytes of an open file from `start` up to `end`; throws IntegrityError when the file ends before. */
+/**
+ * Yields the bytes of an open file from `start` up to `end`.
+ *
+ * @throws IntegrityError if the file ends before
+ */
 export async function* readRange(
   handle: FileHandle,
   start: number,
@@ -113,7 +122,7 @@ export async function* readRange(
   }
 }
 
-/** Explains a failed system call on a source; returns other errors as they are. */
+/** Explains a failed system call on a source; returns other errors unchanged. */
 function sourceError(error: unknown, file: string): unknown {
   const os = osErrorOf(error);
   if (!os) return error;
@@ -135,8 +144,8 @@ function sourceError(error: unknown, file: string): unknown {
 }
 
 /**
- * The image that is `wanted`: by its name, or by `@N` the N-th. Without either it is the only one: entries with the same `groupOf` are one
- * image, for several platforms.
+ * Selects an image by its name, or by `@N` the N-th. Without `wanted` it must be the only one: entries with
+ * the same `groupOf` are one image, for several platforms.
  *
  * @throws NotFoundError and UsageError that list the names
  */
@@ -169,8 +178,9 @@ export function selectImage<T>(
 }
 
 /**
- * The files of a layout in a directory. Callers build paths from fixed names and digests only. Links of blobs are followed: some tools link
- * them to a shared store, and their bytes are checked against a digest. Documents at the top have none: a link to one may not leave the layout.
+ * Opens the files of a layout in a directory. Callers make paths of fixed names and digests only. Symlinks of
+ * blobs are followed, since some tools link blobs to a shared store, and digests verify them. No digest
+ * verifies the documents at the top: a link to one must stay inside the layout.
  *
  * @throws NotFoundError if the directory does not exist
  */
@@ -216,9 +226,9 @@ function openLayout(name: string): OpenDirectory {
 }
 
 /**
- * Opens a file whose content nothing verifies.
+ * Opens a file that no digest verifies.
  *
- * @throws IntegrityError where a link leads out of the directory
+ * @throws IntegrityError if a symlink leads out of the directory
  */
 async function openDocument(
   directory: OpenDirectory,
@@ -228,7 +238,7 @@ async function openDocument(
   const place = directory.at(file);
   if (directory.stat(file)?.isSymbolicLink() !== true)
     return await openRegular(place, name, constants.O_NOFOLLOW);
-  // It is not read before the kernel has said where it is.
+  // Opened without reading: first the kernel tells where it is.
   const found = await open(place, O_PATH).catch((error: unknown) => {
     throw sourceError(error, name);
   });
@@ -261,7 +271,7 @@ async function* readFrom(
   }
 }
 
-/** `size` bytes of an open file, from `offset` on. */
+/** Returns `size` bytes of an open file, from `offset` on, as a blob. */
 export function partOfFile(
   handle: FileHandle,
   offset: number,
@@ -278,7 +288,11 @@ export function partOfFile(
   };
 }
 
-/** `LocalLayer.openLocal` for a blob that is a file of a layout; `size` is what the manifest says, where it says it. */
+/**
+ * Returns `LocalLayer.openLocal` for a blob in a file of a layout.
+ *
+ * @param size in the manifest, if it names one
+ */
 export function openLayoutFile(
   files: LayoutFiles,
   path: string,
@@ -293,15 +307,15 @@ export function openLayoutFile(
 }
 
 const REF_NAME = 'org.opencontainers.image.ref.name';
-/** The full name, as containerd and Docker write it in addition to the tag. */
+/** The full name, which containerd and Docker write besides the tag. */
 const IMAGE_NAME = 'io.containerd.image.name';
 
-/** Where a blob is in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */
+/** Returns the path of a blob in a layout (OCI image-layout.md); a parsed digest cannot lead out of it. */
 export function blobPath(digest: Digest): string {
   return `blobs/${algorithmOf(digest)}/${hexOf(digest)}`;
 }
 
-/** The names of an entry of index.json, the tag first. */
+/** Returns the names of an entry of index.json, the tag first. */
 export function namesOf({ annotations }: Descriptor): string[] {
   return [annotations?.[REF_NAME], annotations?.[IMAGE_NAME]].filter((name) => name !== undefined);
 }

@@ -1,19 +1,22 @@
 import { UsageError, printable } from '../errors.ts';
 
-/** An image that is on this machine, in a form of `skopeo copy` or `docker save`. */
+/** An image on this machine, in a form of `skopeo copy` or `docker save`. */
 export interface Source {
-  /** `stdin` is an archive of either form, told apart by its content. */
+  /** `stdin`: an archive of either form, whose content tells which. */
   readonly transport: 'oci' | 'oci-archive' | 'docker-archive' | 'stdin';
   /** Directory or file; empty for stdin. */
   readonly path: string;
-  /** Which image of several: a tag for OCI, a reference for docker archives, `@N` for the N-th (from 0) of either. */
+  /**
+   * Selects one of several images: a tag for OCI, a reference for docker archives, `@N` for the N-th (from 0)
+   * of either.
+   */
   readonly image?: string | undefined;
 }
 
-/** Names of local sources, as skopeo has them. */
+/** Names of local sources, as in skopeo. */
 export const transports = ['oci', 'oci-archive', 'docker-archive'] as const;
 
-/** Forms of skopeo's that only its own tools read, and how to get at the image. */
+/** Sources of skopeo that only its own tools read, and the hint for each. */
 const OTHER_TRANSPORTS: readonly (readonly [form: RegExp, hint: (image: string) => string])[] = [
   [/^docker-daemon:(.+)/, (image) => `write docker save ${image} | dlrootfs -`],
   [/^containers-storage:(.+)/, (image) => `write podman save ${image} | dlrootfs -`],
@@ -21,12 +24,13 @@ const OTHER_TRANSPORTS: readonly (readonly [form: RegExp, hint: (image: string) 
 ];
 
 /**
- * Reads `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REFERENCE]` and `-[:TAG]` by skopeo's rules: the word before
- * the first colon is a transport when it is one of these, and the path ends at the next colon (so it cannot contain
- * one). An image that is really called `oci` is written `library/oci:1.0`. Returns undefined for everything else: that is a
- * reference to a registry.
+ * Parses `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REFERENCE]` and `-[:TAG]` by
+ * skopeo's rules: one of these words before the first colon is a transport, and the path ends at the next
+ * colon (so it cannot contain one). An image that is really called `oci` is written `library/oci:1.0`.
  *
- * @throws UsageError for a transport without path or with an empty tag, and for a transport that only skopeo reads
+ * @returns undefined for anything else: a reference to a registry
+ * @throws UsageError for a transport without path or with an empty tag, and for a transport that only skopeo
+ * reads
  */
 export function parseSource(text: string): Source | undefined {
   if (text === '-') return { transport: 'stdin', path: '' };
@@ -53,7 +57,7 @@ export function parseSource(text: string): Source | undefined {
   return { transport, path, ...(colon === -1 ? {} : imageOf(rest.slice(colon + 1), text)) };
 }
 
-/** As it was typed. */
+/** Returns the source as it was typed. */
 export function formatSource({ transport, path, image }: Source): string {
   const place = transport === 'stdin' ? '-' : `${transport}:${path}`;
   return image === undefined ? place : `${place}:${image}`;

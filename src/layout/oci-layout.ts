@@ -25,12 +25,12 @@ import {
   type LayoutFiles,
 } from './layout-files.ts';
 
-/** Images in an OCI layout, in a directory or an archive. */
+/** Reads images in an OCI layout, in a directory or an archive. */
 export class OciLayout implements Session<LocalLayer> {
   readonly #files: LayoutFiles;
   readonly #wanted: string | undefined;
 
-  /** `wanted` is a tag, or `@N` for the N-th entry of index.json. */
+  /** @param wanted a tag, or `@N` for the N-th entry of index.json */
   constructor(files: LayoutFiles, wanted: string | undefined) {
     this.#files = files;
     this.#wanted = wanted;
@@ -66,7 +66,7 @@ export class OciLayout implements Session<LocalLayer> {
     return this.#files.close();
   }
 
-  /** The entry of index.json that is wanted; several of one name are an index of platforms. */
+  /** Finds the wanted entry of index.json; several entries of one name are an index of platforms. */
   async #find(): Promise<FoundDocument> {
     const index = await this.#index();
     const images = index.manifests.filter(
@@ -97,7 +97,7 @@ export class OciLayout implements Session<LocalLayer> {
     return document;
   }
 
-  /** The file that marks a layout; skopeo does without it. */
+  /** Checks the file that marks a layout, which skopeo does not require. */
   async #checkVersion(): Promise<void> {
     if ((await this.#files.find('oci-layout')) === undefined) return;
     const what = `oci-layout of ${this.#files.name}`;
@@ -119,7 +119,7 @@ export class OciLayout implements Session<LocalLayer> {
     try {
       return parseManifest(bytes, mediaType, shown, digest);
     } catch (error) {
-      // A file that is not the manifest is not described: it may be any file, behind a link.
+      // Of a file that is not the manifest only the digest is reported: behind a link it may be any file.
       verifyDigest(bytes, digest, shown);
       throw error;
     }

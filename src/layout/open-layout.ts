@@ -7,15 +7,16 @@ import { OciLayout } from './oci-layout.ts';
 import { formatSource, type Source } from './local-source.ts';
 
 export interface LayoutOptions extends SpoolOptions {
-  /** Needed for `-` only. */
+  /** The archive for `-`. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
 }
 
 /**
- * Opens an image that is on this machine. Manifest and config are checked when the image is requested; the blobs of its layers by the code that
- * reads them.
+ * Opens an image on this machine. Manifest and config are checked when the image is requested; the blobs of
+ * its layers by their readers.
  *
- * @throws NotFoundError where it does not exist or is no image, IntegrityError where the archive is corrupt, UsageError for `-` without standard input
+ * @throws NotFoundError if it does not exist or is no image; IntegrityError if the archive is corrupt;
+ * UsageError for `-` without standard input
  */
 export async function openLayout(source: Source, options: LayoutOptions): Promise<Session<LocalLayer>> {
   const files = await openFiles(source, options);
@@ -40,7 +41,10 @@ async function openFiles(source: Source, options: LayoutOptions): Promise<Layout
   });
 }
 
-/** Newer `docker save` writes both; what was asked for counts, and on standard input the one with digests. */
+/**
+ * Newer versions of `docker save` write both forms. The named form is used, on standard input the one with
+ * digests.
+ */
 async function isDockerArchive(source: Source, files: LayoutFiles): Promise<boolean> {
   const hasIndex = (await files.find('index.json')) !== undefined;
   if (hasIndex && source.transport !== 'docker-archive') return false;
