@@ -3,12 +3,12 @@ import { pathText } from '../sys/os-path.ts';
 import type { BytePath, InodeType } from '../tar/entry.ts';
 import type { FileStat } from '../rootfs/filesystem.ts';
 
-/** The types of files at a path; `socket` only in a directory. */
+/** The types of files at a path; a `socket` exists only in a directory. */
 export type FileType = InodeType | 'socket';
 
 /** One difference at a path. */
 export interface Change {
-  /** `link`: the path is, or is not, a further name of the file at another path. */
+  /** `link`: the path is a further name of another file in only one tree, or of different files. */
   readonly what:
     | 'type'
     | 'mode'
@@ -20,22 +20,28 @@ export interface Change {
     | 'device'
     | 'link'
     | 'xattr';
-  /** Of an extended attribute. */
+  /** The name of an extended attribute. */
   readonly name?: string;
-  /** In the image (the first one, of two); absent where there is none, and with `content`. The value of an attribute is in base64. */
+  /** The value in the (first) image; absent if it has none, and for `content`. Attributes are in base64. */
   readonly expected?: string;
-  /** In the directory, or in the second image. */
+  /** The value in the directory or the second image, likewise. */
   readonly found?: string;
 }
 
 /** The differences at one path. */
 export interface Difference<Kind extends string = string> {
-  /** From the root of the image: `/etc/motd`. A byte that is no UTF-8 is a lone surrogate, U+DC80 to U+DCFF (PEP 383). */
+  /**
+   * The path from the root of the image: `/etc/motd`. A byte that is not UTF-8 is a lone surrogate, U+DC80 to
+   * U+DCFF (PEP 383).
+   */
   readonly path: string;
   readonly kind: Kind | 'changed';
-  /** The type of the existing or the expected file. A directory that only one side has is listed once, for its whole content. */
+  /**
+   * The type of the existing or the expected file. A directory in only one tree is listed once, for its whole
+   * content.
+   */
   readonly type: FileType;
-  /** Empty unless the kind is `changed`. */
+  /** Empty, unless the kind is `changed`. */
   readonly changes: readonly Change[];
 }
 
@@ -46,11 +52,11 @@ export interface Comparable extends Omit<FileStat, 'identity' | 'ctimeSeconds' |
   readonly inode: number | string;
   /** Target of a symlink, else empty. */
   readonly linkPath: BytePath;
-  /** Undefined: there are none. */
+  /** Undefined without any. */
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
-/** Decides which differences count. */
+/** Decides which differences are reported. */
 export interface Rules {
   hasMode(expected: Comparable, found: Comparable): boolean;
   hasOwner(expected: Comparable, found: Comparable): boolean;
@@ -60,14 +66,14 @@ export interface Rules {
 
 export type Xattrs = ReadonlyMap<string, Uint8Array>;
 
-/** Extended attributes that are compared: `found` is to have all of `needed`, and only some of `allowed`. */
+/** The extended attributes to compare: `found` must have all of `needed`, and no others than `allowed`. */
 export interface ComparedXattrs {
   readonly needed: Xattrs;
   readonly allowed: Xattrs;
   readonly found: Xattrs;
 }
 
-/** Everything must be equal, except what the system itself gives to files. */
+/** All properties must be equal. */
 export const exactRules: Rules = {
   hasMode: (expected, found) => expected.mode === found.mode,
   hasOwner: (expected, found) => expected.uid === found.uid && expected.gid === found.gid,
@@ -81,7 +87,10 @@ export const exactRules: Rules = {
 
 export const noXattrs: Xattrs = new Map();
 
-/** The differences between two entries of one path, in a fixed order. Contents and links are not compared. */
+/**
+ * Returns the differences between two entries of one path, in a fixed order. Contents and links are not
+ * compared.
+ */
 export function compareEntries(expected: Comparable, found: Comparable, rules: Rules): Change[] {
   const changes: Change[] = [];
   const note = (what: Change['what'], text: (of: Comparable) => string): void =>
@@ -121,7 +130,7 @@ function compareXattrs({ needed, allowed, found }: ComparedXattrs): Change[] {
 }
 
 export function fileTypeOf({ type }: Pick<Comparable, 'type'>): FileType {
-  // An inode is never a hard link: that is a kind of entry.
+  // An inode is never a `hardlink`, which is a type of archive entries.
   return type === 'other' || type === 'hardlink' ? 'socket' : type;
 }
 
@@ -129,7 +138,7 @@ function modeText({ mode }: Comparable): string {
   return mode.toString(8).padStart(4, '0');
 }
 
-/** In milliseconds, before and after 1970: what a Date can be. */
+/** Limit of a Date in milliseconds, before and after 1970. */
 const LATEST_DATE = 8.64e15;
 
 function timeText({ mtimeSeconds, mtimeNanoseconds }: Comparable): string {
@@ -140,12 +149,15 @@ function timeText({ mtimeSeconds, mtimeNanoseconds }: Comparable): string {
   return `${new Date(milliseconds).toISOString().slice(0, -'.000Z'.length)}${end}Z`;
 }
 
-/** The path of a difference as it is printed: from `/`. */
+/** Returns the path for output: from `/`. */
 export function shownPath(path: BytePath): string {
   return `/${pathText(Buffer.from(path, 'latin1'))}`;
 }
 
-/** One line, fit for a terminal: `changed /etc/motd: mode 0644→0600, content`, `missing /srv/` (a directory, with all that is in it). */
+/**
+ * Returns a printable line: `changed /etc/motd: mode 0644→0600, content`, or `missing /srv/` for a directory
+ * with its content.
+ */
 export function differenceText({ path, kind, type, changes }: Difference): string {
   const slash = type === 'directory' && kind !== 'changed' && path !== '/' ? '/' : '';
   const told = changes.map(changeText).join(', ');

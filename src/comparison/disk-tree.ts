@@ -20,30 +20,36 @@ import type { Walk } from './trees.ts';
 
 const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENOTSUP, ENXIO } = constants.errno;
 
-/** The owner that chown(2) does not give to anything. */
+/** (uid_t) -1, which chown(2) takes for no change of owner. */
 const NOBODY = 0xffff_ffff;
 const BILLION = 1_000_000_000;
-/** makedev(3): devices beyond have no number. */
+/** The largest device numbers of makedev(3). */
 const LARGEST = { major: 0xfff, minor: 0xf_ffff } as const;
-/** The first and last seconds that file systems have, also for all times before and after: ext4 with small and large inodes, xfs. */
+/**
+ * The first and last seconds of file systems, which replace earlier and later times: ext4 with small and
+ * large inodes, xfs.
+ */
 const EARLIEST: ReadonlySet<number> = new Set([-(2 ** 31), 0]);
 const LATEST: ReadonlySet<number> = new Set([2 ** 31 - 1, 2 ** 32 - 1, 0x3_7fff_ffff, 16_299_260_424]);
 
-/** Bytes that are read at once. */
+/** The number of bytes that are read at once. */
 const PIECE_BYTES = 256 * 1024;
 const ZEROS = Buffer.alloc(PIECE_BYTES);
-/** The bytes read last, shared by all files: they are compared before any other code runs. */
+/** The bytes read last. All files share this buffer: they are compared before any other code runs. */
 const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
 
 /** One name in a directory on disk. */
 export interface DiskEntry extends Comparable, FileStat {
-  /** What a directory holds, by the bytes of the names; undefined where this process may not read it, and for anything else. */
+  /**
+   * The names in a directory, sorted by their bytes; undefined if this process may not read it, and for other
+   * types.
+   */
   readonly names: readonly string[] | undefined;
 }
 
 /**
- * A directory tree on disk, only read. It may belong to another user and change during the walk: no link is followed, not even
- * one that another process has just made, and only regular files are opened.
+ * Reads a directory tree on disk. It may belong to another user and change during the walk: no symlink is
+ * followed, not even one that appears meanwhile, and only regular files are opened.
  */
 export class DiskTree implements Disposable {
   readonly #directory: string;
@@ -70,23 +76,29 @@ export class DiskTree implements Disposable {
     this.#filesystem.close();
   }
 
-  /** It is read by Node's calls: there are no extended attributes, devices and FIFOs that a pull could have made. */
+  /**
+   * True if it is read by Node's functions: then a pull could not make extended attributes, devices and FIFOs
+   * either.
+   */
   get isPortable(): boolean {
     return this.#filesystem instanceof PortableFilesystem;
   }
 
-  /** Whether files here can have an extended attribute of this name, as far as the file system is concerned. */
+  /** True if the file system can store an extended attribute of this name. */
   keepsXattr(name: string): boolean {
     return this.#filesystem.xattrSize(itself(this.#filesystem.root), name) !== -ENOTSUP;
   }
 
-  /** A path to the directory that stays valid when another one takes its name, as far as the system has one (proc_pid_fd(5)). */
+  /**
+   * A path to the directory that stays valid if another takes its name (proc_pid_fd(5)); without /proc its
+   * usual path.
+   */
   get self(): string {
     const link = `/proc/self/fd/${this.#filesystem.root.handle}`;
     return existsSync(link) ? link : this.#directory;
   }
 
-  /** The directory itself. */
+  /** The status of the directory. */
   get root(): FileStat {
     const stat = this.#filesystem.stat(this.#filesystem.root, '.');
     if (typeof stat === 'number') throw this.#unreadable(stat, '');
@@ -94,10 +106,10 @@ export class DiskTree implements Disposable {
   }
 
   /**
-   * All names in the order of an image's tree.
+   * Yields all names in the order of an image's tree.
    *
    * @param withRoot the root comes first
-   * @throws DestinationError where it cannot be read for another reason than that this process may not
+   * @throws DestinationError if a part cannot be read, except for lack of permission
    */
   *walk(withRoot: boolean): Walk<DiskEntry> {
     const top = this.#entry('' as BytePath);
@@ -120,16 +132,20 @@ export class DiskTree implements Disposable {
     }
   }
 
-  /** The content of a regular file at the root, of at most `most` bytes; undefined if it is missing or may not be read. */
+  /**
+   * Returns the content of a regular file at the root; undefined if it is missing, may not be read, or has
+   * more than `most` bytes.
+   */
   readSmall(name: string, most: number): Uint8Array | undefined {
     const bytes = this.#filesystem.readFile(this.#filesystem.root, name, most);
     return typeof bytes === 'number' ? undefined : bytes;
   }
 
   /**
-   * Opens a file to be compared.
+   * Opens a file for a comparison.
    *
-   * @returns undefined where the file was removed or replaced by another type, `denied` where this process may not read it
+   * @returns undefined if it was removed or replaced by another type; `denied` if this process may not read
+   * it
    */
   open(path: BytePath): DiskFile | 'denied' | undefined {
     const parent = this.#parentOf(path);
@@ -140,7 +156,7 @@ export class DiskTree implements Disposable {
     return new DiskFile(this.#filesystem, file);
   }
 
-  /** Undefined where the entry no longer exists. */
+  /** Reads an entry; undefined if it no longer exists. */
   #entry(path: BytePath): DiskEntry | undefined {
     const parent = this.#parentOf(path);
     if (!parent) return undefined;
@@ -163,7 +179,7 @@ export class DiskTree implements Disposable {
     };
   }
 
-  /** Undefined where this process may not read the directory, or not look up what is in it. */
+  /** Lists a directory; undefined if this process may not read it, or not look up names in it. */
   #list(path: BytePath): string[] | undefined {
     const directory = this.#directoryAt(path);
     if (!directory) return [];
@@ -174,7 +190,7 @@ export class DiskTree implements Disposable {
       throw this.#unreadable(names, path);
     }
     if (names.length > 0 && this.#filesystem.stat(directory, names[0]!) === -EACCES) return undefined;
-    // One character a byte: the order of the bytes.
+    // One character per byte: the order of the bytes.
     return names.toSorted();
   }
 
@@ -205,19 +221,19 @@ function isGone(errno: number): boolean {
   return errno === -ENOENT || errno === -ENOTDIR || errno === -ELOOP;
 }
 
-/** An open regular file, to be compared with its expected content. */
+/** An open regular file for a comparison with its expected content. */
 export class DiskFile {
   readonly #filesystem: DiskFilesystem;
   readonly #file: number;
 
-  /** @param file a descriptor, which it closes */
+  /** @param file a descriptor, which `close` closes */
   constructor(filesystem: DiskFilesystem, file: number) {
     this.#filesystem = filesystem;
     this.#file = file;
   }
 
   /**
-   * Whether it has these bytes there.
+   * Returns true if the file has these bytes at a position.
    *
    * @throws the system's error
    */
@@ -230,7 +246,7 @@ export class DiskFile {
     return true;
   }
 
-  /** Whether it reads as zeros from `start` to `end`. Its holes take no time. */
+  /** Returns true if the file has zeros from `start` to `end`. Holes take no time. */
   hasZeros(start: number, end: number): boolean {
     for (let at = start; at < end;) {
       const data = this.#filesystem.nextData(this.#file, at);
@@ -247,16 +263,16 @@ export class DiskFile {
     this.#filesystem.closeFile(this.#file);
   }
 
-  /** Returns how many bytes came; none at the end of the file. */
+  /** Returns the number of bytes read; 0 at the end of the file. */
   #read(most: number, position: number): number {
     return readSync(this.#file, piece, 0, most, position);
   }
 }
 
 /**
- * Reads the content of a file of an image once, and returns those of `files` with the same content.
+ * Reads the content of a file of an image once, and returns the `files` with the same content.
  *
- * @param size of all of them
+ * @param size of the content, and of all files
  */
 export async function filesWith(
   { extents, pieces }: OpenFile,
@@ -282,18 +298,21 @@ export async function filesWith(
 
 const nothing: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: noXattrs };
 
-/** A directory need not have what this process could not have given to files there, or what the file system does not keep. */
+/**
+ * Rules for a directory. They ignore what this process cannot give to files there, and what the file system
+ * cannot store.
+ */
 export class DiskRules implements Rules {
   readonly #mayGiveTo = ownersToGive();
   readonly #mayMakeDevices = mayDo('mknod');
   readonly #mayAdminister = mayDo('sysAdmin');
   readonly #maySetCapabilities = mayDo('setfcap');
   readonly #isPortable: boolean;
-  /** Names of attributes that the file system takes begin so. */
+  /** Prefixes of the attribute names that the file system can store. */
   readonly #kept: readonly string[];
-  /** Owners of files that could not be given their own. */
+  /** Possible owners of files that could not be given their own. */
   readonly #owners: ReadonlySet<number>;
-  /** The file system keeps times in multiples of this many nanoseconds: the finest that was seen. */
+  /** The precision of the file system's times in nanoseconds: the finest one seen. */
   #precision: number;
 
   constructor(disk: DiskTree) {
@@ -307,7 +326,7 @@ export class DiskRules implements Rules {
     this.#precision = precisionOf(root.ctimeNanoseconds);
   }
 
-  /** Whether a path may be missing. */
+  /** Returns true if a path may be missing. */
   readonly mayLack = ({ type, deviceMajor, deviceMinor }: Comparable): boolean => {
     if (type === 'fifo') return this.#isPortable;
     if (!isDevice(type)) return false;
@@ -317,7 +336,7 @@ export class DiskRules implements Rules {
 
   hasMode(expected: Comparable, found: Comparable): boolean {
     if (found.mode === expected.mode) return true;
-    // Without its access list a file has the mode that its entry says, which nobody knows any more.
+    // Without its access list a file has the mode in its archive entry, which is not known here.
     if (expected.xattrs?.has(accessList) === true && !this.#kept.includes(accessList)) return true;
     const isOther = found.uid !== expected.uid || found.gid !== expected.gid;
     return isOther && this.hasOwner(expected, found) && found.mode === (expected.mode & ~SET_ID_BITS);
@@ -349,7 +368,7 @@ export class DiskRules implements Rules {
     return { needed, allowed: new Map(allowed), found: there };
   }
 
-  /** Whether this process could have given a file the attribute, and can see it: xattr(7). */
+  /** True if this process can give a file the attribute, and can see it: xattr(7). */
   #mayGive(name: string, { type }: Comparable, { mode }: Comparable): boolean {
     if (!this.#kept.some((start) => name.startsWith(start))) return false;
     const hasContent = type === 'file' || type === 'directory';
@@ -364,12 +383,12 @@ function isId(wanted: number, found: number): boolean {
   return wanted === found || wanted === NOBODY;
 }
 
-/** A list that says no more than the mode: the kernel keeps none. */
+/** True for a list that only repeats the mode, which the kernel does not store. */
 function isNoList(name: string, value: Uint8Array): boolean {
   return name === accessList && isPlainList(value);
 }
 
-/** The coarsest precision that a file system keeps and in which it can have this time. */
+/** Returns the coarsest precision of known file systems in which this time is possible. */
 function precisionOf(nanoseconds: number): number {
   return [BILLION, 10_000_000, 1_000_000, 1000, 100].find((each) => nanoseconds % each === 0) ?? 1;
 }

@@ -11,32 +11,32 @@ import {
 } from './differences.ts';
 
 /**
- * Each directory before what is in it, all of that before anything else, names by their bytes. `next(false)` after a directory skips
- * its content.
+ * Yields each directory right before its content, names sorted by their bytes. `next(false)` after a
+ * directory skips its content.
  */
 export type Walk<T> = Generator<T, void, boolean | undefined>;
 
-/** How two trees are compared. */
+/** The settings of a comparison. */
 export interface ComparisonOptions<First, Second, Kind extends string> {
-  /** The kinds for a path that only the first tree has, and for one that only the second has. */
+  /** The kinds of differences for a path that only the first tree has, and that only the second has. */
   readonly kinds: readonly [onlyFirst: Kind, onlySecond: Kind];
   readonly rules: Rules;
-  /** Whether a path of the first tree may be missing; by default none. */
+  /** Returns true if a path of the first tree may be missing. Default: none may. */
   readonly mayLack?: (entry: First) => boolean;
   /**
-   * Whether what the second tree has at a path is left out: `known`, or `added`, which has changed the time of its directory. By default
-   * everything is compared.
+   * Excludes a path of the second tree: `known`, written by the pull; `added`, written later, so the
+   * directory's mtime changed too. Default: none.
    *
-   * @param expected undefined: only the second tree has the path
+   * @param expected undefined if only the second tree has the path
    */
   readonly exempt?: (found: Second, expected: First | undefined) => 'known' | 'added' | undefined;
-  /** Whether a directory cannot be compared beyond itself. */
+  /** Returns true if the content of a directory cannot be compared. */
   readonly isClosed?: (entry: Second) => boolean;
   /** Called with each pair of files whose contents are to be compared. */
   readonly onFiles?: (expected: First, found: Second) => void;
 }
 
-/** Changes in a directory that change its time: a file was made, removed, renamed, or replaced. */
+/** Changes of a file that imply a new mtime of its directory: it was made, removed, renamed or replaced. */
 const renaming: ReadonlySet<Change['what']> = new Set([
   'type',
   'size',
@@ -47,20 +47,20 @@ const renaming: ReadonlySet<Change['what']> = new Set([
   'link',
 ]);
 
-/** Two trees, compared path by path. */
+/** Compares two trees path by path. */
 export class TreeComparison<First extends Comparable, Second extends Comparable, Kind extends string> {
   readonly #options: ComparisonOptions<First, Second, Kind>;
   readonly #differences = new Map<BytePath, Difference<Kind> & { readonly changes: Change[] }>();
-  /** Directories whose time another difference explains. */
+  /** Directories whose mtime another difference explains. */
   readonly #explained = new Set<BytePath>();
-  /** The path at which an inode of several names came first, of each tree. */
+  /** The path of the first name of each inode with several names, per tree. */
   readonly #firstNames: readonly [Map<unknown, BytePath>, Map<unknown, BytePath>] = [new Map(), new Map()];
 
   constructor(options: ComparisonOptions<First, Second, Kind>) {
     this.#options = options;
   }
 
-  /** @param pause called now and then: may throw */
+  /** @param pause called often; may throw */
   async compare(first: Walk<First>, second: Walk<Second>, pause: () => Promise<void>): Promise<void> {
     let [one, other] = [first.next(), second.next()];
     while (one.done !== true || other.done !== true) {
@@ -81,12 +81,15 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     }
   }
 
-  /** Notes that the contents of a file differ. */
+  /** Records that the contents of a file differ. */
   noteContent(path: BytePath): void {
     this.#difference('changed', { path, type: 'file' }).changes.push({ what: 'content' });
   }
 
-  /** All differences, in the order of the trees. The time of a directory is left out where another difference explains it. */
+  /**
+   * Returns all differences, in the order of the trees. The mtime of a directory is omitted if another
+   * difference explains it.
+   */
   differences(): Difference<Kind>[] {
     const differences: Difference<Kind>[] = [];
     const inOrder = [...this.#differences].toSorted(([one], [other]) => byPath(one, other));
@@ -119,7 +122,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
     return reason !== undefined;
   }
 
-  /** Returns whether what is in it is compared next. */
+  /** Compares a path of both trees; returns true if its content must be compared next. */
   #both(expected: First, found: Second): boolean {
     const { rules, isClosed, onFiles } = this.#options;
     if (this.#isExempt(found, expected)) return false;
@@ -163,7 +166,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
   }
 }
 
-/** The order of a walk: component by component. */
+/** Compares paths in the order of a walk: component by component. */
 function byPath(a: BytePath, b: BytePath): number {
   if (a === b) return 0;
   const length = Math.min(a.length, b.length);

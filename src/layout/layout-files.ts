@@ -45,8 +45,7 @@ export async function findFile(files: LayoutFiles, path: string, what: string): 
 /**
  * Reads a whole small file.
  *
- * @throws NotFoundError when it does not exist, IntegrityError when it has more than `max` bytes, or others
- * than `size`
+ * @throws NotFoundError if it does not exist; IntegrityError if it has more than `max` bytes, or not `size`
  */
 export async function readLayoutDocument(
   files: LayoutFiles,
