@@ -3,18 +3,18 @@ import { dlopen, getuid } from 'node:process';
 import { getRawAsset } from 'node:sea';
 import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
 
-/** O_TMPFILE of open(2), which includes O_DIRECTORY: a file without a name. With O_EXCL it can never get one. */
+/** O_TMPFILE of open(2), which includes O_DIRECTORY: a file without a name. With O_EXCL it never gets one. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
-/** In the environment data of threads: the descriptor of the file that the main thread has made. */
+/** The key in the environment data of threads: the descriptor of the main thread's file. */
 export const LIBRARY_KEY = 'dlrootfs-koffi';
 
 /**
- * Loads koffi's native library from the executable: it is written to a file without a name, which only processes of this user
- * can open, and mapped through /proc/self/fd. The main thread keeps it open for the others, so that they
- * map the same file.
+ * Loads koffi's native library from the executable. It is written to a file without a name, which only
+ * processes of this user can open, and mapped through /proc/self/fd. The main thread keeps it open, so that
+ * the other threads map the same file.
  *
- * @throws the error of the last directory, if none takes such a file and allows to map it for execution
+ * @throws the error of the last directory, if none allows such a file to be made and mapped for execution
  */
 export function loadKoffi(): typeof import('koffi') {
   const shared = getEnvironmentData(LIBRARY_KEY);

@@ -2,14 +2,14 @@ import type { Serializable } from 'node:worker_threads';
 import { LIBRARY_KEY } from './koffi.ts';
 import { compileScript, requireBuiltin, requireScript } from './script.ts';
 
-/** What each thread is sent first: its data, and where koffi's library is, if that is known. */
+/** The first message to each thread: its data, and the descriptor of koffi's library, if known. */
 export interface StartMessage {
   readonly workerData: unknown;
   readonly library: Serializable;
 }
 
-// The first script of each thread in the single executable; `workerData` names the script to run. It compiles that script, then
-// waits for a message with the usual `workerData`.
+// The first script of each thread in the single executable. It compiles the script that `workerData` names,
+// then runs it when a message brings the usual `workerData`.
 const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');
 const script = threads.workerData as string;
 compileScript(script);

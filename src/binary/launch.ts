@@ -12,7 +12,7 @@ if (!answersVersion(line)) {
   void (requireScript('cli.js') as typeof import('../cli.ts')).main({ low, failure });
 }
 
-/** Answers why the thread cannot be started: Node would abort at the next ones, without a word. */
+/** Starts a thread early; returns the error if that fails. Node would abort silently at the next threads. */
 function warm(): unknown {
   try {
     (requireScript('threads.js') as typeof import('./threads.ts')).warmThread();
@@ -22,9 +22,9 @@ function warm(): unknown {
   }
 }
 
-/** Whether a command line looks like a pull into a directory. A wrong guess only costs time. */
+/** True if a command line looks like a pull into a directory. A wrong guess only costs time. */
 function writes(words: readonly string[]): boolean {
-  const other =
-    /^(version|help|completion|inspect|tags|verify|diff|ls|cat|cache|__complete|-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;
-  return words.length > 0 && !words.some((word) => other.test(word));
+  const commands = /^(version|help|completion|inspect|tags|verify|diff|ls|cat|cache|__complete)$/;
+  const flags = /^(-h|--help|-V|--version|--dry-run|-o.*|--output.*)$/;
+  return words.length > 0 && !words.some((word) => commands.test(word) || flags.test(word));
 }

@@ -5,18 +5,18 @@ import { Script } from 'node:vm';
 /** A script of the single executable, as a CommonJS module. */
 type Wrapped = (require: (id: string) => unknown, module: { exports: unknown }, exports: unknown) => void;
 
-/** The wrapper of a script's source; its code cache includes it. */
+/** The wrapper of a script's source, which the code cache includes. */
 export const wrapperHead = '(function(require,module,exports){';
 export const wrapperTail = '\n})';
 
 const compiled = new Map<string, Script>();
 const loaded = new Map<string, { exports: unknown }>();
 
-/** Loads a module of Node. */
+/** Loads a built-in module of Node. */
 export const requireBuiltin = createRequire('/');
 
 /**
- * Compiles the embedded script `name`, once per thread. The code cache of the build saves parsing and compiling; without one
+ * Compiles the embedded script `name`, once per thread. The build's code cache saves the work; without one
  * (on another architecture), or if V8 rejects it, the script is compiled as usual.
  */
 export function compileScript(name: string): Script {
@@ -31,7 +31,10 @@ export function compileScript(name: string): Script {
   return script;
 }
 
-/** Runs the embedded script `name`, once per thread, and returns its exports. Scripts require each other as `./NAME`. */
+/**
+ * Runs the embedded script `name`, once per thread, and returns its exports. Scripts import each other as
+ * `./NAME`.
+ */
 export function requireScript(name: string): unknown {
   const known = loaded.get(name);
   if (known) return known.exports;

@@ -5,12 +5,12 @@ import { type ThreadName, threads } from '../sys/threads.ts';
 import { LIBRARY_KEY } from './koffi.ts';
 import type { StartMessage } from './launch-thread.ts';
 
-/** The thread `rootfs`, while it waits for its first message. */
+/** The thread `rootfs`, until its first message. */
 let waiting: Worker | undefined;
 
 /**
- * Starts the thread `rootfs` ahead of time: it loads on another processor, for 50 ms or more, while this one loads the program and
- * connects to the registry.
+ * Starts the thread `rootfs` early: it loads on another processor, for 50 ms or more, while this one loads
+ * the program and connects to the registry.
  */
 export function warmThread(): void {
   const worker = launch('rootfs');
@@ -27,7 +27,7 @@ export function startThread(name: ThreadName, workerData: unknown): Worker {
   const worker = (name === 'rootfs' ? waiting : undefined) ?? launch(name);
   if (worker === waiting) waiting = undefined;
   worker.ref();
-  // A thread that was started before the library was loaded did not inherit its path.
+  // A thread that started before the library was loaded did not inherit its descriptor.
   const message: StartMessage = { workerData, library: getEnvironmentData(LIBRARY_KEY) };
   worker.postMessage(message, []);
   return worker;

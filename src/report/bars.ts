@@ -8,13 +8,14 @@ export interface TerminalStream extends Writable {
 }
 
 const REDRAW_MILLISECONDS = 100;
-/** Columns of the original's unfinished line `<TAB><12 hex> ... `. */
+/** The columns of the original's unfinished line `<TAB><12 hex> ... `. */
 const UNFINISHED_LINE_COLUMNS = 8 + 12 + 5;
 
 /**
- * Bars on a terminal, redrawn ten times per second below all other lines and erased at the end. `linesHere`: the original's
- * lines go to the same terminal, so its unfinished line must stay as it was. This report comes before the others: it
- * erases its bars before they print.
+ * Draws bars on a terminal ten times per second, below all other lines, and erases them at the end. This
+ * reporter must get events before the others: it erases its bars before they print.
+ *
+ * @param linesHere the original's lines go to the same terminal, so its unfinished line must be kept
  */
 export function terminalReport(err: TerminalStream, linesHere: boolean): LiveReport {
   const progress = new Progress();
@@ -25,7 +26,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
   let timer: NodeJS.Timeout | undefined;
 
   const columnsNow = () => err.columns ?? 80;
-  /** Where the terminal was made narrower since, it has wrapped what was drawn. */
+  /** A terminal that became narrower has wrapped the bars. */
   const erase = () => {
     if (drawn.length === 0) return;
     const columns = columnsNow();
@@ -40,7 +41,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
     const rows = Math.max(2, Math.min(12, (err.rows ?? 24) - 2));
     drawn = renderBars(progress, Math.max(1, columnsNow() - 1), rows, performance.now());
     drawnBelowUnfinished = unfinished;
-    // The cursor waits on an empty line: terminals differ in whether they wrap the line that has it.
+    // The cursor waits on an empty line: terminals differ in how they wrap the cursor's line.
     err.write(`${unfinished ? '\n' : ''}${drawn.join('\n')}\n`);
   };
   const follow = (event: PullEvent) => {
@@ -56,7 +57,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
       erase();
       follow(event);
       if (event.type === 'image') {
-        // A comparison of two images has several of these events.
+        // A comparison of two images sends this event several times.
         clearInterval(timer);
         timer = setInterval(draw, REDRAW_MILLISECONDS).unref();
       }
@@ -70,8 +71,8 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
 }
 
 /**
- * The lines of a running pull: one for each layer that is downloaded or unpacked, and one for the sum. At most `rows` lines,
- * none wider than `columns`.
+ * Returns the lines of a running pull: one per layer that is downloaded or unpacked, and the sum. At most
+ * `rows` lines, none wider than `columns`.
  */
 export function renderBars(progress: Progress, columns: number, rows: number, now: number): string[] {
   const running = progress.layers.filter(({ state }) => state === 'fetching' || state === 'applying');
@@ -83,7 +84,7 @@ export function renderBars(progress: Progress, columns: number, rows: number, no
 const NARROWEST_BAR = 8;
 const WIDEST_BAR = 40;
 
-/** The longest form that fits: a number is never cut. */
+/** Returns the longest form that fits; numbers are never cut. */
 function layerLine(layer: LayerProgress, columns: number): string {
   const { name, size, received, state } = layer;
   const fitting = (...forms: readonly string[]) => forms.find(({ length }) => length <= columns) ?? '';

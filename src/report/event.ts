@@ -1,24 +1,29 @@
 import type { Writable } from 'node:stream';
 import type { Layer } from '../oci/image.ts';
 
-/** An event of a running pull. Ids are 64 hex digits, sizes are bytes, layers are in order, base layer first. */
+/**
+ * An event of a running pull. Ids are 64 hex digits, sizes are bytes, layers are in order, base layer first.
+ */
 export type PullEvent =
-  /** A session with the registry starts; `name` is `library/x` for Hub and `host[:port]/path` otherwise. */
+  /** A session with the registry starts; `name` is `library/x` for Hub, else `host[:port]/path`. */
   | { readonly type: 'session'; readonly name: string }
   | { readonly type: 'image'; readonly id: string; readonly layers: readonly Layer[] }
-  /** The download of layer `index` starts, or its blob is cached. `resumed`: bytes that an earlier run left in the cache. */
+  /**
+   * The download of a layer starts, or its blob is cached. `resumed`: bytes that an earlier run left in the
+   * cache.
+   */
   | {
       readonly type: 'layer-start';
       readonly index: number;
       readonly cached: boolean;
       readonly resumed?: number;
     }
-  /** `received` is the number of bytes of the blob that are on disk. */
+  /** `received`: the number of bytes of the blob on disk. */
   | { readonly type: 'layer-progress'; readonly index: number; readonly received: number }
   /** The blob is complete and verified. */
   | { readonly type: 'layer-fetched'; readonly index: number }
   | { readonly type: 'layer-apply'; readonly index: number }
-  /** About once a second: so many entries of the layer are unpacked. */
+  /** About once per second: the number of entries unpacked so far. */
   | { readonly type: 'layer-entries'; readonly index: number; readonly entries: number }
   | { readonly type: 'layer-applied'; readonly index: number; readonly entries: number }
   /** DIR is complete. */
@@ -32,23 +37,26 @@ export type PullEvent =
 
 export type Report = (event: PullEvent) => void;
 
-/** One reporter out of several. */
+/** Returns a reporter that passes events to several others. */
 export function fanOut(reports: readonly Report[]): Report {
   return (event) => {
     for (const report of reports) report(event);
   };
 }
 
-/** A report with a clock of its own. */
+/** A reporter with its own timer. */
 export interface LiveReport {
   readonly report: Report;
-  /** Erases what is drawn and stops the clock. */
+  /** Erases what is drawn and stops the timer. */
   readonly stop: () => void;
 }
 
 const PROGRESS_MILLISECONDS = 200;
 
-/** One JSON object per event and line (docs/schema/progress.schema.json); progress at most five times per second. */
+/**
+ * Writes one JSON object per event and line (docs/schema/progress.schema.json); progress at most five times
+ * per second.
+ */
 export function jsonLinesReport(err: Writable, verbose: boolean): Report {
   const told = new Map<number, number>();
   return (event) => {

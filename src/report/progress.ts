@@ -3,20 +3,20 @@ import { shortID } from '../oci/digest.ts';
 import type { LiveReport, PullEvent } from './event.ts';
 
 export interface LayerProgress {
-  /** First 12 hex digits of the id, as the original prints. */
+  /** The first 12 hex digits of the id. */
   readonly name: string;
-  /** Compressed size in bytes, where it is known. */
+  /** Compressed size in bytes; undefined if unknown. */
   readonly size: number | undefined;
   received: number;
-  /** Of those, received by an earlier run. */
+  /** The part of `received` that an earlier run downloaded. */
   resumed: number;
   state: 'waiting' | 'fetching' | 'fetched' | 'applying' | 'applied';
   cached: boolean;
-  /** How many are unpacked, while the layer is. */
+  /** The number of unpacked entries, while the layer is unpacked. */
   entries: number;
 }
 
-/** The state of a pull, from its events. Times are milliseconds of one clock. */
+/** The state of a pull, computed from its events. Times are milliseconds of one clock. */
 export class Progress {
   layers: LayerProgress[] = [];
   #samples: { readonly at: number; readonly received: number }[] = [];
@@ -57,7 +57,7 @@ export class Progress {
     return this.layers.reduce((sum, layer) => sum + layer.received, 0);
   }
 
-  /** Bytes of all blobs together, or undefined while one is unknown. */
+  /** The bytes of all blobs together; undefined if one is unknown. */
   get size(): number | undefined {
     let sum = 0;
     for (const { size } of this.layers) {
@@ -67,7 +67,10 @@ export class Progress {
     return sum;
   }
 
-  /** How far the layers are: as `cache add` unpacks none, they are counted as downloaded until the first one is unpacked. */
+  /**
+   * How many layers are done: counted as downloaded until the first is unpacked, since `cache add` unpacks
+   * none.
+   */
   get layersDone(): { readonly count: number; readonly what: 'downloaded' | 'unpacked' } {
     const isUnpacking = this.#count('applying', 'applied') > 0;
     return isUnpacking
@@ -75,7 +78,7 @@ export class Progress {
       : { count: this.#count('fetched'), what: 'downloaded' };
   }
 
-  /** Entries of the layer that is being unpacked. */
+  /** Unpacked entries of the current layer. */
   get entries(): number {
     return this.layers.reduce((sum, { entries }) => sum + entries, 0);
   }
@@ -84,7 +87,7 @@ export class Progress {
     return this.layers.filter(({ state }) => states.includes(state)).length;
   }
 
-  /** Bytes a second over the last few seconds, of this run: what was in the store already does not count. */
+  /** Returns bytes per second over the last few seconds; bytes from the store do not count. */
   rate(now: number): number {
     const oldest = this.#samples[0];
     if (oldest === undefined || now <= oldest.at) return 0;
@@ -124,7 +127,10 @@ export function formatSeconds(seconds: number): string {
   return hours > 0 ? `${hours}:${tail}` : tail;
 }
 
-/** The sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked` (or `downloaded`), or as much of it as fits, whole numbers only. */
+/**
+ * Returns the sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked` (or
+ * `downloaded`); as many parts as fit, none of them cut.
+ */
 export function describeProgress(progress: Progress, now: number, columns = Infinity): string {
   const { received, size, layers, layersDone } = progress;
   const parts = [
@@ -145,14 +151,18 @@ export function describeProgress(progress: Progress, now: number, columns = Infi
 
 const LINE_MILLISECONDS = 5000;
 
-/** The sum as a line every few seconds, where it has changed, for logs; a shorter pull prints none. After others the last line has all layers. */
+/**
+ * Prints the sum every few seconds if it changed, for logs; a shorter pull prints nothing. If a line was
+ * printed, a last one has all layers.
+ */
 export function plainReport(err: Writable): LiveReport {
   const progress = new Progress();
   let timer: NodeJS.Timeout | undefined;
   let last: string | undefined;
   const print = () => {
-    // The rate of what stands still changes too.
-    const state = `${progress.received} ${progress.layersDone.what} ${progress.layersDone.count} ${progress.entries}`;
+    // Compares the state, since the rate changes even if nothing arrives.
+    const { received, layersDone, entries } = progress;
+    const state = `${received} ${layersDone.what} ${layersDone.count} ${entries}`;
     if (state !== last) err.write(`${describeProgress(progress, performance.now())}\n`);
     last = state;
   };
@@ -165,7 +175,7 @@ export function plainReport(err: Writable): LiveReport {
     report: (event) => {
       progress.add(event, performance.now());
       if (event.type === 'image') {
-        // A comparison of two images has several of these events.
+        // A comparison of two images sends this event several times.
         clearInterval(timer);
         timer = setInterval(print, LINE_MILLISECONDS).unref();
       }

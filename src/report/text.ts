@@ -11,15 +11,16 @@ import type { PullEvent, Report } from './event.ts';
 import { formatBytes } from './progress.ts';
 
 /**
- * The original's lines on standard output, byte for byte. Layers are applied while later ones still arrive. But the
- * lines from `Downloading layers:` on are printed when all have arrived, so that the order is the original's.
+ * Prints the original's lines on standard output, byte for byte. Layers are applied while later ones still
+ * arrive, but the lines from `Downloading layers:` on are printed when all have arrived, in the original's
+ * order.
  *
- * @param wholeLines print no part of a line: others write to the same file
+ * @param wholeLines print whole lines only: others write to the same file
  */
 export function textReport(out: Writable, wholeLines = false): Report {
   let ids: readonly string[] = [];
   let fetched = 0;
-  /** The next layer whose start is to be printed, base first. */
+  /** The next layer whose start is printed, base first. */
   let next = 0;
   const started = new Set<number>();
   const done = new Set<number>();
@@ -46,7 +47,7 @@ export function textReport(out: Writable, wholeLines = false): Report {
 
   return (event: PullEvent) => {
     if ('index' in event) {
-      // A pull that starts again without a corrupt blob repeats its events.
+      // A pull that is repeated without a corrupt blob repeats its events.
       const line = `${event.type} ${event.index}`;
       if (seen.has(line)) return;
       seen.add(line);
@@ -85,7 +86,7 @@ export function textReport(out: Writable, wholeLines = false): Report {
   };
 }
 
-/** Notices, and with `verbose` debug messages, one line each on standard error. */
+/** Prints notices, and with `verbose` debug messages, one line each on standard error. */
 export function messageReport(err: Writable, verbose: boolean): Report {
   return (event) => {
     if (event.type === 'notice') err.write(`notice: ${printable(event.message, Infinity)}\n`);
@@ -98,33 +99,37 @@ export function messageReport(err: Writable, verbose: boolean): Report {
 }
 
 export type InspectedLayer = Pick<Layer, 'id' | 'mediaType' | 'digest' | 'size' | 'diffID' | 'createdBy'> & {
-  /** It is in the cache. */
+  /** True if its blob is in the cache. */
   readonly cached: boolean;
 };
 
-/** What `inspect` finds out about an image without a pull. */
+/** The description of an image that `inspect` finds without a pull. */
 export interface Inspection extends Pick<Image, 'id' | 'digest' | 'mediaType' | 'platform' | 'rateLimit'> {
-  /** Digest of the index that names the images of all platforms; absent where the reference names one image. */
+  /** The digest of the index of all platforms; absent if the reference names one image. */
   readonly indexDigest?: string | undefined;
   readonly reference: string;
-  /** All that the reference offers; one where it names one image. */
+  /** All platforms of the reference; one if it names one image. */
   readonly platforms: readonly Platform[];
   /** Base layer first. */
   readonly layers: readonly InspectedLayer[];
   readonly config: Readonly<Record<string, unknown>>;
-  /** What a pull would read from the cache, and what it would download. */
+  /** The compressed bytes that a pull would read from the cache, and download. */
   readonly bytes: { readonly cache: number; readonly network: number };
-  /** Where signers were asked for: those of them that signed it. */
+  /** The demanded signers that signed the image; absent if none are demanded. */
   readonly signers?: readonly Signer[] | undefined;
 }
 
-/** A signer on one line: `identity (issuer), referrer sha256:…`. */
+/** Returns a signer on one line: `identity (issuer), referrer sha256:…`. */
 export function signerText({ key, identity, issuer, reference, place }: Signer): string {
   const by = key === undefined ? `${identity} (${issuer})` : `the key ${key}`;
   return `${by}${reference === undefined ? '' : `, as ${reference}`}: ${place}`;
 }
 
-/** An inspection as text, one line per layer, for `columns` of a terminal: a digest has a line of its own where it would be broken. Text from the image is made printable. */
+/**
+ * Returns an inspection as text, with one line per layer. Text from the image is made printable.
+ *
+ * @param columns of the terminal; a digest that does not fit is printed on its own line
+ */
 export function inspectionText(inspection: Inspection, columns = Infinity): string {
   const { layers, bytes, signers = [] } = inspection;
   const { created, config } = configOf(inspection.config);
@@ -137,7 +142,7 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
     ['Platform', formatPlatform(inspection.platform)],
     ['Platforms', [...new Set(inspection.platforms.map(formatPlatform))].join(', ')],
     ['Created', created],
-    // The names of `docker inspect`.
+    // Names of `docker inspect`.
     ['Entrypoint', config.Entrypoint && JSON.stringify(config.Entrypoint)],
     ['Cmd', config.Cmd && JSON.stringify(config.Cmd)],
     ['User', config.User],
@@ -164,7 +169,7 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
     const facts = `  ${shortID(id)}  ${amount.padStart(9)}${anyCached ? mark : ''}`;
     const line = `${facts}${command}`.trimEnd();
     if (line.length <= columns) return line;
-    // The command is cut, and no number.
+    // The command is cut, but no number.
     return columns > facts.length + 2 ? `${line.slice(0, columns - 1)}…` : facts.trimEnd();
   });
   return `${lines.join('')}${layerLines.join('\n')}${layerLines.length > 0 ? '\n' : ''}`;
@@ -172,20 +177,20 @@ export function inspectionText(inspection: Inspection, columns = Infinity): stri
 
 /** One name in a listing. */
 export interface ListedEntry {
-  /** From the root of the image, with a slash before it. */
+  /** An absolute path in the image. */
   readonly path: string;
   readonly type: InodeType;
-  /** Permissions, with the bits 07000. */
+  /** Permissions, and the setuid, setgid and sticky bits. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** Of a file, in bytes. */
+  /** Bytes of a file. */
   readonly size?: number;
-  /** Of a device: `1, 3`. */
+  /** Major and minor number of a device: `1, 3`. */
   readonly device?: string;
   /** ISO 8601, to the second. */
   readonly mtime: string;
-  /** Of a symlink. */
+  /** The target of a symlink. */
   readonly target?: string;
 }
 
@@ -198,7 +203,7 @@ const TYPE_LETTERS: Readonly<Record<ListedEntry['type'], string>> = {
   fifo: 'p',
 };
 
-/** A listing, one line per name; `long` as `ls -ln` has it, but the full path is not repeated. */
+/** Returns a listing, one line per name; with `long` in the form of `ls -ln`. */
 export function listingText(entries: readonly ListedEntry[], long: boolean): string {
   if (!long) return entries.map((entry) => `${nameOf(entry)}\n`).join('');
   const rows = entries.map((entry) => [
@@ -221,7 +226,7 @@ function nameOf({ path }: ListedEntry): string {
   return printable(path.slice(path.lastIndexOf('/') + 1) || '/', Infinity);
 }
 
-/** `rwsr-xr-t`, as ls(1) has it. */
+/** Returns the permissions as ls(1) shows them: `rwsr-xr-t`. */
 function permissions(mode: number): string {
   const special = [
     [0o4000, 's'],
@@ -238,7 +243,7 @@ function permissions(mode: number): string {
     .join('');
 }
 
-/** Images of the cache, one a line: tag, digest, size, last use. */
+/** Returns the images of the cache, one per line: tag, digest, size, last use. */
 export function storedImagesText(
   images: readonly {
     readonly reference: string;
@@ -262,7 +267,7 @@ export function storedImagesText(
     .join('');
 }
 
-/** Why DIR is not the image, by `Preview.reason`. */
+/** The reasons why DIR is not the image, by `Preview.reason`. */
 const REASONS = {
   missing: 'does not exist yet',
   'other-image': 'holds another image',
@@ -271,7 +276,7 @@ const REASONS = {
   always: 'is this image, and --replace=always makes it again',
 } as const;
 
-/** What a pull with `--replace` would do, in one or two lines. */
+/** Returns one or two lines about what a pull with `--replace` would do. */
 export function previewText({
   destination,
   reference,
@@ -294,7 +299,7 @@ function toFetch({ network, cache }: Inspection['bytes']): string {
   return cache === 0 ? formatBytes(network) : `${formatBytes(network)}, ${formatBytes(cache)} cached`;
 }
 
-/** Without the prefix of docker's old builder for instructions that run nothing. */
+/** Removes the prefix that docker's old builder gave to instructions that run nothing. */
 function shownCommand(createdBy: string): string {
   return createdBy.replace(/^\/bin\/sh -c #\(nop\)\s*/, '').replaceAll(/\s+/g, ' ');
 }
