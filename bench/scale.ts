@@ -12,6 +12,7 @@ import { parseArgs } from 'node:util';
 import { file, tar } from '../test/support/archive.ts';
 import { FakeRegistry } from '../test/support/fake-registry.ts';
 import { type Command, type Dimension, dimensions, type Setting } from './scale/dimensions.ts';
+import { mountScratch } from './scratch.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -28,7 +29,8 @@ const LEAST = 0.5;
 /** Other programs on the machine make a run slower, never faster: the fastest of so many counts. */
 const TRIES = 3;
 
-const work = mkdtempSync(path.join(process.env['SCALE_DIR'] ?? tmpdir(), 'dlrootfs-scale-'));
+const work = mkdtempSync(path.join(tmpdir(), 'dlrootfs-scale-'));
+const scratch = process.geteuid?.() === 0 ? mountScratch(work) : undefined;
 
 /** Runs the tool, and returns the CPU seconds of it and its children. */
 async function run(
@@ -70,7 +72,7 @@ class Stage implements AsyncDisposable {
   /** CPU seconds of one run with `count` things. */
   async seconds(command: Command, count: number): Promise<number> {
     const registry = await this.#registry(count);
-    const directory = path.join(work, 'run');
+    const directory = path.join(scratch?.path ?? work, 'run');
     mkdirSync(directory);
     try {
       const setting: Setting = {
@@ -146,6 +148,7 @@ try {
     }
   }
 } finally {
+  scratch?.[Symbol.dispose]();
   rmSync(work, { recursive: true, force: true });
 }
 say(misses === 0 ? 'all of them grow in proportion' : `${misses} misses`);

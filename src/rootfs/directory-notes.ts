@@ -47,8 +47,9 @@ export class DirectoryLog {
   #last = '';
 
   add(path: string, mode: number | undefined, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
-    let shared = 0;
     const most = Math.min(path.length, this.#last.length);
+    // A child after its parent is the usual case, and the costly one at thousands of levels.
+    let shared = path.startsWith(this.#last) ? most : 0;
     while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared += 1;
     const rest = path.length - shared;
     const chunk = this.#room(FIXED_BYTES + rest);
