@@ -11,23 +11,27 @@ import { explainOsError } from './sys/os-error.ts';
 import { isInUserNamespace } from './sys/privileges.ts';
 import { Secrets } from './sys/secrets.ts';
 
-/** In the order in which their handlers are set. SIGHUP is last: Node does not catch it itself, so its handler shows that all are set. */
+/**
+ * Signals that end a run, in the order in which their handlers are set. SIGHUP is last: Node does not catch
+ * it itself, so its handler shows that all are set.
+ */
 const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** How long a run may take to remove its stage after an error that nobody caught. */
+/** How long a run may remove its stage after an uncaught error. */
 const GRACE_MILLISECONDS = 10_000;
 
-/** Found before this script is loaded. */
+/** Results of checks that ran before this script was loaded. */
 export interface Start {
   readonly low: TooLow | undefined;
-  /** The reason why no thread could be started; undefined if there is none. */
+  /** The error if no thread could be started. */
   readonly failure: unknown;
 }
 
 /**
- * The program: reads the process's arguments, runs one command, ends the process with its exit code.
+ * Runs the program: parses the process's arguments, runs one command, and ends the process with its exit
+ * code.
  *
- * @param start what the first script of the single executable has found out
+ * @param start the results of the first script of the single executable
  */
 export async function main(start?: Start): Promise<void> {
   const argv = process.argv.slice(2);
@@ -46,7 +50,8 @@ export async function main(start?: Start): Promise<void> {
     });
   }
   if (isInUserNamespace(process.env)) followOutside(abort.signal);
-  // Without a listener Node opens a debugger, which any local user can reach; the binary also runs with --disable-sigusr1.
+  // Without a listener Node opens a debugger, which any local user can reach; the binary also runs with
+  // --disable-sigusr1.
   process.on('SIGUSR1', () => undefined);
   process.on('uncaughtException', (error) => {
     abort.abort(error);
@@ -57,7 +62,7 @@ export async function main(start?: Start): Promise<void> {
     };
     setTimeout(end, GRACE_MILLISECONDS);
   });
-  // Node ends with 0 when nothing is left to wait for, even if the run was waiting for something that cannot come.
+  // Node ends with 0 when nothing is left to wait for, even if the run waits for something that cannot come.
   process.on('beforeExit', () => {
     process.stderr.write(failureOf(new Error('nothing is left to wait for')).text);
     process.exit(ExitCode.bug);
@@ -79,10 +84,13 @@ export async function main(start?: Start): Promise<void> {
   process.exit(exitCode);
 }
 
-/** Milliseconds: a signal of the terminal reaches both runs of --userns, and a second one ends a run at once. */
+/**
+ * In milliseconds: a signal of the terminal reaches both runs of --userns at about the same time, and a
+ * second one would end a run at once.
+ */
 const TOLD_LATE = 100;
 
-/** In the user namespace of --userns: a signal that the run outside got ends this one, and so does the end of that run. */
+/** In the user namespace of --userns, ends this run when the run outside gets a signal or ends. */
 function followOutside(signal: AbortSignal): void {
   const end = (name: string): void => {
     setTimeout(() => {
@@ -120,12 +128,12 @@ async function run(
   });
 }
 
-/** Decided without the parsed arguments, since parsing may fail. */
+/** True for `--progress json`. The arguments are not parsed, since that may fail. */
 function wantsJsonLines(argv: readonly string[]): boolean {
   return /(?:^|\0)--?progress[=\0]json(?:\0|$)/.test(argv.join('\0'));
 }
 
-/** Whether standard output and standard error are one file, pipe or terminal. */
+/** True if standard output and standard error are the same file, pipe or terminal. */
 function isSharedOutput(): boolean {
   const [out, error] = [1, 2].map((descriptor) => fstatSync(descriptor));
   return out!.dev === error!.dev && out!.ino === error!.ino;
@@ -140,13 +148,19 @@ function workingDirectoryExists(): boolean {
   }
 }
 
-/** A reader that is gone (`| head`) ends the run as SIGPIPE would; other errors of standard output are those of its disk. */
+/**
+ * Returns the error for a failed write to standard output. A reader that is gone (`| head`) ends the run as
+ * SIGPIPE would; other errors are those of its disk.
+ */
 function outputFailure(error: NodeJS.ErrnoException): unknown {
   if (error.code === 'EPIPE') return new InterruptedError('SIGPIPE');
   return explainOsError(error, 'write standard output', 'redirect it to another file');
 }
 
-/** Until everything is written, or the run is to end: a reader may be stuck. A write error is reported one turn later. */
+/**
+ * Waits until everything is written, or the run is to end, since a reader may be stuck. A write error is
+ * reported one turn later.
+ */
 async function drained(stream: NodeJS.WriteStream, signal: AbortSignal): Promise<void> {
   if (!stream.destroyed && stream.writableLength > 0 && !signal.aborted) {
     await new Promise<void>((resolve) => {

@@ -28,19 +28,19 @@ export const ExitCode = {
 interface Defaults {
   readonly exitCode: number;
   readonly code: string;
-  /** Advice for most failures of the kind; undefined where no action helps. */
+  /** The hint for most failures of the kind; undefined if none helps. */
   readonly hint: string | undefined;
 }
 
 export abstract class DlrootfsError extends Error {
-  /** Of the subclass; the one here is that of a bug. */
+  /** Replaced by each subclass; these are the defaults of a bug. */
   protected static readonly defaults: Defaults = { exitCode: ExitCode.bug, code: 'BUG', hint: undefined };
   readonly exitCode: number;
   readonly code: string;
   readonly hint: string | undefined;
   /** See `ErrorDetails`. */
   readonly retryAfter: number | undefined;
-  /** The same command, run again, resumes the download: the bytes that this run has are in the cache. */
+  /** True if the same command, run again, resumes the download: the bytes of this run are in the cache. */
   kept = false;
 
   constructor(message: string, details: ErrorDetails = {}) {
@@ -53,10 +53,10 @@ export abstract class DlrootfsError extends Error {
     this.retryAfter = details.retryAfter;
   }
 
-  /** The same error with another hint. */
+  /** Returns a copy of the error with another hint. */
   withHint(hint: string): this {
     const { hint: property, ...others } = Object.getOwnPropertyDescriptors(this);
-    // V8's accessor of the stack answers for the first error only.
+    // V8's accessor of `stack` works only on the original error.
     const changed = { hint: { ...property, value: hint }, stack: { value: this.stack } };
     return Object.create(Object.getPrototypeOf(this) as object, { ...others, ...changed }) as this;
   }
@@ -75,11 +75,12 @@ export class UsageError extends DlrootfsError {
   });
 }
 
-/** A hint: the ways in which no other user of the machine sees the password. */
+/** A hint with the ways by which no other user of the machine sees the password. */
 export const LOG_IN =
-  'use -u USER, which asks for the password, --password-stdin or DLROOTFS_CREDS, or log in with docker, podman or skopeo';
+  'use -u USER, which asks for the password, --password-stdin or DLROOTFS_CREDS, ' +
+  'or log in with docker, podman or skopeo';
 
-/** The image, tag, platform or blob does not exist, as far as the registry says. */
+/** The image, tag, platform or blob does not exist, says the registry. */
 export class NotFoundError extends DlrootfsError {
   protected static override readonly defaults = kind('notFound', 'NOT_FOUND', {
     hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags',
@@ -93,17 +94,17 @@ export class UnauthorizedError extends DlrootfsError {
   });
 }
 
-/** The registry could not be reached, or its answer is not one of a registry. */
+/** The registry cannot be reached, or its answer is not one of a registry. */
 export class NetworkError extends DlrootfsError {
   protected static override readonly defaults = kind('network', 'NETWORK', {
     hint: 'check the address and the network; -v shows the requests',
   });
 }
 
-/** A failure after which a retry may help: a reset, a timeout, 408, a 5xx answer, a broken body. */
+/** A failure after which a retry may succeed: a reset, a timeout, 408, a 5xx answer, a broken body. */
 export class TransientError extends NetworkError {}
 
-/** Bytes are not what their digest says, or a manifest, config or layer is malformed. */
+/** Bytes do not have their digest, or a manifest, config or layer is malformed. */
 export class IntegrityError extends DlrootfsError {
   protected static override readonly defaults = kind('integrity', 'INTEGRITY', {
     hint: 'pull again; if it fails again, the image is corrupt: report it to its publisher',
@@ -131,14 +132,14 @@ export class GitError extends DlrootfsError {
   });
 }
 
-/** The registry counts requests and this one was too many. */
+/** The registry limits the number of requests, and this one exceeds it. */
 export class RateLimitError extends DlrootfsError {
   protected static override readonly defaults = kind('rateLimit', 'RATE_LIMIT', {
     hint: 'log in for a larger quota, use a mirror (--mirror), or try again later',
   });
 }
 
-/** Whether a retry may help after `error`: a TransientError, or 429. */
+/** True if a retry may succeed: after a TransientError, or 429. */
 export function isTransient(error: unknown): error is TransientError | RateLimitError {
   return error instanceof TransientError || error instanceof RateLimitError;
 }
@@ -146,11 +147,11 @@ export function isTransient(error: unknown): error is TransientError | RateLimit
 /** A signal that ended a run; SIGPIPE means that the reader of standard output is gone. */
 export type EndingSignal = 'SIGHUP' | 'SIGINT' | 'SIGPIPE' | 'SIGTERM';
 
-/** A signal ended the run; the exit code is 128 + its number (129, 130, 141, 143). */
+/** A signal ended the run; the exit code is 128 plus its number (129, 130, 141, 143). */
 export class InterruptedError extends DlrootfsError {
   override readonly exitCode: number;
   readonly signal: EndingSignal;
-  /** @param early the run ended before it had removed all its files */
+  /** @param early the run ended before all its files were removed */
   constructor(signal: EndingSignal, early = false) {
     super(`interrupted by ${signal}${early ? ' before all was removed' : ''}`, {
       code: 'INTERRUPTED',
@@ -162,8 +163,9 @@ export class InterruptedError extends DlrootfsError {
 }
 
 /**
- * Text from outside (a server, an archive, a file name) that is safe on a terminal: control characters, bidirectional
- * overrides and broken surrogates become `\xNN` or `\u{NNNN}`, and what is longer than `max` characters is cut.
+ * Makes text from outside (a server, an archive, a file name) safe for a terminal: control characters,
+ * bidirectional overrides and broken surrogates become `\xNN` or `\u{NNNN}`. A text longer than `max`
+ * characters is cut.
  */
 export function printable(text: string, max = 400): string {
   const cut = text.length > max ? `${text.slice(0, max)}…` : text;
@@ -172,7 +174,7 @@ export function printable(text: string, max = 400): string {
     /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]/gu,
     (character) => {
       const point = character.codePointAt(0)!;
-      // A byte that is no UTF-8: see sys/os-path.ts.
+      // A byte that is not UTF-8: see sys/os-path.ts.
       if (point >= 0xdc80 && point <= 0xdcff) return `\\x${(point - 0xdc00).toString(16)}`;
       return point < 0x100 ? `\\x${point.toString(16).padStart(2, '0')}` : `\\u{${point.toString(16)}}`;
     },

@@ -61,7 +61,8 @@ export type { LayerSummary, PullSummary } from './commands/summary.ts';
 export type { Verification } from './commands/verify.ts';
 export { version } from './version.ts';
 
-// This file, and all that is loaded before this line, keep to the syntax of Node 12: an older Node gets this message, no syntax error.
+// This file, and everything that is loaded before this line, uses the syntax of Node 12: an older Node throws
+// this error, not a syntax error.
 if (!runsOn(versions.node)) {
   throw new UsageError(`dlrootfs needs Node ${leastNodes.join('+, ')}+, and this is ${versions.node}`, {
     hint: 'install a newer Node',
@@ -71,9 +72,9 @@ if (!runsOn(versions.node)) {
 type Resolve = typeof import('./options.ts').resolveOptions;
 
 /**
- * Loads the options and a command, and runs it. What it reports, returns and throws has no secret of the run.
+ * Loads the options and a command, and runs it. Reports, results and errors have no secret of the run.
  *
- * @param open texts that the caller writes openly, beside those in the options
+ * @param open texts that the caller writes openly, besides those in the options
  */
 async function run<Library, Result>(
   loading: Promise<Library>,
@@ -98,10 +99,11 @@ async function run<Library, Result>(
 }
 
 /**
- * Turns an image into a root file system directory. Returns a summary; throws a DlrootfsError, or the reason of
- * `options.signal`. Environment variables count only where `options.environment` brings them (pass `process.env`).
+ * Turns an image into a root file system directory; returns a summary. Environment variables have an effect
+ * only in `options.environment` (pass `process.env`).
  *
- * @param image `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`
+ * @param image `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source such as `oci:DIR`
+ * @throws a DlrootfsError, or the reason of `options.signal`
  */
 export async function pull(image: string, options: Omit<PullRequest, 'image'> = {}): Promise<PullSummary> {
   return await run(import('./commands/pull.ts'), { ...options, image }, (library, resolved) =>
@@ -110,7 +112,7 @@ export async function pull(image: string, options: Omit<PullRequest, 'image'> = 
 }
 
 /**
- * Compares a directory with an image, and changes nothing: what `dlrootfs verify` tells.
+ * Compares a directory with an image and changes nothing, as `dlrootfs verify` does.
  *
  * @param image as for `pull`
  * @throws as `pull`, but not for differences
@@ -123,11 +125,11 @@ export async function verify(image: string, options: VerifyRequest = {}): Promis
 }
 
 /**
- * Compares the root file systems of two images, without a directory: what `dlrootfs diff` tells.
+ * Compares the root file systems of two images, without a directory, as `dlrootfs diff` does.
  *
  * @param first as for `pull`
  * @param second likewise
- * @param options `layers` may be two: those of the first image and those of the second
+ * @param options `layers` may be a pair: those of the first image and of the second
  * @throws as `pull`, but not for differences
  */
 export async function diff(
@@ -147,10 +149,11 @@ export async function diff(
 }
 
 /**
- * Writes the root file system of an image as one file: what `-o` does.
+ * Writes the root file system of an image as one file, as `-o` does.
  *
  * @param image as for `pull`
- * @param output a file, whose ending selects an archive, its compression or a disk image; or a stream, which gets a tar and stays open
+ * @param output a file, whose ending selects an archive, its compression or a disk image; or a stream, which
+ * gets a tar and stays open
  * @throws as `pull`; a file appears complete or not at all
  */
 export async function exportArchive(
@@ -170,11 +173,11 @@ export async function exportArchive(
 }
 
 /**
- * Writes what one file of an image holds to a stream, which stays open: what `dlrootfs cat` does.
+ * Writes the content of a file of an image to a stream, which stays open, as `dlrootfs cat` does.
  *
  * @param image as for `pull`
- * @param file from the root of the image
- * @throws as `pull`; NotFoundError for a path that is no file
+ * @param file its path from the root of the image
+ * @throws as `pull`; NotFoundError for a path that is not a file
  */
 export async function cat(
   image: string,
@@ -191,7 +194,7 @@ export async function cat(
 }
 
 /**
- * What a directory of an image holds, and a path of anything else: what `dlrootfs ls` does.
+ * Lists a directory of an image, or another path itself, as `dlrootfs ls` does.
  *
  * @param image as for `pull`
  * @param path from the root of the image; symlinks are followed inside it
@@ -207,7 +210,7 @@ export async function list(image: string, path = '/', options: DiffRequest = {})
 }
 
 /**
- * Describes an image, and downloads none of its layers: what `dlrootfs inspect` tells.
+ * Describes an image without downloading its layers, as `dlrootfs inspect` does.
  *
  * @param image as for `pull`
  * @throws as `pull`
@@ -219,7 +222,8 @@ export async function inspect(image: string, options: DiffRequest = {}): Promise
 }
 
 /**
- * Tells what `pull` with `replace` would do to the destination, and changes nothing: what `--replace --dry-run` tells.
+ * Reports what `pull` with `replace` would do to the destination, and changes nothing, as `--replace
+ * --dry-run` does.
  *
  * @param image as for `pull`
  * @throws as `pull`, also for a destination that it would not replace
@@ -232,7 +236,7 @@ export async function preview(image: string, options: Omit<PullRequest, 'image'>
 }
 
 /**
- * All tags of a repository, in the registry's order.
+ * Returns all tags of a repository, in the registry's order.
  *
  * @param repository `ubuntu`, `host:5000/path`
  * @throws as `pull`
@@ -253,9 +257,9 @@ export async function listTags(repository: string, options: TagsRequest = {}): P
   );
 }
 
-/** The cache: what `dlrootfs cache` does. All throw as `pull`. */
+/** The functions of `dlrootfs cache`. All throw as `pull`. */
 export const cache = {
-  /** How much it holds. */
+  /** Returns the size of the cache. */
   async size(options: CacheRequest = {}): Promise<StoreSize> {
     const [library, { storeSize }] = await Promise.all([
       import('./commands/cache.ts'),
@@ -264,7 +268,10 @@ export const cache = {
     return await storeSize(library.cacheDirectoryOf(options));
   },
 
-  /** Removes what was used longest ago, down to `cacheSize` bytes. Default: all of it. */
+  /**
+   * Removes the least recently used blobs, down to `cacheSize` bytes (default: 0); returns the size of what
+   * was removed.
+   */
   async prune(options: CacheRequest = {}): Promise<StoreSize> {
     const [library, { pruneStore }] = await Promise.all([
       import('./commands/cache.ts'),
@@ -274,19 +281,23 @@ export const cache = {
     return await pruneStore(library.cacheDirectoryOf(options), cacheSize);
   },
 
-  /** The images that it has by tag, the one that was used last first. */
+  /** Returns the images that the cache has by tag, most recently used first. */
   async list(options: CacheRequest = {}): Promise<StoredImage[]> {
     const library = await import('./commands/cache.ts');
     return await library.listCache(options);
   },
 
-  /** Removes an image, but not what another one needs. @throws NotFoundError where it does not have the tag */
+  /**
+   * Removes an image, except blobs that another one needs; returns the size of what was removed.
+   *
+   * @throws NotFoundError if the cache does not have the tag
+   */
   async remove(image: string, options: CacheRequest = {}): Promise<StoreSize> {
     const library = await import('./commands/cache.ts');
     return await library.removeFromCache(image, options);
   },
 
-  /** Puts all into it that a pull of the image needs. */
+  /** Downloads everything that a pull of the image needs into the cache. */
   async add(image: string, options: DiffRequest = {}): Promise<CacheAddition> {
     return await run(import('./commands/cache.ts'), { ...options, image }, (library, resolved) =>
       library.addToCache(resolved),

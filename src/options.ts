@@ -15,7 +15,7 @@ import type { RetryPolicy } from './sys/retry.ts';
 import { Secrets } from './sys/secrets.ts';
 import type { SignerRequest } from './trust/signers.ts';
 
-/** Members of a request that options have in another form. */
+/** Members of a request that have another form in the options. */
 type Resolved =
   | 'add'
   | 'paths'
@@ -39,11 +39,11 @@ type Optional =
 /** A request with all defaults, checked for contradictions. */
 export interface PullOptions
   extends Required<Omit<PullRequest, Resolved | Optional>>, Pick<PullRequest, Optional> {
-  /** What is laid over the image. */
+  /** Files, directories and archives that are applied on top of the image. */
   readonly additions: readonly Addition[];
-  /** The part of the image that is wanted; undefined: all of it. */
+  /** The wanted part of the image; undefined: all of it. */
   readonly part: PartOptions | undefined;
-  /** The caller named the platform. */
+  /** True if the caller named the platform. */
   readonly platformAsked: boolean;
   /** Directory of the cache (undefined: none), whether the run needs it, and its limit in bytes. */
   readonly store: {
@@ -51,10 +51,10 @@ export interface PullOptions
     readonly required?: boolean;
     readonly maxBytes: number;
   };
-  /** `hint` says how to fill the cache; undefined: the network may be used. */
+  /** Set offline; `hint` says how to fill the cache. */
   readonly offline: { readonly hint: string } | undefined;
   readonly retryPolicy: RetryPolicy;
-  /** The one limit on connections (`jobs`), of the session and of the layers. */
+  /** The limit on connections (`jobs`), shared by the session and the layers. */
   readonly requests: RequestQueue;
   readonly registry: RegistryOptions;
   /** The caller's effective id. */
@@ -65,7 +65,7 @@ export interface PullOptions
 const DEFAULT_CACHE_BYTES = 10 * 2 ** 30;
 
 /**
- * Request → options, frozen.
+ * Makes the frozen options of a request.
  *
  * @throws UsageError that names the option
  */
@@ -115,7 +115,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
   });
 }
 
-/** What a caller gives is known before the first text that may hold it. */
+/** Adds the caller's secrets and open texts before any text with them can be reported. */
 function learnSecrets(secrets: Secrets, { image, destination, cacheDirectory, registry }: PullRequest): void {
   const { credentials, registryToken } = registry ?? {};
   for (const text of [image, destination && path.resolve(destination), cacheDirectory])
@@ -125,7 +125,7 @@ function learnSecrets(secrets: Secrets, { image, destination, cacheDirectory, re
     secrets.add(typeof registryToken === 'string' ? registryToken : registryToken.token);
 }
 
-/** Reports events without secrets; the type of an event is a word of ours. */
+/** Masks secrets in events, except in their type, which is our word. */
 function maskedReport(report: Report, secrets: Secrets): Report {
   return (event) => report({ ...secrets.maskIn(event), type: event.type } as PullEvent);
 }
@@ -148,22 +148,26 @@ const DEFAULTS = {
   report: () => undefined,
 } as const;
 
-/** A caller may give undefined for what has a default. */
+/** Removes undefined members: a caller can pass undefined for a default. */
 function withoutUndefined<T extends object>(request: T): { [Name in keyof T]: Exclude<T[Name], undefined> } {
   const members = Object.entries(request).filter(([, value]) => value !== undefined);
   return Object.fromEntries(members) as { [Name in keyof T]: Exclude<T[Name], undefined> };
 }
 
-/** A file, directory or archive of this machine, and where its content goes in the image. */
+/** A file, directory or archive of this machine, and its path in the image. */
 export interface Addition {
-  /** As it was given: `SRC[:DEST]`. */
+  /** The text of the option: `SRC[:DEST]`. */
   readonly text: string;
   readonly source: string;
-  /** An absolute path; undefined: in the root, under the name that a file has. */
+  /** An absolute path; undefined: in the root, a file under its own name. */
   readonly destination: string | undefined;
 }
 
-/** `SRC[:DEST]`: the last colon with a slash behind it is between them. @throws UsageError */
+/**
+ * Parses `SRC[:DEST]`, split at the last colon that a slash follows.
+ *
+ * @throws UsageError
+ */
 function parseAddition(text: string): Addition {
   const at = text.lastIndexOf(':/');
   const [source, destination] = at >= 0 ? [text.slice(0, at), text.slice(at + 1)] : [text, undefined];
@@ -175,7 +179,7 @@ function parseAddition(text: string): Addition {
 
 const LEAVE_ONE_OUT = 'leave one of them out';
 
-/** Options that exclude each other, and what an error says. */
+/** Options that exclude each other, with the message and the hint. */
 const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, string, string])[] = [
   [
     ({ merge, git }) => merge === true && git === true,
@@ -199,7 +203,10 @@ const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, str
   ],
 ];
 
-/** @throws UsageError for options about a disk image, where `made` is another thing: `a directory` */
+/**
+ * @param made the thing that is made instead, for messages: `a directory`
+ * @throws UsageError for options about a disk image
+ */
 export function refuseDiskOptions(options: PullOptions, made: string): void {
   const {
     diskSize,
@@ -219,7 +226,7 @@ function partOf({ paths = [], excludes = [] }: PullRequest): PartOptions | undef
   return paths.length > 0 || excludes.length > 0 ? { paths, excludes } : undefined;
 }
 
-/** The flags of the command line that name signers. */
+/** The flags for signers, by their members. */
 const SIGNER_FLAGS: Readonly<Record<keyof SignerRequest, string>> = {
   verifyKeys: '--verify-key',
   certificateIdentity: '--certificate-identity',
@@ -229,7 +236,7 @@ const SIGNER_FLAGS: Readonly<Record<keyof SignerRequest, string>> = {
   trustedRoot: '--trusted-root',
 };
 
-/** The command that a person runs, where there is a network, to put the image into the cache. */
+/** Returns the command that puts the image into the cache, for a machine with a network. */
 function fillingCommand(request: PullRequest): string {
   const words = ['dlrootfs', 'cache', 'add', request.image];
   if (request.platform) words.push('--platform', formatPlatform(request.platform));
@@ -243,7 +250,10 @@ function fillingCommand(request: PullRequest): string {
   return words.map((word) => shellWord(word)).join(' ');
 }
 
-/** `$XDG_CACHE_HOME/dlrootfs` (XDG base directory specification: a relative value is ignored), else under the home. */
+/**
+ * Returns `$XDG_CACHE_HOME/dlrootfs`, else a directory below the home; undefined without a home. A relative
+ * value is ignored (XDG base directory specification).
+ */
 export function defaultCacheDirectory(environment: Environment): string | undefined {
   const base = environment['XDG_CACHE_HOME'];
   if (base !== undefined && path.isAbsolute(base)) return path.join(base, 'dlrootfs');

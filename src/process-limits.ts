@@ -5,18 +5,18 @@ import { systemText } from './sys/privileges.ts';
 
 // Limits under which Node itself aborts, with no error to catch.
 
-/** What the process lacks, and how a user changes it, both for a message. */
+/** The resource that the process lacks, and how to change that, both for a message. */
 export interface TooLow {
   readonly what: string;
   readonly hint: string;
 }
 
-/** A limit of getrlimit(2), as /proc/self/limits has it. */
+/** A limit of getrlimit(2), by its name in /proc/self/limits. */
 interface Limit {
   readonly name: string;
   readonly what: string;
   readonly least: number;
-  /** Raises it. */
+  /** The command that raises it. */
   readonly command: string;
 }
 
@@ -37,12 +37,14 @@ const LIMITS: readonly Limit[] = [
 
 const LEAST_OPEN_FILES = 64;
 
-/** Threads that are started after the check: three here and four of Node's pool, for which libuv aborts. */
+/**
+ * The threads that are started after the check: three here and four of Node's pool, for which libuv aborts.
+ */
 const LEAST_FREE_THREADS = 8;
 
-/** The first limit that is too low; undefined if none is, or if /proc is not mounted. */
+/** Returns the first limit that is too low; undefined if none is, or if /proc is not mounted. */
 export function tooLowLimit(): TooLow | undefined {
-  // Not by the table: with a limit of 20 the file of limits cannot be opened.
+  // Not in the table: with a limit of 20, the file of limits cannot be opened.
   if (limitOfOpenFiles() < LEAST_OPEN_FILES) {
     return {
       what: `the limit of open files is below ${LEAST_OPEN_FILES}`,
@@ -57,10 +59,10 @@ export function tooLowLimit(): TooLow | undefined {
   return tooFewProcesses(soft('Max processes')) ?? tooFewInGroup();
 }
 
-/** RLIMIT_NPROC counts the threads of all processes of a user, and does not hold root. */
+/** Checks RLIMIT_NPROC, which counts the threads of all processes of a user, and does not apply to root. */
 function tooFewProcesses(limit: number): TooLow | undefined {
   const uid = getuid?.();
-  // All threads of the system: one file instead of one for each process.
+  // All threads of the system, in one file instead of one per process.
   const all = Number(/\/(\d+) /.exec(systemText('/proc/loadavg'))?.[1] ?? Infinity);
   if (uid === 0 || limit - all >= LEAST_FREE_THREADS) return undefined;
   const free = Math.max(0, limit - threadsOf(uid));
@@ -82,9 +84,9 @@ function threadsOf(uid: number | undefined): number {
   return threads;
 }
 
-/** The limit of a container: pids.max of its control group and of those above (cgroups(7)). */
+/** Checks the limit of a container: pids.max of its control group and of those above (cgroups(7)). */
 function tooFewInGroup(): TooLow | undefined {
-  // Version 2 has no controllers in its line, version 1 a directory for each set of them.
+  // Version 2 has no controllers in its line, version 1 has a directory for each set of them.
   const memberships = systemText('/proc/self/cgroup').matchAll(
     /^\d+:((?:[^:\n]*,)?pids(?:,[^:\n]*)?)?:(\/.*)$/gm,
   );
@@ -95,7 +97,9 @@ function tooFewInGroup(): TooLow | undefined {
       const free = max - Number.parseInt(systemText(`${root}${group}/pids.current`), 10);
       if (free < LEAST_FREE_THREADS) {
         return {
-          what: `the control group's limit of ${max} processes leaves ${Math.max(0, free)}; ${LEAST_FREE_THREADS} are needed`,
+          what:
+            `the control group's limit of ${max} processes leaves ${Math.max(0, free)}; ` +
+            `${LEAST_FREE_THREADS} are needed`,
           hint: 'raise pids.max of the control group (docker: --pids-limit)',
         };
       }

@@ -1,8 +1,12 @@
 import { writeSync } from 'node:fs';
 import { version } from './version.ts';
 
-/** The original's usage text, byte for byte (its flag defaults as Go 1.3 printed them, `dockefile` as misspelt there). */
-const originalUsage = `Usage: dlrootfs <image_name>:[<image_tag>] [-d <rootfs_destination>] [-u <username>:<password>] [-g]
+/**
+ * The original's usage text, byte for byte: flag defaults as Go 1.3 printed them, and its misspelling
+ * `dockefile`.
+ */
+const originalUsage = `\
+Usage: dlrootfs <image_name>:[<image_tag>] [-d <rootfs_destination>] [-u <username>:<password>] [-g]
 
 Examples:
   dlrootfs ubuntu  #if no tag, use latest
@@ -16,12 +20,12 @@ Default:
   -u="": docker hub credentials: <username>:<password>
 `;
 
-/** What `dlrootfs` alone prints: the original's usage, and where today's help is. */
+/** The output of `dlrootfs` alone: the original's usage, and the flag for today's help. */
 export const shortUsage = `${originalUsage}All flags and commands: dlrootfs --help\n`;
 
 /**
- * Answers `version` before the program is loaded and its streams and signals are set up: that takes longer than the answer.
- * Returns false for other words, or if the answer could not be written.
+ * Answers `version` before the program is loaded and its streams and signals are set up, which takes longer
+ * than the answer. Returns false for other words, or if the answer could not be written.
  */
 export function answersVersion(words: readonly string[]): boolean {
   if (words.length !== 1 || words[0] !== 'version') return false;

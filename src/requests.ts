@@ -10,28 +10,31 @@ import type { Environment } from './sys/os-path.ts';
 import type { Secrets } from './sys/secrets.ts';
 import type { SignerRequest } from './trust/signers.ts';
 
-/** Options of a comparison: which image, and how to get it; all have defaults, as for a pull. */
+/** Options of a comparison: the image, and how to get it. All have defaults, as for a pull. */
 export interface DiffRequest {
-  /** Default: the host's. */
+  /** Default: the host's platform. */
   readonly platform?: Platform | undefined;
-  /** Only these files and directories of the image, with all that is in them. Default: everything. */
+  /** Only these files and directories of the image, with their content. Default: everything. */
   readonly paths?: readonly string[] | undefined;
-  /** Patterns, as in gitignore(5), of what is left out. */
+  /** Patterns, as in gitignore(5), of files to leave out. */
   readonly excludes?: readonly string[] | undefined;
-  /** Only the first layers: how many, or the beginning of the last one's id. Default: all. */
+  /** Only the first layers: their number, or the beginning of the last one's id. Default: all. */
   readonly layers?: WantedLayers | undefined;
-  /** `SRC[:DEST]`: files, directories and archives of this machine, laid over the image as a last layer. */
+  /**
+   * `SRC[:DEST]`: files, directories and archives of this machine, applied on top of the image as a last
+   * layer.
+   */
   readonly add?: readonly string[] | undefined;
-  /** Of all added files. Default: root, and in archives the owners that they name. */
+  /** The owner of all added files. Default: root, and for entries of an archive the owner in the archive. */
   readonly addOwner?: Owner | undefined;
-  /** Number of connections. */
+  /** The number of connections. */
   readonly jobs?: number | undefined;
   /** Keep blobs in the cache. Default: yes. */
   readonly cache?: boolean | undefined;
   readonly cacheDirectory?: string | undefined;
-  /** In bytes; the least recently used blobs are removed first. */
+  /** Limit of the cache in bytes; the least recently used blobs are removed first. */
   readonly cacheSize?: number | undefined;
-  /** Use the cache alone, and no network. */
+  /** Use only the cache, and no network. */
   readonly offline?: boolean | undefined;
   readonly registry?:
     | Partial<
@@ -41,34 +44,37 @@ export interface DiffRequest {
         >
       >
     | undefined;
-  /** The image must be signed by one of these; else nothing of its layers is requested. Default: no signature is required. */
+  /**
+   * The image must be signed by one of these; otherwise none of its layers is requested. Default: no
+   * signature is required.
+   */
   readonly signers?: SignerRequest | undefined;
   /**
-   * A policy.json instead of the host's; false: none, and any image is accepted. Default: `~/.config/containers/policy.json`, else
-   * `/etc/containers/policy.json`.
+   * A policy.json that replaces the host's; false: any image is accepted. Default:
+   * `~/.config/containers/policy.json`, else `/etc/containers/policy.json`.
    */
   readonly policy?: string | false | undefined;
   /** The archive for the image `-`. */
   readonly stdin?: AsyncIterable<Uint8Array> | undefined;
   readonly environment?: Environment | undefined;
   readonly report?: Report | undefined;
-  /** Learns what is secret in the run, so that the caller can mask texts of his own. Default: one that nobody else has. */
+  /** Collects the secrets of the run, so that the caller can mask other texts. Default: a new object. */
   readonly secrets?: Secrets | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Of `diff`. */
+/** Options of `diff`. */
 export interface ImagesRequest extends Omit<DiffRequest, 'layers'> {
-  /** Of both images, or of the first and of the second. */
+  /** The layers of both images, or a pair: of the first and of the second. */
   readonly layers?:
     | WantedLayers
     | readonly [first: WantedLayers | undefined, second: WantedLayers | undefined]
     | undefined;
 }
 
-/** A pull as a caller requests it; all but the image have defaults. */
+/** The options of a pull. All but the image have defaults. */
 export interface PullRequest extends DiffRequest {
-  /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source as `oci:DIR`. */
+  /** `ubuntu:14.04`, `host:5000/path@sha256:…`, or a local source such as `oci:DIR`. */
   readonly image: string;
   readonly destination?: string | undefined;
   readonly git?: boolean | undefined;
@@ -79,60 +85,62 @@ export interface PullRequest extends DiffRequest {
   /** Replace existing configurations. */
   readonly force?: boolean | undefined;
   /**
-   * Make the destination exactly the image and remove any other file in it: true, unless it is the unchanged image already; `always`, in any
-   * case. Default: no.
+   * Make the destination exactly the image and remove any other file in it: true, unless it is the unchanged
+   * image already; `always`, in any case. Default: no.
    */
   readonly replace?: boolean | 'always' | undefined;
-  /** Unpack the image over the files that the destination holds. Default: no, which takes an empty directory. */
+  /** Unpack the image over the files of the destination. Default: no; then it must be empty. */
   readonly merge?: boolean | undefined;
-  /** For runc: a container without root. Default: true if the caller is not root. */
+  /** With runc: a container without root. Default: true if the caller is not root. */
   readonly rootless?: boolean | undefined;
-  /** For runc: the container gets a terminal. Default: no. */
+  /** With runc: the container gets a terminal. Default: no. */
   readonly terminal?: boolean | undefined;
-  /** For runc and LXC without root, in a user namespace: its ids. Default: root alone, who is the caller. */
+  /**
+   * With runc and LXC without root: the ids of the user namespace. Default: root alone, who is the caller.
+   */
   readonly idMappings?: IdMappings | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
-  /** Write what starts a disk image in these, and an init into it where the image has none. */
+  /** Write scripts that start a disk image in these, and add an init to the disk if the image has none. */
   readonly virtualMachines?: readonly VirtualMachine[] | undefined;
-  /** Of an ext4 disk image, in bytes. Default: by its content. */
+  /** Size of an ext4 disk image in bytes. Default: computed from its content. */
   readonly diskSize?: number | undefined;
-  /** Of an erofs disk image, which mkfs.erofs compresses. Default: none, and no program is needed. */
+  /** Compression of an EROFS disk image by mkfs.erofs. Default: none, which needs no program. */
   readonly diskCompression?: ErofsCompression | undefined;
   /** File system back end. Default: libc if it can be loaded. */
   readonly backend?: 'libc' | 'node' | undefined;
 }
 
-/** Of `exportArchive`. */
+/** Options of `exportArchive`. */
 export interface ExportRequest
   extends DiffRequest, Pick<PullRequest, 'diskSize' | 'diskCompression' | 'virtualMachines' | 'force'> {}
 
-/** Of `listTags`. */
+/** Options of `listTags`. */
 export interface TagsRequest extends Pick<
   PullRequest,
   'registry' | 'environment' | 'report' | 'secrets' | 'signal'
 > {
-  /** Called with each tag as it comes. */
+  /** Called with each tag as it arrives. */
   readonly onTag?: ((tag: string) => void) | undefined;
 }
 
-/** Which cache; its limit, in bytes. */
+/** The directory of the cache, and its limit in bytes. */
 export type CacheRequest = Pick<PullRequest, 'cacheDirectory' | 'cacheSize' | 'environment' | 'signal'>;
 
 export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destination'> {
-  /** Compare what files hold too, not only sizes and times. Default: no. */
+  /** Compare contents of files too, not only sizes and times. Default: no. */
   readonly contents?: boolean | undefined;
-  /** The directory was pulled with `prepare`: what that adds is no difference. */
+  /** The directory was pulled with `prepare`: the files that it adds are no differences. */
   readonly prepare?: boolean | undefined;
 }
 
-/** An owner of files, by its numbers. */
+/** An owner of files, as numbers. */
 export interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** All options of the library, with those that a caller passes on from another command. */
+/** All options of the library, including those that a caller passes on from another command. */
 const REQUEST_MEMBERS: Readonly<Record<keyof PullRequest, true>> = {
   image: true,
   destination: true,
@@ -191,7 +199,7 @@ const REGISTRY_MEMBERS: Readonly<Record<keyof NonNullable<PullRequest['registry'
   configDirs: true,
 };
 
-/** @throws UsageError for an option that no command has: a misspelled one would have no effect */
+/** @throws UsageError for an option that no command has: a misspelled one would have no effect silently */
 export function refuseUnknownOptions(request: Partial<PullRequest>): void {
   refuseUnknown(request, REQUEST_MEMBERS);
   refuseUnknown(request.registry ?? {}, REGISTRY_MEMBERS, 'registry.');
