@@ -6,23 +6,29 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { hasCode } from './os-error.ts';
 import type { Environment } from './os-path.ts';
 
-/** Limit in bytes for each file that is read: certificates, logins, registries.conf. */
+/** Limit in bytes on each file: certificates, logins, registries.conf. */
 const MAX_FILE_BYTES = 4 * 1024 * 1024;
 /** Limit on the files of one directory. */
 const MAX_FILES = 1000;
-/** Milliseconds in which a pipe that the user named must deliver its data, as in `--ca-file <(command)`. */
+/**
+ * In milliseconds: a pipe that the user named must deliver data within this time, as in `--ca-file
+ * <(command)`.
+ */
 const PIPE_TIMEOUT = 5000;
 
 const READ_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** `$XDG_CONFIG_HOME`, else `~/.config`; undefined without a home. */
+/** Returns `$XDG_CONFIG_HOME`, else `~/.config`; undefined without a home. */
 export function configHome(environment: Environment): string | undefined {
   const { XDG_CONFIG_HOME: xdg, HOME: home } = environment;
   if (xdg) return xdg;
   return home ? join(home, '.config') : undefined;
 }
 
-/** HOME, else the home of passwd(5). Undefined where that is no absolute path, and for a user id without an entry, as in many containers. */
+/**
+ * Returns HOME, else the home in passwd(5). Undefined for a relative HOME, and for a user id without an
+ * entry, as in many containers.
+ */
 export function homeDirectory({ HOME: home }: Environment): string | undefined {
   if (home !== undefined) return isAbsolute(home) ? home : undefined;
   try {
@@ -32,14 +38,17 @@ export function homeDirectory({ HOME: home }: Environment): string | undefined {
   }
 }
 
-/** Where configuration files are looked for. */
+/** The places of configuration files. */
 export interface ConfigPlaces {
   readonly environment: Environment;
-  /** Directories to look in instead of `/etc` for `containers/` and `docker/`. */
+  /** Directories that replace `/etc` as the parents of `containers/` and `docker/`. */
   readonly configDirs?: readonly string[] | undefined;
 }
 
-/** Where `containers` or `docker` have their configuration, best first: the user's, then in `/etc` or each replacement of it. */
+/**
+ * Returns the directories of `containers` or `docker`, best first: the user's, then that in `/etc` or its
+ * replacements.
+ */
 export function configDirectories(
   { environment, configDirs = ['/etc'] }: ConfigPlaces,
   name: 'containers' | 'docker',
@@ -55,7 +64,7 @@ export class NoDataError extends Error {
   }
 }
 
-/** As `readConfigBytes`, as text. */
+/** Reads a configuration file as text, as `readConfigBytes` does. */
 export async function readConfigFile(
   path: string,
   options: { readonly named: boolean; readonly signal: AbortSignal | undefined },
@@ -64,9 +73,9 @@ export async function readConfigFile(
 }
 
 /**
- * The bytes of a configuration file, of at most 4 MiB. Never blocks on a FIFO or device.
+ * Reads a configuration file of at most 4 MiB. Never blocks on a FIFO or device.
  *
- * @param options.named the user named this file: wait for data if it is a pipe
+ * @param options.named true if the user named the file: then a pipe gets time to deliver data
  * @throws system errors, NoDataError, and Error for a file that is too long
  */
 export async function readConfigBytes(
@@ -83,7 +92,7 @@ export async function readConfigBytes(
       size += chunk?.length ?? 0;
       if (size > MAX_FILE_BYTES) throw new Error(`it is longer than ${MAX_FILE_BYTES} bytes`);
       if (chunk !== undefined && chunk.length > 0) chunks.push(chunk);
-      // A pipe is at its end too before its writer opens it.
+      // A pipe without a writer yet seems to be at its end.
       else if (chunk !== undefined && !(isPipe && size === 0)) break;
       else if (performance.now() >= deadline) throw new NoDataError();
       else await sleep(20, undefined, { signal });
@@ -94,7 +103,7 @@ export async function readConfigBytes(
   }
 }
 
-/** Undefined: no data yet. Empty: the end. */
+/** Reads a chunk: undefined without data yet, empty at the end. */
 async function readChunk(file: FileHandle): Promise<Uint8Array | undefined> {
   try {
     const { buffer, bytesRead } = await file.read(new Uint8Array(65_536), 0, 65_536, null);
@@ -105,7 +114,7 @@ async function readChunk(file: FileHandle): Promise<Uint8Array | undefined> {
   }
 }
 
-/** The names in a configuration directory, sorted; undefined where it cannot be read. */
+/** Returns the names in a configuration directory, sorted; undefined if it cannot be read. */
 export async function listConfigDirectory(directory: string): Promise<readonly string[] | undefined> {
   try {
     return (await readdir(directory)).toSorted().slice(0, MAX_FILES);

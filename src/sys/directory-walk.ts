@@ -23,13 +23,16 @@ import { systemCalls } from './system-calls.ts';
 /** Code of the error for a directory that another user may rename. */
 export const EXPOSED_DIRECTORY = 'EXPOSED_DIRECTORY';
 
-/** How directories are opened. */
+/** Options for opening a directory. */
 export interface OpenOptions {
-  /** The mode of missing levels, less the umask: they are made. Left out: a missing level is ENOENT. */
+  /** Makes missing levels with this mode, less the umask. Default: a missing level is ENOENT. */
   readonly make?: number;
-  /** As root, refuses what another user may rename: see `OpenDirectory.exposedAt`. Nothing is made there. */
+  /**
+   * As root, refuses a place that another user may rename: see `OpenDirectory.exposedAt`. Nothing is made
+   * there.
+   */
   readonly refuseExposed?: boolean;
-  /** Nothing is written or removed there: symlinks of all users are followed. */
+  /** True if nothing will be written or removed there: symlinks of all users are followed. */
   readonly trustLinks?: boolean;
 }
 
@@ -38,7 +41,7 @@ export interface Level {
   readonly descriptor: number;
   readonly path: string;
   readonly exposedAt: string | undefined;
-  /** In a list of levels that were made: the name of the level that was made in this one. */
+  /** In a list of made levels: the name that was made in this level. */
   readonly made?: string;
 }
 
@@ -47,27 +50,27 @@ interface Link {
   readonly target: string;
 }
 
-/** A symlink of another user, in a directory of another user, that root follows. */
+/** A symlink of another user, in a directory of another user, that root has followed. */
 interface ForeignLink {
   readonly uid: number;
   readonly shown: string;
-  /** How many names come after its target's. */
+  /** The number of names that remain after those of its target. */
   readonly rest: number;
 }
 
 interface Walked {
   readonly here: Level;
   readonly made: readonly Level[];
-  /** The last name, where the walk was to stop before it. */
+  /** The last name, if the walk had to stop before it. */
   readonly last: string | undefined;
 }
 
-/** With O_PATH, a directory can be opened that may be searched but not read. */
+/** O_PATH also opens a directory that may be searched but not read. */
 export const FLAGS = constants.O_NOFOLLOW | constants.O_DIRECTORY | (platform() === 'linux' ? O_PATH : 0);
 
 let hasProc: boolean | undefined;
 
-/** Whether /proc leads to the descriptors of this process. */
+/** True if /proc has the descriptors of this process. */
 export function usesDescriptors(): boolean {
   hasProc ??= platform() === 'linux' && existsSync('/proc/self/fd');
   return hasProc;
@@ -83,7 +86,8 @@ export function entryPath(
 /**
  * Opens the levels of a path.
  *
- * @param stop before the last name: `real`, after its symlinks were followed; `last`, as it is. Left out: after it
+ * @param stop before the last name: `real`, after following its symlinks; `last`, without following. Default:
+ * after it
  */
 export function walk(
   whole: string,
@@ -91,7 +95,7 @@ export function walk(
   stop: 'real' | 'last' | undefined,
 ): Walked {
   const refuse = refuseExposed || !usesDescriptors();
-  // Then the levels above the working directory count too.
+  // Then the directories above the working directory are checked too.
   const isAbsolute = whole.startsWith('/') || refuse;
   let here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
   const made: Level[] = [];
@@ -102,7 +106,7 @@ export function walk(
   let pending = namesOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
   let links = 0;
   let foreign: ForeignLink[] = [];
-  /** Checks where links of other users have led to, when all names of their targets are passed. */
+  /** Checks the targets of other users' links, once all names of a target are walked. */
   const arrive = (owner: () => number) => {
     foreign = foreign.filter((link) => {
       if (pending.length > link.rest) return true;
@@ -144,7 +148,7 @@ export function walk(
       } else if (make === undefined) {
         move(enter(here, name));
       } else {
-        // Before anything is made there.
+        // Checked before anything is made there.
         if (refuse) throwIfExposed(exposed(here, { uid: geteuid!() }), whole);
         const isMade = makeUnlessThere(osPath(entryPath(here, name)), make);
         if (isMade) made.push({ ...here, made: name });
@@ -169,19 +173,19 @@ function root(name: string, shown: string): Level {
   return { descriptor: openSync(name, FLAGS), path: shown, exposedAt: undefined };
 }
 
-/** Opens the next level: a directory, and no symlink. */
+/** Opens the next level, which must be a directory and not a symlink. */
 export function enter(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, name: string): Level {
   const descriptor = openSync(osPath(entryPath(above, name)), FLAGS);
   return { descriptor, path: path.join(above.path, name), exposedAt: exposed(above, fstatSync(descriptor)) };
 }
 
-/** Whether the directory was made now. */
+/** Makes a directory; returns false if the name exists. */
 export function makeUnlessThere(place: string | Buffer, mode: number): boolean {
   try {
     mkdirSync(place, mode);
     return true;
   } catch (error) {
-    // On a disk that is read-only, mkdir(2) may answer EROFS for a directory that exists.
+    // On a read-only disk, mkdir(2) may answer EROFS for an existing directory.
     if (hasCode(error, 'EEXIST') || lstatSync(place, { throwIfNoEntry: false }) !== undefined) return false;
     throw error;
   }
@@ -191,23 +195,23 @@ function isMissing(above: Level, name: string): boolean {
   return lstatSync(osPath(entryPath(above, name)), { throwIfNoEntry: false }) === undefined;
 }
 
-/** Removes levels that are empty, the last one first. */
+/** Removes levels that were made and are empty, the last one first. */
 export function removeLevels(made: readonly Level[]): void {
   try {
     for (const level of made.toReversed()) rmdirSync(osPath(entryPath(level, level.made!)));
   } catch {
-    // Another process has filled or removed it; those above it are not empty then.
+    // Another process filled or removed it; its parents are not empty then.
   }
 }
 
-/** Whether two names lead to the same file. */
+/** True if both are the same file. */
 export function isSameFile(one: Pick<Stats, 'dev' | 'ino'>, other: Pick<Stats, 'dev' | 'ino'>): boolean {
   return one.dev === other.dev && one.ino === other.ino;
 }
 
 /**
- * The symlink at a name, with its target; undefined for anything else. The link that is checked is the one that is read: both by one
- * descriptor.
+ * Returns the symlink at a name, with its target; undefined for anything else. Both are read by one
+ * descriptor, so that the checked link is the one that is read.
  *
  * @throws DestinationError for a link of another user
  */
@@ -243,8 +247,11 @@ const WRITABLE_BY_OTHERS = 0o022;
 const STICKY = 0o1000;
 
 /**
- * The rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's setting, and for every directory that others may write:
- * only links of the caller, of root and of the directory's owner are followed.
+ * Refuses symlinks in directories that others may write, except those of the caller, of root and of the
+ * directory's owner. This is the rule of `protected_symlinks` (proc_sys_fs(5)), independent of this system's
+ * setting, and for directories without the sticky bit too.
+ *
+ * @throws DestinationError
  */
 function refuseForeignLink(above: Level, name: string, link: Stats, whole: string): void {
   const directory = fstatSync(above.descriptor);
@@ -262,8 +269,9 @@ function foreignLink(above: Level, name: string, { uid }: Stats, whole: string):
 }
 
 /**
- * Where another user may put links, as in a home of theirs, they may lead only to what is that user's too: else root would write where
- * the user cannot. systemd has the same rule (`CHASE_SAFE`).
+ * The error for a symlink of another user that leads to a file of a third one. In directories that another
+ * user may write, links may lead only to files of the same user: otherwise root would write where that user
+ * cannot. systemd has the same rule (`CHASE_SAFE`).
  */
 function leadsElsewhere({ uid, shown }: ForeignLink, whole: string): DestinationError {
   return new DestinationError(
@@ -272,7 +280,11 @@ function leadsElsewhere({ uid, shown }: ForeignLink, whole: string): Destination
   );
 }
 
-/** The links of /proc lead to other directories than their text says. */
+/**
+ * Refuses a link in /proc that leads elsewhere than its text says.
+ *
+ * @throws DestinationError
+ */
 function refuseProcLink(above: Level, name: string, { stat, target }: Link, whole: string): void {
   if (stat.dev !== statSync('/proc', { throwIfNoEntry: false })?.dev) return;
   const meant = statSync(osPath(entryPath(above, name)), { throwIfNoEntry: false });
@@ -291,7 +303,7 @@ function tooManyLinks(whole: string): DestinationError {
   });
 }
 
-/** Root of the system, as opposed to root of a user namespace, whose rights end at its own files. */
+/** True for root of the system. The rights of root in a user namespace end at its own files. */
 function isRoot(): boolean {
   return geteuid!() === 0 && isInitialUserNamespace();
 }
@@ -300,14 +312,14 @@ function isTrusted(uid: number): boolean {
   return uid === 0 || uid === geteuid!();
 }
 
-/** Whether another user than root may rename this entry of a directory. */
+/** True if another user than root may rename this entry of a directory. */
 export function mayOthersRename(directory: Stats, entry: Pick<Stats, 'uid'>): boolean {
   if (!isTrusted(directory.uid)) return true;
   if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return false;
   return (directory.mode & STICKY) === 0 || !isTrusted(entry.uid);
 }
 
-/** `Level.exposedAt` of the level after an entry. */
+/** Returns `Level.exposedAt` for the level after an entry. */
 function exposed(
   above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>,
   entry: Pick<Stats, 'uid'>,
@@ -316,7 +328,7 @@ function exposed(
   return mayOthersRename(fstatSync(above.descriptor), entry) ? above.path : undefined;
 }
 
-/** @throws DestinationError as root, where another user may rename in a directory */
+/** @throws DestinationError as root, if another user may rename in a directory of the path */
 function throwIfExposed(exposedAt: string | undefined, whole: string): void {
   if (exposedAt === undefined || !isRoot()) return;
   const shown = printable(exposedAt);

@@ -4,7 +4,9 @@ import { O_CLOEXEC } from './os-path.ts';
 
 const { EAGAIN, EBADF, EINTR, EIO, ETIMEDOUT } = constants.errno;
 
-/** Makes a system call with up to five arguments. Returns the kernel's result, or the negated errno; never -0. */
+/**
+ * Makes a system call with up to five arguments. Returns the kernel's result, or the negated errno; never -0.
+ */
 type Enter<Second = number, Third = number> = (
   number: number,
   first: number,
@@ -14,18 +16,21 @@ type Enter<Second = number, Third = number> = (
   fifth: number,
 ) => number;
 
-/** The way into the kernel. */
+/** Functions that make system calls. */
 export interface KernelEntry {
   readonly call: Enter;
   /** The second argument is the address of bytes. */
   readonly callBytes2: Enter<Uint8Array>;
   /** The third argument is the address of bytes. */
   readonly callBytes3: Enter<number, Uint8Array>;
-  /** close(2), which must not be made twice: the number may be another file's by then. Closes the file also when it answers an error. */
+  /**
+   * Calls close(2) exactly once: after the first call the number may be another file's. The file is closed
+   * even after an error.
+   */
   readonly close: (file: number) => number;
 }
 
-/** Processors whose system calls are known here. */
+/** The supported processors. */
 export type Machine = 'x64' | 'arm64';
 
 const WORD = 'intptr_t';
@@ -37,11 +42,12 @@ const PARAMETERS = {
 type Signature = keyof typeof PARAMETERS;
 
 /**
- * The way into the kernel that loses no errno. koffi reads the errno variable by a second call, and before that V8 may take a contended
- * lock, whose futex leaves EAGAIN, EINTR, ETIMEDOUT or 0 there. A routine of our own returns the kernel's answer instead. Where
- * the system forbids such a routine, libc's `syscall` is used, and a call that fails is made again until its errno is certain.
+ * Opens a way to make system calls without losing errno. koffi reads errno by a second call; before that, V8
+ * may take a contended lock, whose futex leaves EAGAIN, EINTR, ETIMEDOUT or 0 there. A machine-code routine
+ * returns the kernel's answer instead. If the system forbids such a routine, libc's `syscall` is used, and a
+ * failing call is repeated until its errno is certain.
  *
- * @throws where koffi or libc lack what is needed
+ * @throws if koffi or libc lack a function
  */
 export function openKernelEntry(native: Native, machine: Machine, closeNumber: number): KernelEntry {
   try {
@@ -54,8 +60,9 @@ export function openKernelEntry(native: Native, machine: Machine, closeNumber: n
 }
 
 /**
- * `intptr_t routine(number, a1, a2, a3, a4, a5)`, by architecture: moves the arguments from the registers of a function call to those of
- * a system call, as libc's `syscall` does, and returns the kernel's result register as it is.
+ * Machine code of `intptr_t routine(number, a1, a2, a3, a4, a5)`, by architecture. It moves the arguments
+ * from the registers of a function call to those of a system call, as libc's `syscall` does, and returns the
+ * kernel's result register unchanged.
  */
 const ROUTINES = {
   // endbr64; mov rax,rdi; mov r10,r8; mov rdi,rsi; mov r8,r9; mov rsi,rdx; mov rdx,rcx; syscall; ret
@@ -74,9 +81,9 @@ const PROT_READ_EXEC = 1 | 4;
 const MAP_SHARED = 1;
 
 /**
- * Maps the routine; undefined where the system refuses (SELinux, seccomp). The bytes lie in a sealed memfd, and the mapping is shared and of
- * a descriptor that is open for reading only: so it is never writable, and mprotect(2) cannot make it so. One page per thread, until the
- * process ends.
+ * Maps the routine; undefined if the system refuses (SELinux, seccomp). Its bytes are in a sealed memfd,
+ * mapped shared from a read-only descriptor: it is never writable, and mprotect(2) cannot change that. It
+ * takes one page per thread, until the process ends.
  */
 export function routineEntry(native: Native, machine: Machine, closeNumber: number): KernelEntry | undefined {
   const { koffi, library } = native;
@@ -91,7 +98,7 @@ export function routineEntry(native: Native, machine: Machine, closeNumber: numb
   const bytes = Buffer.from(ROUTINES[machine], 'hex');
 
   let file = memfd_create('dlrootfs', MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-  // Linux before 6.3 does not know the flag that forbids to execute the file as a program.
+  // Linux before 6.3 lacks the flag that forbids executing the file.
   if (file < 0) file = memfd_create('dlrootfs', MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return undefined;
   let mapped = -1;
@@ -117,7 +124,7 @@ export function routineEntry(native: Native, machine: Machine, closeNumber: numb
   return entry.close(-1) === -EBADF ? entry : undefined;
 }
 
-/** libc's `syscall`, with errno read by koffi: see `callUntilCertain`. */
+/** Uses libc's `syscall`, with errno read by koffi: see `callUntilCertain`. */
 export function libcEntry({ koffi, library }: Native): KernelEntry {
   const answering = (signature: Signature): ((...given: unknown[]) => number) => {
     const call = library.func('syscall', WORD, PARAMETERS[signature]) as (...given: unknown[]) => number;
@@ -144,18 +151,19 @@ export function libcEntry({ koffi, library }: Native): KernelEntry {
 const DOUBTFUL: ReadonlySet<number> = new Set([0, EAGAIN, EINTR, ETIMEDOUT]);
 const DOUBTFUL_AGREEMENT = 8;
 const AGREEMENT = 2;
-/** Nothing has failed in changing ways for so long. */
+/** Limit on repeated calls; no failure changed its errno so often. */
 const MOST_CALLS = 200;
 
 /**
- * The result of `call`, or the negated errno, where errno may have been changed before it is read: a failing call is made again until its
- * errno is the same twice running, and eight times for a value that a futex leaves. That is safe for what this program calls, since
- * a call that fails has changed nothing:
- * - openat with O_EXCL, mkdirat, mknodat, symlinkat, linkat: a later success is this process's own, as if it had been the first.
- * - renameat, unlinkat: what failed moved or removed nothing; a network file system that did it all the same answers ENOENT then,
- *   and for unlinkat that is as good as done.
- * - pwrite, ftruncate, fchmod, fchown, utimensat, the calls for extended attributes: the same twice is the same once.
- * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is made eight times. A success is a lock that is held.
+ * Returns the result of `call`, or the negated errno, although errno may change before it is read. A failing
+ * call is repeated until its errno is the same twice in a row, and eight times for a value that a futex leaves.
+ * That is safe for the calls of this program, since a failed call has changed nothing:
+ * - openat with O_EXCL, mkdirat, mknodat, symlinkat, linkat: a later success is this process's own, as if it
+ *   had been the first.
+ * - renameat, unlinkat: a failed call moved or removed nothing. A network file system that did it nevertheless
+ *   answers ENOENT then, which for unlinkat is as good as success.
+ * - pwrite, ftruncate, fchmod, fchown, utimensat, the calls for extended attributes: twice is the same as once.
+ * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is called eight times. A success is a lock that is held.
  * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
  * - close is the exception: see `KernelEntry.close`.
  */

@@ -1,9 +1,10 @@
 import { createRequire } from 'node:module';
 
 /**
- * koffi where the program runs from its sources or from a package; the single executable has a loader of its own instead.
+ * Loads koffi if the program runs from its sources or a package; the single executable replaces this
+ * function.
  *
- * @throws where koffi has no library for this platform
+ * @throws if koffi has no library for this platform
  */
 export function loadKoffi(): typeof import('koffi') {
   return createRequire(import.meta.url)('koffi') as typeof import('koffi');

@@ -2,7 +2,10 @@ import { loadKoffi } from './koffi.ts';
 
 type Koffi = typeof import('koffi');
 
-/** C functions of the running program: libc's, and those of the libraries inside Node, which exports them for its addons. */
+/**
+ * The C functions of the running program: those of libc, and of the libraries inside Node, which exports them
+ * for addons.
+ */
 export interface Native {
   readonly koffi: Koffi;
   readonly library: ReturnType<Koffi['load']>;
@@ -10,7 +13,7 @@ export interface Native {
 
 let native: Native | null | undefined;
 
-/** The C functions, the same object for all of this thread; undefined where koffi has no library for this platform. */
+/** Returns the C functions, one object per thread; undefined if koffi has no library for this platform. */
 export function loadNative(): Native | undefined {
   if (native === undefined) {
     try {
@@ -26,7 +29,7 @@ export function loadNative(): Native | undefined {
 
 let trim: ((pad: number) => number) | undefined;
 
-/** Gives back to the system what malloc holds on to though it is free, in all threads: it takes about a millisecond. */
+/** Returns free heap of all threads to the kernel: malloc_trim(3). It takes about a millisecond. */
 export function releaseFreeMemory(): void {
   const there = loadNative();
   if (!there) return;
@@ -41,21 +44,24 @@ export function releaseFreeMemory(): void {
 
 let isOwnProcess = false;
 
-/** This process does nothing but what it was started for, so that its malloc may be tuned. For a library that is its user's business. */
+/**
+ * Allows malloc to be tuned, as in a process that runs only this program. A library leaves that to its
+ * caller.
+ */
 export function ownProcess(): void {
   isOwnProcess = true;
 }
 
-/** malloc.h of glibc. */
+/** Parameters of mallopt(3). */
 const M_MMAP_THRESHOLD = -3;
 const M_ARENA_MAX = -8;
-/** From this size on, in bytes, memory goes back to the system as soon as it is free. */
+/** In bytes: allocations from this size on are returned to the kernel when they are freed. */
 const LARGE = 2 ** 20;
 const ARENAS = 2;
 
 /**
- * Keeps malloc from holding on to what is free: by default, windows of zstd that were freed stay (20 MiB and more), and each thread has an
- * arena of its own.
+ * Makes malloc return more free memory to the kernel: by default it keeps freed windows of zstd (20 MiB and
+ * more), and an arena per thread.
  */
 function tuneMalloc({ library }: Native): void {
   try {

@@ -33,27 +33,34 @@ import { RENAME_EXCHANGE, RENAME_NOREPLACE, systemCalls } from './system-calls.t
 /** A name in an open directory. */
 export interface EntryPlace {
   readonly directory: OpenDirectory;
-  /** One name, which was no symlink when it was looked at; `.` for the root of the system. */
+  /** One name, which was no symlink when it was checked; `.` for the root of the system. */
   readonly name: string;
 }
 
-/** How the place of a name is opened. */
+/** Options for opening the parent directory of a name. */
 export interface PlaceOptions extends OpenOptions {
-  /** False: a symlink at the last name is the entry itself, and is not followed. */
+  /** False: a symlink at the last name is not followed. */
   readonly followLast?: boolean;
 }
 
 /**
- * A directory that is open. Names in it are resolved from its descriptor, and never from its path again, so that no rename above it changes
- * where a call leads. Node's calls reach an entry by `at`, through the descriptor's link in /proc (proc_pid_fd(5)).
+ * An open directory. Names in it are resolved from its descriptor, never again from its path, so that a
+ * rename above it does not change where a call leads. Node's functions reach an entry by `at`, through the
+ * descriptor's link in /proc (proc_pid_fd(5)).
  *
- * Without /proc, names are resolved from the path. As root, a directory is then refused if another user may rename above it.
+ * Without /proc, names are resolved from the path. As root, a directory is then refused if another user may
+ * rename above it.
  */
 export class OpenDirectory implements Disposable {
   readonly descriptor: number;
-  /** Absolute and without symlinks, as it was at the time of opening: for messages, and to compare with mount points. */
+  /**
+   * Its absolute path without symlinks when it was opened: for messages, and to compare with mount points.
+   */
   readonly path: string;
-  /** A directory on the way in which another user may rename the next level; undefined if only this user and root may. */
+  /**
+   * A directory of the path in which another user may rename the next level; undefined if only this user and
+   * root may.
+   */
   readonly exposedAt: string | undefined;
   readonly #made: readonly Level[];
 
@@ -65,10 +72,11 @@ export class OpenDirectory implements Disposable {
   }
 
   /**
-   * Opens a directory, one level after the other. Symlinks are followed, except those that another user may have put there: see
-   * `refuseForeignLink`.
+   * Opens a directory, level by level. Symlinks are followed, except those that another user may have put
+   * there: see `refuseForeignLink`.
    *
-   * @throws DestinationError for a symlink of another user, and for more than 40 symlinks; the system's errors
+   * @throws DestinationError for a symlink of another user, and for more than 40 symlinks; the system's
+   * errors
    */
   static open(name: string, options: OpenOptions = {}): OpenDirectory {
     const { here, made } = walk(name, options, undefined);
@@ -76,16 +84,17 @@ export class OpenDirectory implements Disposable {
   }
 
   /**
-   * Opens the directory in which `name` is, or would be. Symlinks are followed as by `open`, also at `name` itself.
+   * Opens the directory in which `name` is, or would be. Symlinks are followed as by `open`, also at `name`
+   * itself.
    *
-   * @returns the directory itself, and the name `.`, for a directory that has no name in the one above: the root of the system, and a
-   * working directory that was removed or is covered by a mount
+   * @returns for a directory without a name in its parent, itself and the name `.`: the root of the system,
+   * and a working directory that was removed or is covered by a mount
    * @throws as `open` does
    */
   static openParent(name: string, { followLast = true, ...options }: PlaceOptions = {}): EntryPlace {
     const { here, made, last } = walk(name, options, followLast ? 'real' : 'last');
     if (last !== undefined) return { directory: new OpenDirectory(here, made), name: last };
-    // It ends with `..` or a link to a root: its name is in the directory above.
+    // The path ends with `..` or a link to a root: its name is in the directory above.
     const own = path.basename(here.path);
     const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
     const above = { ...here, descriptor, path: path.dirname(here.path) };
@@ -98,12 +107,15 @@ export class OpenDirectory implements Disposable {
       : { directory: new OpenDirectory(here, made), name: '.' };
   }
 
-  /** Whether names are resolved from its descriptor: elsewhere from its path. */
+  /** True if names are resolved from its descriptor, not its path. */
   get isNamedByDescriptor(): boolean {
     return usesDescriptors();
   }
 
-  /** The directory itself, as text (`pathText`), for calls that follow links: also where this process may not search it. */
+  /**
+   * A path to the directory itself, as text (`pathText`), for functions that follow links, even if this
+   * process may not search it.
+   */
   get self(): string {
     return usesDescriptors() ? `/proc/self/fd/${this.descriptor}` : this.path;
   }
@@ -113,12 +125,12 @@ export class OpenDirectory implements Disposable {
     return identityOf(fstatSync(this.descriptor, { bigint: true }));
   }
 
-  /** Its path now, as the kernel knows it: other than `path` after a rename above it. */
+  /** Its current path, from the kernel: it differs from `path` after a rename above it. */
   get currentPath(): string {
     return usesDescriptors() ? pathText(readlinkSync(this.self, { encoding: 'buffer' })) : this.path;
   }
 
-  /** The mount that it is in (proc_pid_fdinfo(5)); undefined where the system does not tell. */
+  /** The id of its mount (proc_pid_fdinfo(5)); undefined if the system does not tell. */
   get mountID(): string | undefined {
     return /^mnt_id:\s*(\d+)$/m.exec(systemText(`/proc/self/fdinfo/${this.descriptor}`))?.[1];
   }
@@ -128,41 +140,45 @@ export class OpenDirectory implements Disposable {
     return fstatSync(this.descriptor);
   }
 
-  /** The path of an entry for Node's calls, resolved from the descriptor. `name` is one name, or `.` for the directory itself. */
+  /**
+   * Returns the path of an entry for Node's functions, resolved from the descriptor.
+   *
+   * @param name a single name, or `.` for the directory itself
+   */
   at(name: string): string | Buffer {
     if (name === '' || name === '..' || name.includes('/'))
       throw new Error(`${printable(name)} is not one name`);
     return osPath(entryPath(this, name));
   }
 
-  /** The path of an entry for messages. */
+  /** Returns the path of an entry for messages. */
   shown(name: string): string {
     return path.join(this.path, name);
   }
 
-  /** The status of an entry, symlinks not followed; undefined if it does not exist. */
+  /** Returns the status of an entry, without following a symlink; undefined if it does not exist. */
   stat(name: string): Stats | undefined {
     return lstatSync(this.at(name), { throwIfNoEntry: false });
   }
 
-  /** Device and inode of an entry, as `DEVICE:INODE`, symlinks not followed; undefined if it does not exist. */
+  /** Returns `DEVICE:INODE` of an entry, without following a symlink; undefined if it does not exist. */
   identityOf(name: string): string | undefined {
     const found = lstatSync(this.at(name), { throwIfNoEntry: false, bigint: true });
     return found && identityOf(found);
   }
 
-  /** The same of what an entry leads to. */
+  /** Returns `DEVICE:INODE` of an entry, following symlinks; undefined if it does not exist. */
   identityBehind(name: string): string | undefined {
     const found = statSync(this.at(name), { throwIfNoEntry: false, bigint: true });
     return found && identityOf(found);
   }
 
-  /** Whether another user than root may rename this entry. */
+  /** True if another user than root may rename this entry. */
   mayOthersRename(entry: Stats): boolean {
     return mayOthersRename(this.status, entry);
   }
 
-  /** The names in it, as text (`pathText`). */
+  /** Returns the names in it, as text (`pathText`). */
   names(): string[] {
     return readdirSync(osPath(this.self), { encoding: 'buffer' }).map((name) => pathText(name));
   }
@@ -170,7 +186,7 @@ export class OpenDirectory implements Disposable {
   /**
    * Opens a directory in this one; a symlink is not followed.
    *
-   * @param options.make its mode, less the umask: it is made if it is missing
+   * @param options.make makes a missing directory with this mode, less the umask
    * @throws the system's error: ENOTDIR for anything but a directory
    */
   openChild(name: string, { make }: OpenOptions = {}): OpenDirectory {
@@ -179,18 +195,18 @@ export class OpenDirectory implements Disposable {
   }
 
   /**
-   * Exchanges two entries in one step: renameat2(2). False where this system, or the file system, cannot.
+   * Exchanges two entries atomically: renameat2(2). Returns false if the system or the file system cannot.
    *
-   * @throws SyscallError for any other reason: ENOENT where one of them is missing
+   * @throws SyscallError for any other reason, such as ENOENT
    */
   exchange(name: string, other: string): boolean {
     return this.#rename(name, other, RENAME_EXCHANGE);
   }
 
   /**
-   * Renames an entry to a name that must be free. False where this system, or the file system, cannot do both in one step.
+   * Renames an entry to a free name, atomically. Returns false if the system or the file system cannot.
    *
-   * @throws SyscallError for any other reason: EEXIST where the name is taken
+   * @throws SyscallError for any other reason: EEXIST if the name is taken
    */
   renameToFree(name: string, other: string): boolean {
     return this.#rename(name, other, RENAME_NOREPLACE);
@@ -204,13 +220,13 @@ export class OpenDirectory implements Disposable {
     const address = calls.address(names);
     const second = address + first.length + 1;
     const answer = calls.renameat2(this.descriptor, address, this.descriptor, second, flags);
-    // `names` is used until here: nothing may free it before.
+    // This use of `names` keeps its memory alive until here.
     if (answer === 0 && names.length > 0) return true;
     if (UNSUPPORTED.has(-answer)) return false;
     throw new SyscallError(answer, `rename ${printable(this.shown(name))}`);
   }
 
-  /** Removes the levels that were made to open it and that are still empty, itself too; to be called before it is closed. */
+  /** Removes the levels that were made to open it and are still empty, itself too. Call it before `close`. */
   removeMade(): void {
     removeLevels(this.#made);
   }
@@ -225,7 +241,7 @@ export class OpenDirectory implements Disposable {
   }
 }
 
-/** Errors of renameat2(2): no such call, or a file system without these flags. */
+/** Errors of renameat2(2) without this call, or on a file system without these flags. */
 const UNSUPPORTED: ReadonlySet<number> = new Set([
   constants.errno.ENOSYS,
   constants.errno.EINVAL,

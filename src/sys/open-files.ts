@@ -1,15 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { hasCode } from './os-error.ts';
 
-/** Descriptors that a run needs beside those that it keeps to save time: Node's and its threads', connections, files at work, git's pipes. */
+/**
+ * Descriptors that a run needs besides cached ones: Node's and its threads', connections, files at work,
+ * git's pipes.
+ */
 const NEEDED = 60;
 
 let spare: number | undefined;
 
 /**
- * How many files one use may keep open: its share of what the limit of open files leaves, and at most `most`.
+ * Returns how many files one use may keep open: its share of the limit of open files, at most `most`.
  *
- * @param share from 0 to 1; the shares of all uses in a process are 1 together
+ * @param share from 0 to 1; the shares of all uses in a process add up to 1
  */
 export function openFilesFor(share: number, most: number, least = 4): number {
   spare ??= Math.max(0, limitOfOpenFiles() - NEEDED);
@@ -17,8 +20,8 @@ export function openFilesFor(share: number, most: number, least = 4): number {
 }
 
 /**
- * RLIMIT_NOFILE of getrlimit(2): the hard limit, as Node raises the soft one to it when it starts. 0 where no file can be opened;
- * Infinity where /proc is not mounted.
+ * Returns RLIMIT_NOFILE of getrlimit(2): the hard limit, since Node raises the soft one to it at its start. 0
+ * if no file can be opened; Infinity if /proc is not mounted.
  */
 export function limitOfOpenFiles(): number {
   try {

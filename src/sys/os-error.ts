@@ -3,17 +3,20 @@ import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { DestinationError, printable } from '../errors.ts';
 
-/** Words for an errno that are better than Node's. */
+/** Words and a hint for an errno. */
 interface ErrnoRow {
   /** Words that replace Node's. */
   readonly words?: string;
-  /** Advice; `elsewhere` is an imperative that names another place, where there is one: `choose another directory with -d`. */
+  /**
+   * Makes the hint; `elsewhere` is an imperative that names another place, if there is one: `choose another
+   * directory with -d`.
+   */
   readonly hint?: (elsewhere: string | undefined) => string;
   /** The state of the disk. */
   readonly disk?: 'is full' | 'fails';
 }
 
-/** An imperative that works anywhere, and the one that names another place. */
+/** Joins an imperative that works anywhere with the one that names another place. */
 function or(first: string, elsewhere: string | undefined): string {
   return elsewhere === undefined ? first : `${first}, or ${elsewhere}`;
 }
@@ -32,10 +35,10 @@ const unfit = {
     `the file system cannot hold what an image has: ${elsewhere}, on ext4, xfs or the like`,
 };
 
-/** One row per errno(3) that says more than its name. */
+/** One row per errno(3) that needs more than Node's words. */
 const ROWS: Readonly<Record<string, ErrnoRow>> = {
   EACCES: { hint: (elsewhere) => (elsewhere === undefined ? 'run as root' : `${elsewhere}, or run as root`) },
-  // What ext4 and xfs call a wrong checksum, and other damage.
+  // The errors of ext4 and xfs for a wrong checksum and other damage.
   EBADMSG: { words: 'the file system is corrupt', ...failing },
   EUCLEAN: { words: 'the file system is corrupt', ...failing },
   ECONNABORTED: { words: 'connection aborted' },
@@ -55,30 +58,30 @@ const ROWS: Readonly<Record<string, ErrnoRow>> = {
   ENOSYS: unfit,
   ENOTEMPTY: { hint: (elsewhere) => or('move it away', elsewhere) },
   EOPNOTSUPP: unfit,
-  // Also what file systems without links answer, vfat and exfat: link(2), symlink(2).
+  // Also the answer of file systems without links, vfat and exfat: link(2), symlink(2).
   EPERM: { hint: (elsewhere = ANOTHER) => `${elsewhere}, on a disk that takes links, or run as root` },
   ESTALE: { words: 'stale file handle' },
 };
 
-/** errno(3) of Linux, which Node has no name for. */
+/** An errno(3) of Linux that Node has no name for. */
 const EUCLEAN = 117;
 
 /** An error of the operating system. */
 export interface OsError {
-  /** As errno(3), above zero. */
+  /** The errno(3), positive. */
   readonly errno: number;
   /** Such as `EIO`. */
   readonly code: string;
   /** Such as `i/o error`. */
   readonly words: string | undefined;
-  /** Such as `i/o error (EIO)`; the code alone where there are no words for it. */
+  /** Such as `i/o error (EIO)`; only the code if no words are known. */
   readonly text: string;
   readonly disk: 'is full' | 'fails' | undefined;
-  /** Advice that does not depend on what was tried; see `ErrnoRow.hint`. */
+  /** A hint that fits any action; see `ErrnoRow.hint`. */
   readonly hint: (elsewhere: string | undefined) => string | undefined;
 }
 
-/** All that is known of an errno(3), negated or not. */
+/** Describes an errno(3), negated or not. */
 export function osError(errno: number): OsError {
   const number = Math.abs(errno);
   const known = getSystemErrorMap().get(-number);
@@ -99,19 +102,19 @@ export function osError(errno: number): OsError {
   };
 }
 
-/** As `osError`, by a code such as `ECONNRESET`; undefined for codes of other origin. */
+/** Describes an error by a code such as `ECONNRESET`; undefined for codes of other origin. */
 export function osErrorByCode(code: string): OsError | undefined {
   const errno = Object.entries(constants.errno).find(([name]) => name === code)?.[1];
   return errno === undefined ? undefined : osError(errno);
 }
 
-/** A system call failed; its errno and what was being done. */
+/** A failed system call, with its errno and the action. */
 export class SyscallError extends Error {
   readonly errno: number;
-  /** A verb and its object, as in "cannot …". */
+  /** A verb and its object, after "cannot". */
   readonly action: string;
 
-  /** `errno` may be negated. */
+  /** @param errno may be negated */
   constructor(errno: number, action: string) {
     super(`cannot ${action}: ${osError(errno).text}`);
     this.errno = Math.abs(errno);
@@ -120,8 +123,8 @@ export class SyscallError extends Error {
 }
 
 /**
- * What the operating system said, by what was thrown: by Node, or a SyscallError. Undefined for any other error, also of the
- * operating system's network, whose calls have names of their own (`getaddrinfo`).
+ * Describes a thrown error of the operating system: Node's, or a SyscallError. Undefined for any other error,
+ * also of name look-ups, whose calls are not system calls (`getaddrinfo`).
  */
 export function osErrorOf(error: unknown): OsError | undefined {
   if (error instanceof SyscallError) return osError(error.errno);
@@ -129,7 +132,7 @@ export function osErrorOf(error: unknown): OsError | undefined {
   return typeof error.errno === 'number' ? osError(error.errno) : undefined;
 }
 
-/** Verbs for the calls whose names are none. */
+/** Verbs for calls whose names are no verbs. */
 const VERBS: Readonly<Record<string, string>> = {
   access: 'use',
   copyfile: 'copy',
@@ -150,8 +153,8 @@ const VERBS: Readonly<Record<string, string>> = {
 };
 
 /**
- * What an error says of itself, fit for a terminal and in this program's words: `cannot make /srv/x: permission denied (EACCES)` where Node says
- * `EACCES: permission denied, mkdir '/srv/x'`.
+ * Returns the printable reason in an error, in this program's words: `cannot make /srv/x: permission denied
+ * (EACCES)` for Node's `EACCES: permission denied, mkdir '/srv/x'`.
  */
 export function reasonOf(error: unknown): string {
   const os = osErrorOf(error);
@@ -163,7 +166,7 @@ export function reasonOf(error: unknown): string {
   return `cannot ${path === '' ? action : `${action} ${printable(namedPath(path))}`}: ${os.text}`;
 }
 
-/** The path of a name that was resolved from a descriptor: proc_pid_fd(5). */
+/** Replaces a descriptor in a path by the directory's name: proc_pid_fd(5). */
 function namedPath(path: string): string {
   const [whole, directory, rest = ''] = /^(\/proc\/self\/fd\/\d+)(\/.*)?$/s.exec(path) ?? [];
   if (whole === undefined) return path;
@@ -174,20 +177,21 @@ function namedPath(path: string): string {
   }
 }
 
-/** Whether a system call failed with one of these: `hasErrno(error, ENOENT)`. */
+/** True if a system call failed with one of these: `hasErrno(error, ENOENT)`. */
 export function hasErrno(error: unknown, ...errnos: readonly number[]): boolean {
   return error instanceof SyscallError && errnos.includes(error.errno);
 }
 
-/** Whether an error has one of these codes: `hasCode(error, 'ENOENT', 'ENOTDIR')`. */
+/** True if an error has one of these codes: `hasCode(error, 'ENOENT', 'ENOTDIR')`. */
 export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(String(error.code));
 }
 
 /**
- * `cannot ACTION: REASON` for an error of the operating system; any other error as it is.
+ * Returns `cannot ACTION: REASON` as a DestinationError for an error of the operating system; any other error
+ * unchanged.
  *
- * @param action verb and object, fit for a terminal: `write /srv/x`
+ * @param action verb and object, printable: `write /srv/x`
  * @param elsewhere an imperative that names another place: `choose another directory with -d`
  */
 export function explainOsError(error: unknown, action: string, elsewhere: string): unknown {

@@ -9,8 +9,9 @@ import { systemText } from './privileges.ts';
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Paths of the operating system are bytes. Here they are text: decoded as UTF-8, with each other byte as a lone surrogate, U+DC80 to
- * U+DCFF (as Python's `surrogateescape`, PEP 383). So no byte is lost, and `node:path` works as on any text.
+ * Decodes a path. Paths of the operating system are bytes; here they are text: decoded as UTF-8, with each
+ * other byte as a lone surrogate, U+DC80 to U+DCFF (as Python's `surrogateescape`, PEP 383). So no byte is
+ * lost, and `node:path` works.
  */
 export function pathText(bytes: Uint8Array): string {
   if (isUtf8(bytes)) return Buffer.from(bytes).toString();
@@ -28,7 +29,7 @@ export function pathText(bytes: Uint8Array): string {
   return text;
 }
 
-/** The bytes of a path. */
+/** Encodes a path: the inverse of `pathText`. */
 export function pathBytes(text: string): Buffer {
   if (text.isWellFormed()) return Buffer.from(text);
   const parts = text.split(/([\udc80-\udcff])/u);
@@ -39,22 +40,22 @@ export function pathBytes(text: string): Buffer {
   );
 }
 
-/** A path as Node's file calls and streams take it. */
+/** Returns a path in the form that Node's functions and streams need. */
 export function osPath(text: string): string | Buffer {
   return text.isWellFormed() ? text : pathBytes(text);
 }
 
-/** `path.resolve` of one name, also where the working directory's name is not UTF-8. */
+/** Makes one name absolute like `path.resolve`, even if the working directory's name is not UTF-8. */
 export function absolutePath(name: string): string {
   if (path.isAbsolute(name)) return path.normalize(name);
   return path.join(pathText(realpathSync.native('.', { encoding: 'buffer' })), name);
 }
 
 /**
- * The first executable file of this name in the directories of PATH. Relative ones are left out: they depend on the working directory,
- * which an image may have filled.
+ * Returns the first executable file of this name in the directories of PATH. Relative ones are skipped: an
+ * image may have filled the working directory.
  *
- * @param more directories that are looked into after those of PATH
+ * @param more directories to search after those of PATH
  */
 export function findProgram(
   name: string,
@@ -76,7 +77,8 @@ export function findProgram(
 }
 
 /**
- * A path in UTF-8 for a file or directory that has none: through a descriptor of this process, which stays open (proc_pid_fd(5)).
+ * Returns a UTF-8 path for an existing file or directory, if necessary through a descriptor, which stays open
+ * (proc_pid_fd(5)).
  *
  * @throws the error of open(2)
  */
@@ -85,11 +87,11 @@ export function utf8Path(name: string): string {
   return `/proc/self/fd/${openSync(pathBytes(name), O_PATH)}`;
 }
 
-/** open(2) on Linux: not among Node's constants. */
+/** Flags of open(2) on Linux that Node does not have. */
 export const O_PATH = 0o10_000_000;
 export const O_CLOEXEC = 0o2_000_000;
 
-/** By the first byte (RFC 3629). */
+/** Returns the length of a UTF-8 sequence by its first byte (RFC 3629). */
 function sequenceLength(first: number): number {
   if (first < 0x80) return 1;
   if (first < 0xe0) return 2;
@@ -97,10 +99,11 @@ function sequenceLength(first: number): number {
 }
 
 /**
- * The program's arguments with all their bytes: Node decodes them as UTF-8 and replaces other bytes by U+FFFD. See `pathText`.
+ * Returns the program's arguments with all their bytes, as `pathText`: Node replaces bytes that are not UTF-8
+ * by U+FFFD.
  *
- * @param decoded what Node has, without the program itself
- * @throws UsageError where the bytes cannot be read
+ * @param decoded Node's arguments, without the program itself
+ * @throws UsageError if the bytes cannot be read
  */
 export function exactArguments(decoded: readonly string[], source = '/proc/self/cmdline'): readonly string[] {
   const doubtful = decoded.find((word) => word.includes('\ufffd'));
@@ -117,13 +120,13 @@ export function exactArguments(decoded: readonly string[], source = '/proc/self/
   return exact.map((bytes) => pathText(bytes));
 }
 
-/** A word as sh(1) takes it, quoted where it has to be. */
+/** Quotes a word for sh(1) if necessary. */
 export function shellWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-/** As many symlinks as the kernel follows in one path (path_resolution(7)). */
+/** Limit on symlinks in one path: the kernel's (path_resolution(7)). */
 export const MAX_LINKS = 40;
-/** Of one name, and of the target of a symlink, in bytes: NAME_MAX, and PATH_MAX without its NUL. */
+/** Limits of a name and of a symlink's target, in bytes: NAME_MAX, and PATH_MAX without its NUL. */
 export const LONGEST_NAME = 255;
 export const LONGEST_TARGET = 4095;

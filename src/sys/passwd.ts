@@ -13,18 +13,18 @@ export interface GroupEntry {
   readonly members: readonly string[];
 }
 
-/** A passwd or group file of an image is looked into up to this size, in bytes. */
+/** Limit on the passwd and group file of an image, in bytes. */
 export const LARGEST_ACCOUNT_FILE = 4 * 1024 * 1024;
 
 /** The largest id: 2^32 − 1 means "none" to the kernel. */
 const MAX_ID = 2 ** 32 - 2;
 
-/** A uid or gid in decimal digits, or undefined. */
+/** Parses a uid or gid in decimal digits; undefined if it is none. */
 export function parseId(text: string | undefined): number | undefined {
   return text !== undefined && /^\d{1,10}$/.test(text) && Number(text) <= MAX_ID ? Number(text) : undefined;
 }
 
-/** passwd(5); malformed lines are skipped, as by libc. */
+/** Parses passwd(5); malformed lines are skipped, as in libc. */
 export function parsePasswd(text: string): PasswdEntry[] {
   return fields(text).flatMap(([name = '', , uidText, gidText, , home = '']) => {
     const uid = parseId(uidText);
@@ -33,7 +33,7 @@ export function parsePasswd(text: string): PasswdEntry[] {
   });
 }
 
-/** group(5). */
+/** Parses group(5); malformed lines are skipped. */
 export function parseGroup(text: string): GroupEntry[] {
   return fields(text).flatMap(([name = '', , gidText, members = '']) => {
     const gid = parseId(gidText);

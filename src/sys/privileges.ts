@@ -1,15 +1,18 @@
 import { readFileSync } from 'node:fs';
 import { geteuid } from 'node:process';
 
-/** Capabilities that restoring a rootfs takes, by their numbers in linux/capability.h. */
+/** Capabilities for restoring a rootfs, by their numbers in linux/capability.h. */
 const capabilities = { chown: 0, sysAdmin: 21, mknod: 27, setfcap: 31 } as const;
 
-/** Whether this process may do something on all of the system: with the capability for it, outside of any user namespace. */
+/** True if this process has a capability outside of any user namespace. */
 export function mayDo(what: Exclude<keyof typeof capabilities, 'chown'>): boolean {
   return isCapable(what) && isInitialUserNamespace();
 }
 
-/** Whether this process may give files to a user and group: those that its user namespace has. */
+/**
+ * Returns a test: may this process give files to a user and group? It may, with CAP_CHOWN, to those of its
+ * user namespace.
+ */
 export function ownersToGive(): (uid: number, gid: number) => boolean {
   if (!isCapable('chown')) return () => false;
   const [users, groups] = [idsOf('uid_map'), idsOf('gid_map')];
@@ -28,14 +31,16 @@ function idsOf(map: 'uid_map' | 'gid_map'): (id: number) => boolean {
   return (id) => ranges.some(({ containerID, size }) => id >= containerID && id < containerID + size);
 }
 
-/** A range of ids in a user namespace, and where it begins outside, by the names of the OCI runtime specification. */
+/**
+ * A range of ids in a user namespace, and its start outside, in the words of the OCI runtime specification.
+ */
 export interface IdMapping {
   readonly containerID: number;
   readonly hostID: number;
   readonly size: number;
 }
 
-/** The ids of this process's user namespace (user_namespaces(7)); empty without /proc. */
+/** Returns the id mappings of this process's user namespace (user_namespaces(7)); empty without /proc. */
 export function idMappings(map: 'uid_map' | 'gid_map'): IdMapping[] {
   const lines = systemText(`/proc/self/${map}`).split('\n');
   return lines.flatMap((line) => {
@@ -46,21 +51,27 @@ export function idMappings(map: 'uid_map' | 'gid_map'): IdMapping[] {
   });
 }
 
-/** user_namespaces(7): elsewhere there are owners and attributes that root may not give. */
+/**
+ * True outside of any user namespace (user_namespaces(7)). Inside, root may not give all owners and
+ * attributes.
+ */
 export function isInitialUserNamespace(): boolean {
   const map = systemText('/proc/self/uid_map');
   return map === '' || /^\s*0\s+0\s+4294967295\s*$/.test(map);
 }
 
-/** Set by the run outside of --userns for the one that it starts in a user namespace. */
+/** With --userns: set for the run inside the user namespace by the run outside. */
 export const USERNS_VARIABLE = 'DLROOTFS_USERNS';
 
-/** Whether this run is the one inside. The variable alone proves nothing: root outside any namespace may have inherited it. */
+/**
+ * True if this run is the one inside. The variable alone proves nothing: root outside any namespace may have
+ * inherited it.
+ */
 export function isInUserNamespace(environment: Readonly<Record<string, string | undefined>>): boolean {
   return environment[USERNS_VARIABLE] !== undefined && !isInitialUserNamespace();
 }
 
-/** The text of a file in /proc or /sys; empty if it cannot be read. */
+/** Returns the text of a file in /proc or /sys; empty if it cannot be read. */
 export function systemText(path: string): string {
   try {
     return readFileSync(path, 'latin1');

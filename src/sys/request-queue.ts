@@ -10,15 +10,15 @@ interface Waiting {
 }
 
 /**
- * The queue of all requests of a run; p-limit bounds how many are under way (`--jobs`). A free connection goes to the request of the lowest
- * rank, and of one rank to the one that waits longest. The rank of a blob is its place in the image, from 0, since layers are unpacked in
- * that order; documents come before all blobs.
+ * The queue of all requests of a run; p-limit bounds the number of running ones (`--jobs`). A free connection
+ * gets the request of the lowest rank, among equals the one that waits longest. The rank of a blob is its
+ * layer's index, from 0, since layers are unpacked in that order; documents precede all blobs.
  */
 export class RequestQueue {
   readonly #limit: LimitFunction;
   readonly #waiting: Waiting[] = [];
 
-  /** @param connections limit on their number, for documents and blobs together */
+  /** @param connections limit on connections, for documents and blobs together */
   constructor(connections: number) {
     this.#limit = pLimit(connections);
   }
@@ -33,7 +33,7 @@ export class RequestQueue {
       const after = this.#waiting.findIndex((other) => other.rank > rank);
       const place = after < 0 ? this.#waiting.length : after;
       this.#waiting.splice(place, 0, { rank, work: () => request().then(resolve, reject) });
-      // For each request that waits, one call waits here.
+      // One call of the limiter waits for each waiting request; it runs the first of the queue.
       void this.#limit(() => this.#waiting.shift()!.work());
     });
   }

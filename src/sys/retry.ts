@@ -4,9 +4,9 @@ import type { Report } from '../report/event.ts';
 
 /** The number of retries and the delay before them. `--retry` and `--retry-delay` set it. */
 export interface RetryPolicy {
-  /** Tries after the first. */
+  /** The number of tries after the first. */
   readonly retries: number;
-  /** Milliseconds before the first of them. */
+  /** Milliseconds before the first retry. */
   readonly delay: number;
 }
 
@@ -14,24 +14,30 @@ export interface RetryPolicy {
 const MAX_WAIT = 60_000;
 /** Limit on all waits of one budget together, in milliseconds. */
 const MAX_WAITS = 300_000;
-/** A body that delivered this many bytes resets the count of retries: the size of the blob bounds them. */
+/**
+ * A body that delivered this many bytes resets the count of retries; so the size of the blob bounds their
+ * number.
+ */
 const WORTHWHILE = 64 * 1024;
 
-/** How often a request is sent again for a reason that no wait removes. */
+/** How often a request is repeated, by a reason that waiting does not remove. */
 const REPEATS = {
   /** A document with wrong bytes may have been cut off. */
   document: 1,
-  /** 401: with another Authorization header. */
+  /** After 401, with another Authorization header. */
   authorization: 2,
-  /** The authority of a certificate is unknown: with those of the system, once for each server that redirects lead to. */
+  /**
+   * The authority of a certificate is unknown: again with those of the system, once per server of a chain of
+   * redirects.
+   */
   authorities: 11,
 } as const;
 
-/** A failure after which the same request, sent in another way, may succeed. */
+/** A failure after which the same request may succeed when it is sent in another way. */
 export class RepeatableError extends Error {
   readonly failure: unknown;
   readonly reason: keyof typeof REPEATS;
-  /** Reported before a wait; undefined: the request is sent again at once. */
+  /** Reported before a wait; undefined: repeat the request at once. */
   readonly notice: string | undefined;
 
   constructor(failure: unknown, reason: keyof typeof REPEATS, notice?: string) {
@@ -48,20 +54,21 @@ export interface RetryOptions {
   readonly report: Report;
 }
 
-/** A retry that will be made. */
+/** A retry to come. */
 export interface Retry {
   readonly failure: Error;
-  /** From 1; 0 after progress. */
+  /** The number of the retry, from 1; 0 after progress. */
   readonly number: number;
   /** Limit on `number`. */
   readonly most: number;
-  /** Before it, in milliseconds. */
+  /** The wait before it, in milliseconds. */
   readonly wait: number;
 }
 
 /**
- * Counts the failures of one request, or of one body, and says whether it is tried again. The rules are those of docs/faults.md: transient errors
- * up to `--retry` times, with doubled delays or the server's `Retry-After`, which are limited; a RepeatableError a few times at once.
+ * Counts the failures of one request, or of one body, and decides about retries by the rules of
+ * docs/faults.md. Transient errors are retried up to `--retry` times, after doubled delays or the server's
+ * `Retry-After`, both limited. A RepeatableError is repeated a few times at once.
  */
 export class RetryBudget {
   readonly #options: RetryOptions;
@@ -80,11 +87,11 @@ export class RetryBudget {
   }
 
   /**
-   * Reports the next try, waits, and returns when it is due.
+   * Reports the next retry and waits until it is due.
    *
-   * @param words the notice about a retry
-   * @param limit on the retries, where it is lower than that of the policy
-   * @throws `failure` where it is final; the signal's reason, at once
+   * @param words makes the notice about a retry
+   * @param limit on the retries, if lower than that of the policy
+   * @throws `failure` if it is final; the signal's reason, at once
    */
   async again(failure: unknown, words: (retry: Retry) => string, limit = Infinity): Promise<void> {
     const { signal } = this.#options;
@@ -111,7 +118,7 @@ export class RetryBudget {
     const progress = this.#received >= WORTHWHILE;
     this.#received = 0;
     if (progress) {
-      // At once: such a link drops every connection after a while.
+      // Without a wait: such a link drops every connection after a while.
       this.#failures = 0;
       this.#waited = 0;
       this.#tell(words({ failure, number: 0, most, wait: 0 }));
@@ -137,13 +144,16 @@ export class RetryBudget {
   }
 }
 
-/** The wait before retry number `attempt` (from 1), in milliseconds: doubled each time, half of it by chance. */
+/**
+ * Returns the wait before retry number `attempt` (from 1), in milliseconds: doubled each time, half of it
+ * random.
+ */
 export function backoff(policy: RetryPolicy, attempt: number, random = Math.random()): number {
   const whole = Math.min(policy.delay * 2 ** Math.min(attempt - 1, 30), MAX_WAIT);
   return whole / 2 + (whole / 2) * random;
 }
 
-/** Milliseconds as people read them: `0.5 s`, `12 s`. */
+/** Formats milliseconds: `0.5 s`, `12 s`. */
 export function inSeconds(milliseconds: number): string {
   return `${milliseconds >= 9_950 ? Math.round(milliseconds / 1000) : (milliseconds / 1000).toFixed(1)} s`;
 }

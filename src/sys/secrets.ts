@@ -1,18 +1,22 @@
 import { printable } from '../errors.ts';
 
-/** What a text has in place of a secret. */
+/** The replacement of a secret. */
 const MASK = '***';
 
-/** Bytes: a shorter spelling is not masked, since every text has it by chance. */
+/** In bytes: a shorter spelling is not masked, since it may occur in any text. */
 const LEAST_WORD = 4;
-/** Bytes: from this length a spelling is masked inside of words too. What a server issued has this length at least. */
+/**
+ * In bytes: from this length on a spelling is masked inside words too. Secrets of a server have at least this
+ * length.
+ */
 const LEAST_PART = 8;
-/** How many encodings, one upon the other, are undone: `%252f`. */
+/** How many nested encodings are undone: `%252f` has two. */
 const MOST_ENCODINGS = 3;
 
 /**
- * The secrets of one run, and texts without them. A secret is found as it is, in hexadecimal, and in base64 at any place of a longer
- * text (RFC 4648, both alphabets); also with percent, JSON, HTML or C escapes, upper and lower case alike, and cut off before `…`.
+ * Collects the secrets of one run, and masks them in texts. A secret is found unchanged, in hexadecimal, and in
+ * base64 at any place of a longer text (RFC 4648, both alphabets); also with percent, JSON, HTML or C escapes,
+ * in upper or lower case, and cut off before `…`.
  *
  * | length of a spelling | is masked                                      |
  * | -------------------- | ---------------------------------------------- |
@@ -20,15 +24,16 @@ const MOST_ENCODINGS = 3;
  * | 4 to 7 bytes         | where no letter or digit stands beside it      |
  * | fewer                | not                                            |
  *
- * What the caller writes openly, as the name of the image, is not masked as it is: a mask in its place would tell the secret.
+ * A text that the caller writes openly, such as the name of the image, is not masked: a mask in it would tell
+ * the secret.
  */
 export class Secrets {
-  // No private names: an old Node reads this file before it is told that it is old.
+  // No private names (`#x`): an old Node parses this file before the check of its version.
   /** Byte strings, in lower case. */
   private readonly spellings = new Set<string>();
   private readonly open = new Set<string>();
 
-  /** Takes a text that the caller writes openly. */
+  /** Adds a text that the caller writes openly. */
   expose(text: string): void {
     const bytes = bytesOf(text);
     this.open.add(bytes);
@@ -37,7 +42,7 @@ export class Secrets {
 
   /** Adds a secret of the user. */
   add(secret: string): void {
-    // As it is, as forms write it, and as we print it.
+    // Unchanged, as in forms, and as messages print it.
     const plain = [secret, secret.replaceAll(' ', '+'), printable(secret, Infinity)].map(bytesOf);
     for (const spelling of [...plain, ...encodingsOf(Buffer.from(secret))]) {
       const isOpen = [...this.open].some((text) => text.includes(spelling));
@@ -45,20 +50,23 @@ export class Secrets {
     }
   }
 
-  /** Adds a user's password: alone, and behind the user name as in HTTP Basic. */
+  /** Adds a user's password: alone, and after the user name as in HTTP Basic. */
   addPassword(username: string, password: string): void {
     if (password === '') return;
     const pair = `${username}:${password}`;
-    // The last one is what the header has, which may be encoded again.
+    // The last one is the value of the header, which may be encoded again.
     for (const secret of [password, pair, Buffer.from(pair).toString('base64')]) this.add(secret);
   }
 
-  /** Adds a secret that a server issued, such as a token. A short one is a word by which the server could mask texts. */
+  /**
+   * Adds a secret that a server issued, such as a token. A short one is ignored: the server could mask any
+   * word with it.
+   */
   addIssued(secret: string): void {
     if (secret.length >= LEAST_PART) this.add(secret);
   }
 
-  /** Adds what is secret in an address from a server: the user's part, and the query, which may be signed. */
+  /** Adds the secrets in an address from a server: the user's part, and the query, which may be signed. */
   addAddress({ username, password, searchParams, search }: URL): void {
     if (password !== '') this.addPassword(decoded(username), decoded(password));
     this.addIssued(search.slice(1));
@@ -66,26 +74,29 @@ export class Secrets {
       if (/sig|token|key|hmac|secret|cred|policy|auth|pass|jwt/i.test(name)) this.addIssued(value);
   }
 
-  /** The text with `***` in place of each secret. */
+  /** Returns the text with `***` in place of each secret. */
   mask(text: string): string {
     if (this.spellings.size === 0 || text.length < LEAST_WORD) return text;
     const ranges = formsOf(formOf(text)).flatMap((form) => find(form, this.spellings));
     return ranges.length === 0 ? text : masked(text, ranges);
   }
 
-  /** A copy of a value, as JSON has them, with all its texts masked. Names of members are words of ours, but not inside `config`. */
+  /**
+   * Returns a copy of a JSON value with all its texts masked. Names of members are our words, except inside
+   * `config`.
+   */
   maskIn<T>(value: T): T {
     return (this.spellings.size === 0 ? value : maskIn(this, value, false)) as T;
   }
 
-  /** Masks the texts of an error, of its causes and of the errors in it, and returns it. */
+  /** Masks the texts of an error, of its causes and of errors in it, in place; returns it. */
   maskError(error: unknown): unknown {
     if (this.spellings.size === 0) return error;
     return error instanceof Error ? maskError(this, error, new Set()) : maskIn(this, error, false);
   }
 }
 
-/** Where a form of a text has one of the spellings. */
+/** Returns the ranges of the original text that contain one of the spellings. */
 function find(form: Form, spellings: ReadonlySet<string>): readonly Range[] {
   const { text, starts, ends } = form;
   const ranges: Range[] = [];
@@ -116,7 +127,7 @@ function maskIn(secrets: Secrets, value: unknown, isForeign: boolean): unknown {
   return Object.fromEntries(members) as unknown;
 }
 
-/** Members of an error that are never words of a server. */
+/** Members of an error that are never a server's words. */
 const OWN_WORDS = new Set(['name', 'code']);
 
 function maskError(secrets: Secrets, error: Error, seen: Set<Error>): Error {
@@ -129,7 +140,7 @@ function maskError(secrets: Secrets, error: Error, seen: Set<Error>): Error {
     else if (Array.isArray(value))
       for (const each of value) if (each instanceof Error) maskError(secrets, each, seen);
     const text = typeof value === 'string' ? secrets.mask(value) : value;
-    // By definition, since an error of the DOM and the stack have accessors.
+    // By defineProperty, since a DOMException and the stack have accessors.
     if (text !== value)
       Object.defineProperty(error, name, { value: text, writable: true, configurable: true });
   }
@@ -151,7 +162,10 @@ function masked(text: string, ranges: readonly Range[]): string {
   return result + text.slice(end);
 }
 
-/** A text with escapes undone: bytes in lower case, one a character, and for each its place in the original. */
+/**
+ * A text with escapes undone: bytes in lower case, one character per byte, with the position of each in the
+ * original.
+ */
 interface Form {
   readonly text: string;
   readonly starts: readonly number[];
@@ -179,14 +193,14 @@ function formOf(original: string): Form {
   return { text: lowerCase(text), starts, ends };
 }
 
-/** The bytes of a character; of a byte that is no UTF-8 this byte (see sys/os-path.ts). */
+/** Returns the UTF-8 bytes of a character; for a lone surrogate its byte (see sys/os-path.ts). */
 function utf8(point: number): string {
   if (point < 0x80) return String.fromCharCode(point);
   if (point >= 0xdc80 && point <= 0xdcff) return String.fromCharCode(point - 0xdc00);
   return point > 0x10_ffff ? '' : Buffer.from(String.fromCodePoint(point)).toString('latin1');
 }
 
-/** Of ASCII alone, so that the length stays. */
+/** Changes ASCII only, so that the length stays. */
 function lowerCase(bytes: string): string {
   return bytes.replaceAll(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
@@ -200,10 +214,10 @@ function decoded(text: string): string {
 }
 
 const ELLIPSIS = '\xe2\x80\xa6';
-/** The end of a text that was cut. */
+/** Marks of a text that was cut. */
 const CUT = /\xe2\x80\xa6|\.\.\./g;
 
-/** The escapes of each notation; its last pattern is the beginning of an escape whose rest was cut off. */
+/** The escapes of each notation; the last pattern is the start of an escape whose rest was cut off. */
 const NOTATIONS = [
   ['%(?<byte>[0-9a-f]{2})', `%[0-9a-f]?(?=${ELLIPSIS})`],
   [
@@ -236,25 +250,25 @@ const CONTROLS = new Map([
   ['t', '\t'],
 ]);
 
-/** The bytes that an escape means. */
+/** Returns the bytes of an escape. */
 function meaningOf(groups: Readonly<Record<string, string | undefined>>): string {
   const { byte, units, point, decimal, entity, character } = groups;
   if (byte !== undefined) return String.fromCharCode(Number.parseInt(byte, 16));
   if (units !== undefined) return bytesOf(JSON.parse(`"${units}"`) as string);
   if (point !== undefined) return utf8(Number.parseInt(point, 16));
   if (decimal !== undefined) return utf8(Number(decimal));
-  // One of these at most is there; the other is undefined, and none is for an escape that was cut.
+  // At most one of these is defined; none for an escape that was cut.
   return [ENTITIES.get(entity!), CONTROLS.get(character!), character, ''].find((each) => each !== undefined)!;
 }
 
-/** A form, and those with the escapes of one notation undone, then of one more. */
+/** Returns a form, those with the escapes of one notation undone, and so on, `most` times. */
 function formsOf(form: Form, most = MOST_ENCODINGS): readonly Form[] {
   if (most === 0) return [form];
   const simpler = NOTATIONS.flatMap((escapes) => unescaped(form, escapes) || []);
   return [form, ...simpler.flatMap((each) => formsOf(each, most - 1))];
 }
 
-/** The text with its escapes undone; undefined where it has none. */
+/** Undoes the escapes of a text; undefined if it has none. */
 function unescaped({ text, starts, ends }: Form, escapes: RegExp): Form | undefined {
   const form = { text: '', starts: [] as number[], ends: [] as number[] };
   let end = 0;
@@ -284,7 +298,10 @@ function isWord(text: string, from: number, to: number): boolean {
   return !/[a-z0-9]/.test(text.charAt(from - 1)) && !/[a-z0-9]/.test(text.charAt(to));
 }
 
-/** The length of the longest beginning of `spelling` that ends at `cut`; 0 for a beginning that says too little. */
+/**
+ * Returns the length of the longest prefix of `spelling` that ends at `cut`; 0 for one that is too short to
+ * matter.
+ */
 function keptBefore(text: string, cut: number, spelling: string): number {
   for (let length = Math.min(spelling.length - 1, cut); length >= LEAST_WORD; length -= 1) {
     const from = cut - length;
@@ -294,7 +311,10 @@ function keptBefore(text: string, cut: number, spelling: string): number {
   return 0;
 }
 
-/** Hexadecimal, and base64 as it is where 0, 1 or 2 bytes (modulo 3) stand before it, each with nothing or something behind it. */
+/**
+ * Returns the secret in hexadecimal, and in base64 after 0, 1 or 2 bytes (modulo 3), each at the end or
+ * within a text.
+ */
 function encodingsOf(secret: Buffer): readonly string[] {
   const texts = [0, 1, 2].flatMap((before) => {
     const text = Buffer.concat([Buffer.alloc(before), secret])

@@ -3,7 +3,7 @@ import { arch, constants, platform } from 'node:os';
 import { callUntilCertain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
 
-/** The address of bytes that do not move: the caller keeps them referenced until the call has returned. */
+/** The address of bytes that do not move. The caller keeps them referenced until the call returns. */
 export type Address = number;
 
 // Numbers of Linux's headers that Node does not have: the same on x64 and arm64.
@@ -23,9 +23,9 @@ export const STATX_BASIC_STATS = 0x7ff;
 /** A system call: its numbers, and its arguments by their names in the manual page. */
 interface Call<Arguments extends readonly unknown[]> {
   readonly numbers: readonly [x64: number, arm64: number];
-  /** Which argument is bytes instead of their address. */
+  /** The argument that is bytes instead of their address. */
   readonly bytesAt: 2 | 3 | undefined;
-  /** Only a type. */
+  /** Only a type; never set. */
   readonly arguments?: Arguments;
 }
 
@@ -40,7 +40,7 @@ function call<Arguments extends readonly unknown[]>(
 type Path = [directory: number, path: Address];
 type OldAndNew = [oldDirectory: number, oldPath: Address, directory: number, path: Address];
 
-/** By syscall_64.tbl and asm-generic/unistd.h of Linux. */
+/** From syscall_64.tbl and asm-generic/unistd.h of Linux. */
 const CALLS = {
   close: call<[file: number]>(3, 57),
   fchmod: call<[file: number, mode: number]>(91, 52),
@@ -82,22 +82,22 @@ export type SystemCalls = {
     : never;
 } & {
   address(memory: Uint8Array): Address;
-  /** Closes the descriptor also when it returns an error. */
+  /** Closes the descriptor, even if it returns an error. */
   close(file: number): number;
 };
 
 let calls: { readonly found: SystemCalls | undefined } | undefined;
 
 /**
- * The system calls, the same object for all of this thread. Undefined where they cannot be made: not Linux on x64 or arm64, no koffi for it,
- * or no /proc, through which the modes and attributes of links and directories are set.
+ * Returns the system calls, one object per thread. Undefined if they cannot be made: not Linux on x64 or
+ * arm64, no koffi for it, or no /proc, through which modes and attributes of links and directories are set.
  */
 export function systemCalls(): SystemCalls | undefined {
   calls ??= { found: openSystemCalls(openKernelEntry) };
   return calls.found;
 }
 
-/** `systemCalls` with another way into the kernel, for tests. */
+/** Opens the system calls with another `KernelEntry`, for tests. */
 export function openSystemCalls(
   open: (native: Native, machine: Machine, closeNumber: number) => KernelEntry | undefined,
 ): SystemCalls | undefined {
@@ -140,10 +140,13 @@ const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
-/** A lock of a whole open file, without waiting; `unsupported`: neither this platform nor the file system may have it. */
+/**
+ * The result of locking a whole file without waiting; `unsupported`: the platform or the file system has no
+ * locks.
+ */
 export type LockResult = 'locked' | 'busy' | 'unsupported';
 
-/** flock(2): until the descriptor is closed, or the process ends, however it ends. */
+/** Locks a file by flock(2) until the descriptor is closed, or the process ends in any way. */
 export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): LockResult {
   const operation = (mode === 'shared' ? LOCK_SH : LOCK_EX) | LOCK_NB;
   const direct = platform() === 'linux' ? systemCalls()?.flock(descriptor, operation) : undefined;
@@ -154,7 +157,7 @@ export function lockFile(descriptor: number, mode: 'exclusive' | 'shared'): Lock
 
 let libcFlock: ((descriptor: number, operation: number) => number) | undefined;
 
-/** Where system calls are not made directly: macOS, and processors that `systemCalls` does not know. */
+/** Calls libc's flock: on macOS, and on processors that `systemCalls` does not support. */
 function libcLock(descriptor: number, operation: number): number {
   const there = loadNative();
   if (!there) return -constants.errno.ENOSYS;

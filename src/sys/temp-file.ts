@@ -5,16 +5,16 @@ import { kill } from 'node:process';
 import type { EntryPlace, OpenDirectory } from './open-directory.ts';
 import { hasCode } from './os-error.ts';
 
-/** A file that never has a name: open(2). Node has no word for it; other systems answer an error. */
+/** O_TMPFILE of open(2), for a file without a name. Node does not have it; other systems answer an error. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 /** Readable by this user alone. */
 const MODE = 0o600;
 
 /**
- * A new empty file without a name in a directory, for reading and writing: the kernel frees it however the program ends.
- * File systems without such files give it a name for a moment.
+ * Makes a new empty file without a name in a directory, for reading and writing: the kernel frees it however
+ * the program ends. On file systems without such files it has a name for a moment.
  *
- * @throws what open(2) says
+ * @throws the error of open(2)
  */
 export async function namelessFile(directory: OpenDirectory): Promise<FileHandle> {
   // O_EXCL: no process can give it a name later.
@@ -35,22 +35,25 @@ async function unlinkedFile(directory: OpenDirectory): Promise<FileHandle> {
   }
 }
 
-/** A name that is unique and cannot be guessed: `PREFIX` and 24 hexadecimal digits. */
+/** Returns a unique name that cannot be guessed: `PREFIX` and 24 hexadecimal digits. */
 export function randomName(prefix: string): string {
   return prefix + randomBytes(12).toString('hex');
 }
 
-/** Bytes of a name that fit into a hidden one: up to 45 of 255 are added. */
+/** The bytes of a name that are kept in a hidden one, to which up to 45 of 255 are added. */
 const LONGEST_PREFIX = 200;
 
-/** `.NAME` for a NAME, cut to 200 bytes: so begin the names of files and directories that a run has beside it. */
+/** Returns `.NAME` for NAME, cut to 200 bytes: the start of all names that a run makes beside it. */
 export function hiddenName(name: string): string {
   const characters = Array.from(name);
   while (Buffer.byteLength(characters.join('')) > LONGEST_PREFIX) characters.pop();
   return `.${characters.join('')}`;
 }
 
-/** Names beside an entry that are its hidden name and what `rest` matches, each with that match. None where the directory cannot be read. */
+/**
+ * Returns the names beside an entry that are its hidden name followed by a match of `rest`, each with that
+ * match; none if the directory cannot be read.
+ */
 export function hiddenBeside(
   { directory, name }: EntryPlace,
   rest: RegExp,
@@ -70,7 +73,7 @@ function readableNames(directory: OpenDirectory): string[] {
   }
 }
 
-/** Whether the process runs that has left its number in a file or a name. */
+/** True if a process with this number runs. */
 export function isAlive(process: number): boolean {
   try {
     kill(process, 0);
@@ -81,13 +84,14 @@ export function isAlive(process: number): boolean {
 }
 
 /**
- * Gives a directory a whole file at once: it is written under another name, and gets its own when it is complete. A symlink of that name
- * is replaced, not followed.
+ * Writes a file atomically: under another name, which is renamed when the file is complete. A symlink of that
+ * name is replaced, not followed.
  *
- * @param options.mode less the umask; 0o666 by default
- * @param options.replace whether it replaces a file of that name (default); if not, EEXIST is thrown
- * @param options.workDirectory where the incomplete file is, on the same file system; by default the directory of its place
- * @throws what the system says; nothing is left then
+ * @param options.mode less the umask; default: 0o666
+ * @param options.replace replace a file of that name (default); else EEXIST is thrown
+ * @param options.workDirectory for the incomplete file, on the same file system; default: the directory of
+ * `place`
+ * @throws the system's error; nothing is left then
  */
 export async function writeFileAtomically(
   { directory, name }: EntryPlace,

@@ -10,10 +10,10 @@ export interface SerializedError {
   readonly stack: string | undefined;
 }
 
-/** The answer to a call: a value, or the reason why there is none. */
+/** The answer to a call: a value or an error. */
 export type Answer<T> = { readonly value: T } | { readonly failure: SerializedError };
 
-/** What `work` returns or throws. */
+/** Runs `work`; returns its result or error as an answer. */
 export function answerOf<T>(work: () => T): Answer<T> {
   try {
     return { value: work() };
@@ -40,7 +40,7 @@ function deserializeError(failure: SerializedError): Error {
   return error;
 }
 
-/** The calls of a thread that answers each message with an Answer, before the next one is sent. */
+/** Calls a thread that answers each message with an Answer, before the next one is sent. */
 export class ThreadCalls<Message> {
   /** Resolves when the thread has ended. */
   readonly exit: Promise<void>;
@@ -49,7 +49,7 @@ export class ThreadCalls<Message> {
   #dead: DestinationError | undefined;
 
   /**
-   * @param work that the thread does, for messages: `writes the files`
+   * @param work the thread's work, for messages: `writes the files`
    * @param onDeath called when the thread has ended
    */
   constructor(thread: Worker, work: string, onDeath: () => void) {
@@ -81,15 +81,15 @@ export class ThreadCalls<Message> {
     return this.#dead !== undefined;
   }
 
-  /** Resolves when no call is under way. */
+  /** Resolves when no call is unanswered. */
   get settled(): Promise<unknown> {
     return this.#waiting.promise.catch(() => undefined);
   }
 
   /**
-   * Sends a message. The result may be rejected before anything awaits it.
+   * Sends a message; returns the value of the answer. A rejection is handled even if nothing awaits it.
    *
-   * @throws the error of the answer; DestinationError when the thread has died
+   * @throws the error of the answer; DestinationError if the thread has died
    */
   call(message: Message): Promise<unknown> {
     this.#waiting = Promise.withResolvers();

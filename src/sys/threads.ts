@@ -1,6 +1,9 @@
 import { Worker } from 'node:worker_threads';
 
-/** The threads of the program: the script of each, and its heap of young objects in MiB; they keep almost nothing. */
+/**
+ * The threads of the program: the script of each, and the size of its heap of young objects in MiB. Few of
+ * their objects live long.
+ */
 export const threads = {
   rootfs: { script: '../rootfs/thread.ts', youngMiB: 2 },
   packer: { script: '../git/packer-thread.ts', youngMiB: 2 },
@@ -9,7 +12,9 @@ export const threads = {
 
 export type ThreadName = keyof typeof threads;
 
-/** Starts a thread from its own file; the single executable replaces this function, and starts it from memory. */
+/**
+ * Starts a thread from its script; the single executable replaces this function, and starts it from memory.
+ */
 export function startThread(name: ThreadName, workerData: unknown): Worker {
   const { script, youngMiB } = threads[name];
   const resourceLimits = { maxYoungGenerationSizeMb: youngMiB };

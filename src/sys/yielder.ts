@@ -1,13 +1,13 @@
 import { setImmediate } from 'node:timers/promises';
 
-/** How long the event loop may have to wait for us, in milliseconds. */
+/** How long a loop may block the event loop, in milliseconds. */
 const LONGEST_TURN = 3;
 
-/** For long loops: lets the event loop run in between. */
+/** Lets the event loop run during long loops. */
 export interface Yielder {
-  /** Whether it is time to take one. */
+  /** True if it is time for a pause. */
   readonly isDue: () => boolean;
-  /** Lets the event loop run if it is time, and throws the signal's reason. */
+  /** Lets the event loop run if a pause is due, and throws the signal's reason. */
   readonly pause: () => Promise<void>;
 }
 
