@@ -156,13 +156,13 @@ const MOST_CALLS = 200;
 
 /**
  * Returns the result of `call`, or the negated errno, although errno may change before it is read. A failing
- * call is repeated until its errno is the same twice in a row, and eight times for a value that a futex leaves.
+ * call is repeated until its errno is the same twice in a row, eight times for a value that a futex leaves.
  * That is safe for the calls of this program, since a failed call has changed nothing:
  * - openat with O_EXCL, mkdirat, mknodat, symlinkat, linkat: a later success is this process's own, as if it
  *   had been the first.
- * - renameat, unlinkat: a failed call moved or removed nothing. A network file system that did it nevertheless
+ * - renameat, unlinkat: a failed call moved or removed nothing. A network file system that did it all the same
  *   answers ENOENT then, which for unlinkat is as good as success.
- * - pwrite, ftruncate, fchmod, fchown, utimensat, the calls for extended attributes: twice is the same as once.
+ * - pwrite, ftruncate, fchmod, fchown, utimensat, calls for extended attributes: twice is the same as once.
  * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is called eight times. A success is a lock that is held.
  * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
  * - close is the exception: see `KernelEntry.close`.

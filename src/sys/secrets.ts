@@ -14,9 +14,9 @@ const LEAST_PART = 8;
 const MOST_ENCODINGS = 3;
 
 /**
- * Collects the secrets of one run, and masks them in texts. A secret is found unchanged, in hexadecimal, and in
- * base64 at any place of a longer text (RFC 4648, both alphabets); also with percent, JSON, HTML or C escapes,
- * in upper or lower case, and cut off before `…`.
+ * Collects the secrets of one run, and masks them in texts. A secret is found unchanged, in hexadecimal, and
+ * in base64 at any place of a longer text (RFC 4648, both alphabets); also with percent, JSON, HTML or C
+ * escapes, in upper or lower case, and cut off before `…`.
  *
  * | length of a spelling | is masked                                      |
  * | -------------------- | ---------------------------------------------- |
