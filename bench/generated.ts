@@ -5,7 +5,10 @@ import { mixture, type Noise, noise, text } from './noise.ts';
 
 const MiB = 1 << 20;
 
-/** The images that are made without running anything in them: name to the tars of their layers, base layer first. */
+/**
+ * The images that are made without running anything in them: name to the tars of their layers, base layer
+ * first.
+ */
 export const generated: Readonly<Record<string, () => Iterable<Iterable<Uint8Array>>>> = {
   small: () => [archive(busybox())],
   bigfiles,
@@ -181,7 +184,10 @@ function* linkedFiles(): Generator<ArchiveEntry> {
   }
 }
 
-/** A base with libraries, an interpreter, an application's modules, and small layers above that change and remove a few of them. */
+/**
+ * A base with libraries, an interpreter, an application's modules, and small layers above that change and
+ * remove a few of them.
+ */
 function* realistic(): Generator<Iterable<Uint8Array>> {
   const random = noise(13);
   const words = text(random, 12 * MiB);
@@ -198,7 +204,10 @@ function* realistic(): Generator<Iterable<Uint8Array>> {
     );
 }
 
-/** Files of many sizes, most of them small: as often between 100 bytes and 1 KB as between 1 and 10 KB, and so on, up to `largest`. */
+/**
+ * Files of many sizes, most of them small: as often between 100 bytes and 1 KB as between 1 and 10 KB, and so
+ * on, up to `largest`.
+ */
 function* sizedFiles(
   count: number,
   random: Noise,

@@ -15,8 +15,9 @@ export interface Link extends AsyncDisposable {
 }
 
 /**
- * A TCP proxy on loopback that holds answers to the speed of `link`. It runs beside the candidates, and at 1 Gbit/s takes a fifth of a
- * processor from them, from all alike: netem, which would not, needs a kernel module that few machines have.
+ * A TCP proxy on loopback that holds answers to the speed of `link`. It runs beside the candidates, and at 1
+ * Gbit/s takes a fifth of a processor from them, from all alike: netem, which would not, needs a kernel
+ * module that few machines have.
  */
 export async function openLink(targetPort: number, link: LinkSpeed): Promise<Link> {
   const open = new Set<Socket>();

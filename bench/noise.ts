@@ -10,7 +10,10 @@ export function noise(seed: number): Noise {
   return (length) => Buffer.from(cipher.update(Buffer.alloc(length)));
 }
 
-/** What a file of model weights looks like to gzip: float32 numbers in [-1, 1), of which about a tenth can be saved. */
+/**
+ * What a file of model weights looks like to gzip: float32 numbers in [-1, 1), of which about a tenth can be
+ * saved.
+ */
 export function weights(random: Noise, length: number): Buffer<ArrayBuffer> {
   const exponents = [0x3c, 0x3d, 0x3d, 0x3e, 0xbc, 0xbd, 0xbd, 0xbe];
   const bytes = random(length);

@@ -111,7 +111,10 @@ function memory(candidate: string, atMost: number): Goal {
   };
 }
 
-/** An image as one file of each format, beside a directory, crane's tar, and what skopeo, umoci and a mkfs make. */
+/**
+ * An image as one file of each format, beside a directory, crane's tar, and what skopeo, umoci and a mkfs
+ * make.
+ */
 function disks(name: string, title: string, image: string): Row {
   const ours = ['tar', 'erofs', 'ext4', 'squashfs'].map((format) => ({
     name: `dlrootfs -o x.${format}`,

@@ -24,8 +24,8 @@ export interface Command {
 }
 
 /**
- * Runs a command under GNU time. Its intermediate process matters: the peak memory of a program started by Node itself
- * would never be less than Node's own, which the kernel hands on across exec.
+ * Runs a command under GNU time. Its intermediate process matters: the peak memory of a program started by
+ * Node itself would never be less than Node's own, which the kernel hands on across exec.
  */
 export async function sample(command: Command): Promise<Sample> {
   const output = openSync(command.log, 'w');

@@ -1,6 +1,7 @@
 /**
- * Runs commands on images, registries and hosts with n and with 4n of something, and compares the CPU seconds of the processes. Prints a
- * table; the exit code is 1 if anything takes more than 5 times as long for 4 times as many.
+ * Runs commands on images, registries and hosts with n and with 4n of something, and compares the CPU seconds
+ * of the processes. Prints a table; the exit code is 1 if anything takes more than 5 times as long for 4
+ * times as many.
  */
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';

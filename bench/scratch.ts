@@ -6,9 +6,10 @@ export interface Scratch extends Disposable {
 }
 
 /**
- * Mounts a journaled ext4 of its own (a sparse file of at most 24 GiB, through a loop device) for all that is timed. On an
- * ext4 without a journal the kernel steps over recently freed inodes one by one, so that creating files right after
- * the last run's tree was deleted gets slower with each run; and other programs share the disk.
+ * Mounts a journaled ext4 of its own (a sparse file of at most 24 GiB, through a loop device) for all that is
+ * timed. On an ext4 without a journal the kernel steps over recently freed inodes one by one, so that
+ * creating files right after the last run's tree was deleted gets slower with each run; and other programs
+ * share the disk.
  */
 export function mountScratch(directory: string): Scratch {
   const path = `${directory}/fs`;

@@ -75,7 +75,10 @@ export function craneExport(directory: string): string | undefined {
   return status === 0 ? binary : undefined;
 }
 
-/** Makes sure that the registry at `port` has `bench/IMAGE:COMPRESSION` for each: builds what is not there yet. */
+/**
+ * Makes sure that the registry at `port` has `bench/IMAGE:COMPRESSION` for each: builds what is not there
+ * yet.
+ */
 export async function buildImages(
   candidates: Iterable<Pick<Candidate, 'image' | 'compression'>>,
   port: number,

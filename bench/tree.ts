@@ -23,8 +23,9 @@ interface Tree {
 }
 
 /**
- * Compares entry by entry: existence, type, mode, owner, device, content, link target, which names are one file, extended
- * attributes, and times in whole seconds, which is what the reference keeps. `ignored` are paths that only `other` has.
+ * Compares entry by entry: existence, type, mode, owner, device, content, link target, which names are one
+ * file, extended attributes, and times in whole seconds, which is what the reference keeps. `ignored` are
+ * paths that only `other` has.
  */
 export function compareTrees(reference: string, other: string, ignored: ReadonlySet<string>): Differences {
   const differences: Differences = new Map();

@@ -1,5 +1,6 @@
-// `make demo`: one pull without internet. Builds an image of this machine's shell, serves it from a registry on loopback,
-// pulls it with dist/dlrootfs and runs a command in the rootfs. With --image NAME it pulls that image instead.
+// `make demo`: one pull without internet. Builds an image of this machine's shell, serves it from a registry
+// on loopback, pulls it with dist/dlrootfs and runs a command in the rootfs. With --image NAME it pulls that
+// image instead.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

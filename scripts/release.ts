@@ -1,4 +1,5 @@
-// `make release` writes release/: a .tgz and a .deb for each architecture, the npm package, an SBOM, and SHA256SUMS over all of them.
+// `make release` writes release/: a .tgz and a .deb for each architecture, the npm package, an SBOM, and
+// SHA256SUMS over all of them.
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
 import { cp, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
@@ -24,8 +25,9 @@ async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Writes the archive of one architecture. The binary is its first member, without a directory, as in the original's archives:
- * `tar -C /usr/local/bin -xzf FILE dlrootfs` installs it alone. `tar -C /usr/local -xzf FILE share` installs the rest.
+ * Writes the archive of one architecture. The binary is its first member, without a directory, as in the
+ * original's archives: `tar -C /usr/local/bin -xzf FILE dlrootfs` installs it alone. `tar -C /usr/local -xzf
+ * FILE share` installs the rest.
  */
 async function makeTarball(folder: string, machine: string, time: string): Promise<void> {
   const tree = `${folder}/tree`;

@@ -11,8 +11,9 @@ function namesIn(file: string): Set<string> {
 }
 
 /**
- * A reporter for node --test: at the end it prints the skipped tests, by reason. ALLOWED_SKIPS in the environment is a file with the
- * names of tests, one a line, that may be skipped; then any other skipped test makes the run fail.
+ * A reporter for node --test: at the end it prints the skipped tests, by reason. ALLOWED_SKIPS in the
+ * environment is a file with the names of tests, one a line, that may be skipped; then any other skipped test
+ * makes the run fail.
  */
 // oxlint-disable-next-line import/no-default-export -- node --test calls the default export of a reporter
 export default async function* skippedTests(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {

@@ -1,5 +1,5 @@
-// `node scripts/words.ts`, a part of `npm run lint`: lists words and style in sources and documents that the project avoids, each
-// with a better one. In test/ and bench/ it checks the style only.
+// `node scripts/words.ts`, a part of `npm run lint`: lists words and style in sources and documents that the
+// project avoids, each with a better one. In test/ and bench/ it checks the style only.
 import { readFileSync, readdirSync } from 'node:fs';
 
 interface Rule {

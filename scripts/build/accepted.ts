@@ -1,5 +1,6 @@
-// Checks whether V8 accepts the code caches of training.ts in TRAINING_DIRECTORY, in a separate process with the flags of the
-// executable. Prints the names of rejected ones: a rejected cache only costs time, so nothing else would show it.
+// Checks whether V8 accepts the code caches of training.ts in TRAINING_DIRECTORY, in a separate process with
+// the flags of the executable. Prints the names of rejected ones: a rejected cache only costs time, so
+// nothing else would show it.
 import { readFileSync, readdirSync } from 'node:fs';
 import { Script } from 'node:vm';
 import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';

@@ -37,7 +37,10 @@ const threadBesideBundle: Plugin = {
   },
 };
 
-/** The library's entry loads its errors before it checks the version of Node: an old Node must be able to parse them. */
+/**
+ * The library's entry loads its errors before it checks the version of Node: an old Node must be able to
+ * parse them.
+ */
 const errorsApart: Plugin = {
   name: 'errors-apart',
   setup(bundle) {
@@ -92,9 +95,9 @@ const embedded = {
 } satisfies BuildOptions;
 
 /**
- * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` and `launch-thread.js` run
- * first; `cli.js` loads others on demand; each thread is one script, so that its inner loops call each other directly.
- * Also the paths of all bundled files, for the licences.
+ * The scripts of the single executable by file name, each CommonJS in pure ASCII: `launch.js` and
+ * `launch-thread.js` run first; `cli.js` loads others on demand; each thread is one script, so that its inner
+ * loops call each other directly. Also the paths of all bundled files, for the licences.
  */
 export async function bundleForExecutable(): Promise<{ scripts: Map<string, string>; inputs: string[] }> {
   const results = await Promise.all([
@@ -112,7 +115,10 @@ export async function bundleForExecutable(): Promise<{ scripts: Map<string, stri
   return { scripts, inputs: results.flatMap((result) => Object.keys(result.metafile.inputs)) };
 }
 
-/** esbuild splits only ES modules; this converts them to CommonJS, where `import()` becomes a `require` on demand. */
+/**
+ * esbuild splits only ES modules; this converts them to CommonJS, where `import()` becomes a `require` on
+ * demand.
+ */
 async function asCommonJS(source: string): Promise<string> {
   const result = await transform(source, {
     format: 'cjs',

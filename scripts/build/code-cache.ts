@@ -7,9 +7,9 @@ const training = new URL('training.ts', import.meta.url).pathname;
 const accepted = new URL('accepted.ts', import.meta.url).pathname;
 
 /**
- * Code caches for the scripts of the single executable, by asset name: compiled functions, so that a run does not compile a
- * megabyte of source. They are made by a pull of a small image from a registry on loopback, with the flags of the executable
- * (V8 rejects a cache that was made with other flags).
+ * Code caches for the scripts of the single executable, by asset name: compiled functions, so that a run does
+ * not compile a megabyte of source. They are made by a pull of a small image from a registry on loopback,
+ * with the flags of the executable (V8 rejects a cache that was made with other flags).
  */
 export async function codeCaches(
   scripts: ReadonlyMap<string, string>,

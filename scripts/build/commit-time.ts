@@ -4,7 +4,10 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
 
-/** Seconds since 1970 of the commit (or SOURCE_DATE_EPOCH), as text, so that the same sources give the same files. */
+/**
+ * Seconds since 1970 of the commit (or SOURCE_DATE_EPOCH), as text, so that the same sources give the same
+ * files.
+ */
 export async function commitTime(): Promise<string> {
   const fromGit = await run('git', ['log', '-1', '--format=%ct'], { cwd: root })
     .then(({ stdout }) => stdout.trim())

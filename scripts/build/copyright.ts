@@ -8,7 +8,10 @@ const alsoInside = ['koffi'];
 
 const rule = `\n${'-'.repeat(80)}\n\n`;
 
-/** The licences of all parts of the single executable: our own, those of npm packages, and Node's with its parts. */
+/**
+ * The licences of all parts of the single executable: our own, those of npm packages, and Node's with its
+ * parts.
+ */
 export async function copyrightText(): Promise<string> {
   const { inputs } = await bundleForExecutable();
   const bundled = inputs.flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []);

@@ -4,7 +4,10 @@ import { manualPage } from '../../src/command-line/manual.ts';
 import { commitTime } from './commit-time.ts';
 import { copyrightText } from './copyright.ts';
 
-/** Writes the man page, the completions under their installed names, and the licences of all parts of the binary. */
+/**
+ * Writes the man page, the completions under their installed names, and the licences of all parts of the
+ * binary.
+ */
 export async function writeDocuments(directory: string): Promise<void> {
   const completions = `${directory}/completions`;
   await mkdir(completions, { recursive: true });

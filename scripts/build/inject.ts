@@ -60,8 +60,8 @@ export async function makeExecutable(options: ExecutableOptions): Promise<void> 
 }
 
 /**
- * Strips the symbols of the base: about 18 MB of 126. This must precede the injection, since strip breaks the injected
- * headers. Without a strip for the architecture the binary is only larger.
+ * Strips the symbols of the base: about 18 MB of 126. This must precede the injection, since strip breaks the
+ * injected headers. Without a strip for the architecture the binary is only larger.
  */
 async function strip(binary: string, architecture: Architecture): Promise<void> {
   for (const program of architectures[architecture].strip) {
@@ -79,9 +79,9 @@ async function strip(binary: string, architecture: Architecture): Promise<void> 
 }
 
 /**
- * Copies to the final name in pieces of 64 KiB, then renames. Linux keeps a large write as one large folio of the page cache,
- * and maps the whole folio when a program touches one page: written in large pieces, the same executable takes 12 to 24 MiB
- * more resident memory.
+ * Copies to the final name in pieces of 64 KiB, then renames. Linux keeps a large write as one large folio of
+ * the page cache, and maps the whole folio when a program touches one page: written in large pieces, the same
+ * executable takes 12 to 24 MiB more resident memory.
  */
 async function publish(from: string, to: string): Promise<void> {
   const partial = `${to}.partial`;

@@ -6,7 +6,10 @@ import { bundleForNpm } from './bundle.ts';
 const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
 
-/** Builds what the npm package runs: `cli.js` for bin/dlrootfs.js, `index.js` with its types, the threads' files. */
+/**
+ * Builds what the npm package runs: `cli.js` for bin/dlrootfs.js, `index.js` with its types, the threads'
+ * files.
+ */
 export async function buildNpm(directory: string): Promise<void> {
   await rm(`${root}${directory}`, { recursive: true, force: true });
   await bundleForNpm(directory);
@@ -15,8 +18,8 @@ export async function buildNpm(directory: string): Promise<void> {
 }
 
 /**
- * Writes the folder that `npm pack` and `npm publish` take: the files that package.json lists, and a package.json without the
- * scripts and packages of development, so that no script runs on a user's machine.
+ * Writes the folder that `npm pack` and `npm publish` take: the files that package.json lists, and a
+ * package.json without the scripts and packages of development, so that no script runs on a user's machine.
  */
 export async function writeNpmPackage(directory: string): Promise<void> {
   const target = `${root}${directory}`;

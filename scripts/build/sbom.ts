@@ -23,8 +23,9 @@ interface Bill {
 }
 
 /**
- * Answers the software bill of materials as CycloneDX JSON: npm's own list of the packages in the binary, the native packages of other
- * architectures, which npm does not install here, and Node, the base of the binary. The same commit gives the same text.
+ * Answers the software bill of materials as CycloneDX JSON: npm's own list of the packages in the binary, the
+ * native packages of other architectures, which npm does not install here, and Node, the base of the binary.
+ * The same commit gives the same text.
  */
 export async function softwareBillOfMaterials(): Promise<string> {
   const words = ['npm', 'sbom', '--sbom-format', 'cyclonedx', '--omit', 'dev'];

@@ -18,8 +18,8 @@ interface Lockfile {
 
 /**
  * Flags of Node and V8 that the program always runs with; it takes none from NODE_OPTIONS.
- * Users cannot act on warnings about experimental parts of Node. V8's default lets young garbage take 16 MiB and more, with
- * -g 100, and makes no run faster. SIGUSR1 would open a debugger that any local user can reach.
+ * Users cannot act on warnings about experimental parts of Node. V8's default lets young garbage take 16 MiB
+ * and more (100 with -g), and makes no run faster. SIGUSR1 would open a debugger that any local user can reach.
  */
 const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=1', '--disable-sigusr1'];
 
@@ -32,8 +32,8 @@ export function hostArchitecture(): Architecture {
 }
 
 /**
- * Makes the single binary. It gets code caches for the architecture of this machine; on another one it compiles its scripts at
- * the start, since that Node cannot run here.
+ * Makes the single binary. It gets code caches for the architecture of this machine; on another one it
+ * compiles its scripts at the start, since that Node cannot run here.
  */
 export async function buildSingleExecutable(architecture: Architecture, output: string): Promise<void> {
   const { scripts } = await bundleForExecutable();
@@ -55,8 +55,9 @@ export async function buildSingleExecutable(architecture: Architecture, output: 
 }
 
 /**
- * A file of a package for one architecture. npm installs the package of this machine only; the package of another architecture is
- * fetched into dist/.foreign-ARCHITECTURE, as the lockfile names it. (`npm ci --cpu` needs npm 10; Debian 13 has npm 9.2.)
+ * A file of a package for one architecture. npm installs the package of this machine only; the package of
+ * another architecture is fetched into dist/.foreign-ARCHITECTURE, as the lockfile names it. (`npm ci --cpu`
+ * needs npm 10; Debian 13 has npm 9.2.)
  */
 async function packageFile(architecture: Architecture, project: string, file: string): Promise<string> {
   const installed = `${root}${project}node_modules/${file}`;

@@ -32,7 +32,10 @@ function incompressible(seed: number, length: number): Uint8Array {
   return createHash('shake256', { outputLength: length }).update(String(seed)).digest();
 }
 
-/** What layers have in their archives: each kind of entry that most images have, and enough for the thread that decodes. */
+/**
+ * What layers have in their archives: each kind of entry that most images have, and enough for the thread
+ * that decodes.
+ */
 const layers: readonly (readonly Buffer[])[] = [
   [
     entry('Directory', 'etc/', 0o755),
@@ -79,7 +82,10 @@ function image(): { readonly manifest: Buffer; readonly blobs: ReadonlyMap<strin
   return { manifest: Buffer.from(JSON.stringify(manifest)), blobs };
 }
 
-/** A registry on loopback with one image, as far as a pull asks (distribution-spec): manifest, blobs, ranges of blobs. */
+/**
+ * A registry on loopback with one image, as far as a pull asks (distribution-spec): manifest, blobs, ranges
+ * of blobs.
+ */
 export class TrainingRegistry implements AsyncDisposable {
   readonly #image = image();
   readonly #server = createServer((request, response) => this.#answer(request, response));

@@ -1,6 +1,6 @@
-// Runs the program in plain Node as the single executable does, and writes a code cache of each script at the end, with all
-// compiled functions of the run. Started by code-cache.ts for the program, and by the program for its thread.
-// TRAINING_DIRECTORY holds the scripts and gets the caches.
+// Runs the program in plain Node as the single executable does, and writes a code cache of each script at the
+// end, with all compiled functions of the run. Started by code-cache.ts for the program, and by the program
+// for its thread. TRAINING_DIRECTORY holds the scripts and gets the caches.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { Script } from 'node:vm';
@@ -52,7 +52,10 @@ if (isMainThread) {
   trainThread();
 }
 
-/** As launch-thread.ts does. The program does not wait for its threads, so its cache is written with each of its messages. */
+/**
+ * As launch-thread.ts does. The program does not wait for its threads, so its cache is written with each of
+ * its messages.
+ */
 function trainThread(): void {
   const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');
   const port = threads.parentPort;

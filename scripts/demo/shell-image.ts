@@ -40,8 +40,8 @@ function topLevelLinks(): Item[] {
 }
 
 /**
- * An image of this machine's shell in three layers: programs with their libraries; files; a change, a hard link and a
- * deletion.
+ * An image of this machine's shell in three layers: programs with their libraries; files; a change, a hard
+ * link and a deletion.
  */
 export function shellImage(): FakeImage {
   const programs = ['sh', 'ls', 'cat', 'id', 'uname'].flatMap((name) => programFiles(name));

@@ -17,8 +17,8 @@ const cell = { width: 8.4, height: 18 };
 const margin = { side: 16, top: 40, bottom: 14 };
 
 /**
- * An SVG that repeats the frames: they are below each other on a strip that CSS moves. Without animation (in print, with reduced
- * motion) the last frame is shown. The colours are readable on light and dark pages.
+ * An SVG that repeats the frames: they are below each other on a strip that CSS moves. Without animation (in
+ * print, with reduced motion) the last frame is shown. The colours are readable on light and dark pages.
  */
 export function film(frames: readonly Frame[], options: FilmOptions): string {
   const { columns, rows, title, rest } = options;

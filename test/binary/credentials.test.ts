@@ -1,4 +1,5 @@
-// Where credentials and client certificates may come from: a pull by the one binary with each, and no output shows one.
+// Where credentials and client certificates may come from: a pull by the one binary with each, and no output
+// shows one.
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';

@@ -43,7 +43,10 @@ function* cut(bytes: Uint8Array, lengths: readonly number[]): Generator<Uint8Arr
   }
 }
 
-/** `decoder`: as the decoder's thread does it; `C` and `Node`: as the main thread does, with and without native functions. */
+/**
+ * `decoder`: as the decoder's thread does it; `C` and `Node`: as the main thread does, with and without
+ * native functions.
+ */
 type By = 'decoder' | 'C' | 'Node';
 
 async function decompress(

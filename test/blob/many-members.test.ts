@@ -15,7 +15,10 @@ import type { Compression } from '../../src/oci/compression.ts';
 
 const native = nativeDecoders()!;
 
-/** `decoder`: as the decoder's thread does it; `C` and `Node`: as the main thread does, with and without native functions. */
+/**
+ * `decoder`: as the decoder's thread does it; `C` and `Node`: as the main thread does, with and without
+ * native functions.
+ */
 const ways = ['decoder', 'C', 'Node'] as const;
 type Way = (typeof ways)[number];
 

@@ -4,10 +4,13 @@ import { until } from '../support/until.ts';
 import { ScriptedLayer } from './support/scripted-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
-// Who waits for another run's blob holds none that the other waits for: what is claimed is being fetched, on a connection of its own.
+// A run that waits for another run's blob claims none that the other waits for: each claimed blob is being
+// fetched, on its own connection.
 
 const big = [0, 1, 2].map(() => noise(16 * 2 ** 20 + 1000));
-/** From two servers, as it were: of the first so many bytes a second that more connections are worth it, too. */
+/**
+ * From two servers, as it were: of the first so many bytes a second that more connections are worth it, too.
+ */
 const layersOf = (pause: number) => big.map((bytes) => new ScriptedLayer(bytes, () => ({ pause })));
 
 for (const jobs of [1, 2, 3, 7]) {

@@ -1,6 +1,6 @@
 /**
- * Starts disk images in QEMU, without KVM, with Debian's kernel for clouds: `make test-boot`. Takes a minute or two, and needs Debian's
- * mirror for the kernel, which is not installed.
+ * Starts disk images in QEMU, without KVM, with Debian's kernel for clouds: `make test-boot`. Takes a minute
+ * or two, and needs Debian's mirror for the kernel, which is not installed.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';

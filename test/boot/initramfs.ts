@@ -6,7 +6,10 @@ import { busyboxTree } from '../support/rootfs-trees.ts';
 /** Modules of Debian's kernel for clouds that a disk needs; what another one needs comes before it. */
 const MODULES = ['virtio_mmio', 'virtio_blk', 'squashfs', 'libcrc32c', 'erofs'];
 
-/** As much of what a distribution's own does as a disk of a test needs: load modules, mount the disk, hand over. */
+/**
+ * As much of what a distribution's own does as a disk of a test needs: load modules, mount the disk, hand
+ * over.
+ */
 const INIT = `#!/bin/sh
 mount -t proc proc /proc
 mount -t devtmpfs devtmpfs /dev

@@ -188,7 +188,10 @@ const context: CliContext = {
 
 const requestOf = (...argv: string[]) => pullRequest(parseArguments(['ubuntu', ...argv]), context);
 
-/** Flags that the library does not get: of output, of the process, and `--password-stdin`, which reads a password. */
+/**
+ * Flags that the library does not get: of output, of the process, and `--password-stdin`, which reads a
+ * password.
+ */
 const ofTheProgram = new Set(
   'output userns dry-run password-stdin quiet verbose json progress help version all'.split(' '),
 );

@@ -7,8 +7,8 @@ import { test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch, runProgram } from '../support/program.ts';
 
-// What people type who know other tools, or are in a hurry: each answer names what is wrong and says what to do. Whoever changes a
-// text reads it here as a sentence.
+// What people type who know other tools, or are in a hurry: each answer names what is wrong and says what to
+// do. Whoever changes a text reads it here as a sentence.
 
 const mistakes: readonly (readonly [line: string, exitCode: number, error: string, hint: string])[] = [
   ['pull alpine', 2, 'dlrootfs has no command pull', 'write dlrootfs alpine'],

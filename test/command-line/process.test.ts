@@ -32,7 +32,10 @@ const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] 
 
 const fromSources = new URL('../support/from-sources.ts', import.meta.url).pathname;
 
-/** A shell's command line; `$PROGRAM` is the program. The registry answers from this process, so it must not wait. */
+/**
+ * A shell's command line; `$PROGRAM` is the program. The registry answers from this process, so it must not
+ * wait.
+ */
 async function inShell(
   line: string,
   cwd: string,

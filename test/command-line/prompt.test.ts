@@ -106,8 +106,8 @@ test('SIGTERM ends the waiting for --password-stdin', { timeout: 80_000 }, async
   const [program, ...words] = [...programCommand, '127.0.0.1:9/img', '-u', 'me', '--password-stdin'];
   const child = spawn(program, words, { stdio: ['pipe', 'ignore', 'ignore'] });
   const exit = once(child, 'close');
-  // Before it handles signals, this one would end it without an exit code. Node itself catches SIGTERM, but not SIGHUP (bit 0 in proc(5)),
-  // whose handler is set last.
+  // Before it handles signals, this one would end it without an exit code. Node itself catches SIGTERM, but
+  // not SIGHUP (bit 0 in proc(5)), whose handler is set last.
   await until('the handler of SIGHUP', () => {
     const [commandLine, status] = ['cmdline', 'status'].map((name) =>
       readFileSync(`/proc/${child.pid}/${name}`, 'utf8'),

@@ -4,7 +4,8 @@ import { test } from 'node:test';
 import { topics } from '../../src/command-line/topics.ts';
 import { ExitCode } from '../../src/errors.ts';
 
-// What the topics list (help and man page print them) is what the code has: environment variables, exit codes, JSON fields.
+// The topics, which help and man page print, list what the code has: environment variables, exit codes, JSON
+// fields.
 
 const root = new URL('../../', import.meta.url);
 const sources = readdirSync(new URL('src', root), { recursive: true, encoding: 'utf8' })

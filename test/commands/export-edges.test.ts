@@ -179,7 +179,8 @@ test('-o to a device that is full: an error that says so', { skip: !existsSync('
   );
 });
 
-// Node opens /dev/null in place of an output that is closed: as other programs do for one that is to be ignored.
+// Node opens /dev/null in place of an output that is closed: as other programs do for one that is to be
+// ignored.
 test('-o - and cat with an output that is ignored or closed are no errors', async () => {
   await using setting = await Setting.open(small);
   const cat = [...programCommand, 'cat', setting.reference, 'etc/motd', '--no-cache'];

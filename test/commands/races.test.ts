@@ -31,13 +31,18 @@ type Call = keyof typeof CALLS;
 
 const image = { layers: [{ tar: tar(dir('bin'), file('bin/sh', 'the image')) }] };
 
-/** Everything in a directory, with what tells whether it was touched. A rename changes the directory itself. */
+/**
+ * Everything in a directory, with what tells whether it was touched. A rename changes the directory itself.
+ */
 function listing(directory: string): string {
   const format = '%P %y %i %n %u:%g %m %s %T@ %C@ %l\n';
   return spawnSync('find', [directory, '-mindepth', '1', '-printf', format], { encoding: 'utf8' }).stdout;
 }
 
-/** A home of another user with a directory `box` in it, and beside it a directory of root's that looks the same. */
+/**
+ * A home of another user with a directory `box` in it, and beside it a directory of root's that looks the
+ * same.
+ */
 class Stage implements AsyncDisposable {
   readonly setting: Setting;
   readonly box: string;
@@ -101,7 +106,10 @@ function fill(directory: string): void {
   writeFileSync(path.join(directory, 'precious'), 'of root');
 }
 
-/** Whether a thread of the program that strace runs is at the beginning of a system call (proc_pid_syscall(5)). */
+/**
+ * Whether a thread of the program that strace runs is at the beginning of a system call
+ * (proc_pid_syscall(5)).
+ */
 function isCalling(tracer: number, number: number): boolean {
   const children = read(`/proc/${tracer}/task/${tracer}/children`).trim().split(' ');
   return children.some((child) =>

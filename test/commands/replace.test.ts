@@ -32,7 +32,10 @@ const needsRoot = missing('root');
 const NOTHING_DONE = 'notice: out is this image already: nothing was done\n';
 const removes = (what: string) => `notice: out has no json of an image: --replace removes ${what} in it\n`;
 
-/** Something else than the image: files of other names, of the same names, a directory that is a file in the image. */
+/**
+ * Something else than the image: files of other names, of the same names, a directory that is a file in the
+ * image.
+ */
 function fillOther(directory: string): void {
   mkdirSync(path.join(directory, 'etc/motd/deep'), { recursive: true });
   mkdirSync(path.join(directory, 'mine'));

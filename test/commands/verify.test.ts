@@ -43,7 +43,10 @@ const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make device
 const images = registryForAllTests();
 const { pushed } = images;
 
-/** A directory of the test's own, in which another user may work too, but rename nothing of root's, and the program run there. */
+/**
+ * A directory of the test, in which another user may write but not rename files of root's, with the program
+ * run there.
+ */
 class Place extends Scratch {
   readonly #uid: number | undefined;
 

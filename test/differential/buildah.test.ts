@@ -1,4 +1,7 @@
-/** A small system built by buildah, edited in its mount, pushed in each of its compressions: buildah's mount, umoci and the pull are one. */
+/**
+ * A small system built by buildah, edited in its mount, and pushed in each of its compressions: buildah's
+ * mount, umoci's tree and the pull are equal.
+ */
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';

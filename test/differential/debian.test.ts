@@ -1,6 +1,6 @@
 /**
- * A real Debian of three layers, one by mmdebstrap, one by umoci and one by hand, pulled in every form that an image has:
- * always the tree that umoci unpacks, entry by entry.
+ * A real Debian of three layers, one by mmdebstrap, one by umoci and one by hand, pulled in every form that
+ * an image has: always the tree that umoci unpacks, entry by entry.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

@@ -1,6 +1,7 @@
 /**
- * Files that peers lose something of: capabilities, hard links that a later layer breaks, access lists, sparse files, names
- * that are no UTF-8, devices, times before 1970 and after 2262. The layers are GNU tar's; the truth is the tree that they were made of.
+ * Files that peers do not restore completely: capabilities, hard links that a later layer breaks, access
+ * lists, sparse files, names that are not UTF-8, devices, times before 1970 and after 2262. GNU tar makes the
+ * layers of a tree, which is the expected result.
  */
 import assert from 'node:assert/strict';
 import { lstatSync } from 'node:fs';
@@ -145,8 +146,9 @@ function sorted(tree: string): string {
 }
 
 /**
- * umoci 0.4.7 keeps times as 64 bits of nanoseconds, which end in 2262, and Go's archive/tar takes an extended attribute without
- * a value for none. (The old sparse kind it refuses, as `unknown typeflag`: hence the image without the last layer.)
+ * Returns the tree as umoci 0.4.7 makes it. It keeps times as 64 bits of nanoseconds, which end in 2262, and
+ * Go's archive/tar takes an extended attribute without a value for none. (It refuses the old sparse kind as
+ * `unknown typeflag`: hence the image without the last layer.)
  */
 function asUmociHasIt(tree: string): string {
   return tree

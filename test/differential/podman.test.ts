@@ -1,4 +1,7 @@
-/** An image that podman pushes in each of its compressions, through every command: zstd:chunked is a zstd frame for each file. */
+/**
+ * An image that podman pushes in each of its compressions, in every command: zstd:chunked has a zstd frame
+ * per file.
+ */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';

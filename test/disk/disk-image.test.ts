@@ -226,7 +226,9 @@ test('a signal: the program is killed, and nothing left', { skip: missing('sqfst
   assert.deepEqual(setting.names, ['bin', 'pid']);
 });
 
-/** A directory for PATH where a program is a script; with `afterCheck` it is itself until it gets the image. */
+/**
+ * A directory for PATH where a program is a script; with `afterCheck` it is itself until it gets the image.
+ */
 function replace(setting: Setting, program: string, script: string, afterCheck = false): string {
   const bin = setting.scratch.join('bin');
   mkdirSync(bin);

@@ -7,7 +7,10 @@ import type { FakeImage } from '../support/fake-image.ts';
 import { until } from '../support/until.ts';
 import { Setting, assertOriginalLines, noInjection, noise } from './setting.ts';
 
-/** Runs what follows with these system calls failing, as on a disk that is broken; with `path` only those on that file. */
+/**
+ * Runs the following command with these system calls failing, as on a broken disk; with `path` only those on
+ * that file.
+ */
 function failing(
   calls: string,
   error: string,
@@ -56,7 +59,8 @@ const destination: readonly Refused[] = [
   { calls: 'mkdirat', error: 'EIO', when: '3+', says: dead },
   { calls: 'symlinkat', error: 'EIO', says: dead },
   { calls: 'utimensat', error: 'EIO', says: dead },
-  // The first two remove what the program tried the disk with; the first one fails again where the stage is removed.
+  // The first two remove what the program tried the disk with; the first one fails again where the stage is
+  // removed.
   { calls: 'unlinkat', error: 'EIO', when: '1', says: dead, left: 1 },
   { calls: 'unlinkat', error: 'EIO', when: '2', says: dead },
   { calls: 'unlinkat', error: 'EIO', when: '3', says: dead },

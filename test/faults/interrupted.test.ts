@@ -20,7 +20,10 @@ const signals = [
   ['SIGHUP', 129],
 ] as const;
 
-/** It is a second where the machine is idle; a slow disk that has thousands of files to remove may take longer. What hangs takes for ever. */
+/**
+ * In milliseconds. It takes a second on an idle machine; a slow disk with thousands of files may take longer,
+ * a hang for ever.
+ */
 const SOON = 15_000;
 
 /** Sends the signal and checks the end. Answers false where the run was done before the signal came. */
@@ -53,7 +56,10 @@ function slowness(): number {
   return (performance.now() - begin) / EMPTY_SCRIPT;
 }
 
-/** On a busy machine a run may be done before the test has seen its phase. Then `attempt` answers false, and is made again. */
+/**
+ * On a busy machine a run may end before the test has seen its phase. Then `attempt` returns false, and is
+ * repeated.
+ */
 async function inTime(attempt: () => Promise<boolean>): Promise<void> {
   for (let attempts = 1; !(await attempt()); attempts += 1)
     assert.ok(attempts < 10, 'each run was done before the signal came');
@@ -200,7 +206,7 @@ for (const [n, phase] of phases.entries()) {
 }
 
 test('SIGINT while a connection is not taken: exit 130, soon', async () => {
-  // A server that is busy with something else: its queue of connections fills up, and then the kernel drops what knocks.
+  // A server that does not accept: its queue of connections fills up, and then the kernel drops further ones.
   const script = `const server = require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
     require('node:fs').writeSync(1, String(server.address().port));
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);

@@ -32,11 +32,14 @@ interface KillKind {
   /** An earlier tag that every second round has pulled before. */
   readonly earlier?: FakeImage;
   /**
-   * System calls near the end of such a round: which ones of a thread come so late in any case. Every second one is killed at one of them,
-   * where strace can do that. A random moment is nearly always one of the download.
+   * System calls near the end of such a round, by their numbers in a thread. Every second round is killed at
+   * one of them, if strace can do that. A random moment is nearly always in the download.
    */
   readonly lastCalls?: readonly (readonly [name: string, first: number, last: number])[];
-  /** A run that goes on asks for each layer from where the store ends. Not so where pieces come over several connections. */
+  /**
+   * A resumed run requests each layer from the end of its stored part on; not so if pieces come over several
+   * connections.
+   */
   readonly inOrder?: boolean;
 }
 
@@ -116,8 +119,9 @@ export const killKinds = {
 const SIDE_BY_SIDE = 3;
 
 /**
- * Kills a pull at a random moment, one in each part of a run's time, sees that what it makes is not there or whole, and runs the same command again; so many times,
- * each with an empty store and nothing pulled, or with an earlier tag, to begin with. `told` hears of every round.
+ * Kills a pull at a random moment, one in each part of a run's time; checks that its result is missing or
+ * whole; and runs the same command again. Does this `rounds` times, each with an empty store and no rootfs,
+ * or after a pull of an earlier tag. `told` is called with every round.
  */
 export async function killRounds(
   name: keyof typeof killKinds,
@@ -178,7 +182,9 @@ async function modelOf(kind: KillKind): Promise<Model> {
   };
 }
 
-/** A command that kills the program when it makes a system call for the nth time, before the system does what it asks for. */
+/**
+ * Returns a command that kills the program at its nth call of a system call, before the system executes it.
+ */
 function killedAt(call: string, first: number, last: number): readonly string[] {
   const nth = first + Math.floor(Math.random() * (last - first + 1));
   const inject = ['-e', `trace=${call}`, '-e', `inject=${call}:signal=SIGKILL:when=${nth}`];
@@ -211,7 +217,8 @@ async function killOnce(
     assert.equal((await run.result).exitCode, 137, 'it came to the call');
   } else {
     await sleep(after);
-    // On a machine that has become busy since the model was made, `after` is early: one round at least is to leave something.
+    // The machine may be busier than when the model was made, and `after` too early: at least one round must
+    // leave something.
     if (isLast) await until('a part of a layer', () => run.isOver || inStore(setting).some(Boolean));
     await kill(run);
   }
@@ -229,7 +236,8 @@ async function killOnce(
   assert.equal(stateOf(setting, kind), model.whole);
   assert.deepEqual(setting.names, [kind.name], 'nothing is left beside it');
   for (const [n, found] of left.entries()) {
-    // A partial that is all there is not asked for. A busy machine may break a connection: what follows begins where that ended.
+    // A complete partial is not requested. A busy machine may break a connection: the next request starts
+    // where that ended.
     if (found === image.layers[n]!.size || kind.inOrder !== true) continue;
     const asked = setting.asked(n);
     const message = 'what the store has is not fetched again';

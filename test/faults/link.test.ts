@@ -43,7 +43,7 @@ test('the same with a server that knows no ranges ends in an error within its tr
 interface Healing {
   readonly what: string;
   readonly faults: readonly Fault[];
-  /** Hits the first request for each layer, whichever comes first: a pull that starts again asks for some of them twice. */
+  /** Fails the first request for each layer: a pull that starts again requests some of them twice. */
   readonly eachLayer?: Omit<Fault, 'path'>;
   readonly says: RegExp;
 }

@@ -1,4 +1,7 @@
-/** Images of many directories and layers under every hard limit of open files: each command works, or says what to do and leaves nothing. */
+/**
+ * Images of many directories and layers under every hard limit of open files: each command works, or says
+ * what to do and leaves nothing.
+ */
 import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
 import { after, before, test } from 'node:test';

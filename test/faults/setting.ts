@@ -34,7 +34,10 @@ const many = () => Array.from({ length: 300 }, (_, n) => file(`usr/share/f${n}`,
 
 let three: FakeImage | undefined;
 
-/** Three layers of about 2.3 MiB together: what is hidden, replaced and linked, and enough bytes to be interrupted in. The same ones in each call. */
+/**
+ * Three layers of about 2.3 MiB together, the same ones in each call, with hidden, replaced and linked files,
+ * and enough bytes to be interrupted.
+ */
 export function threeLayers(): FakeImage {
   three ??= {
     layers: [
@@ -70,7 +73,10 @@ export class Setting implements AsyncDisposable {
     return this.scratch.join('store');
   }
 
-  /** Starts a pull, to `out` where the flags name no place, with a store beside it. The last of two flags counts. */
+  /**
+   * Starts a pull, to `out` where the flags name no place, with a store beside it. The last of two flags
+   * counts.
+   */
   start(
     flags: readonly string[] = [],
     options: ProgramOptions = {},
@@ -112,7 +118,9 @@ export class Setting implements AsyncDisposable {
       .toSorted();
   }
 
-  /** How many bytes of a layer wait in the store for a run that goes on; undefined when there is no such file. */
+  /**
+   * How many bytes of a layer wait in the store for a run that goes on; undefined when there is no such file.
+   */
   partial(layer: number): number | undefined {
     const name = `${this.store}/partial/${this.image.layers[layer]!.digest.replace(':', '-')}`;
     return existsSync(name) ? statSync(name).size : undefined;

@@ -1,7 +1,9 @@
 import type { Random } from './random.ts';
 import type { Site } from './site.ts';
 
-/** Something that is put into the directory of a run before it; `@WORK@` in a text or link is that directory. */
+/**
+ * Something that is put into the directory of a run before it; `@WORK@` in a text or link is that directory.
+ */
 export interface Placed {
   readonly path: string;
   readonly type: 'file' | 'directory' | 'symlink' | 'fifo' | 'gone';

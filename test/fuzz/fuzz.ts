@@ -1,8 +1,8 @@
 /**
- * Runs the program on input that nobody means, for MINUTES (60) minutes, and judges every run: its exit code is one of the table,
- * no trace, no hang, at most 200 MiB, nothing outside DIR, nothing left behind, no password shown.
- * A case that fails is kept as a file, which `make fuzz ARGS='--replay FILE'` runs again. Needs root: all but its own directory is
- * made read-only for it, as one of its kinds is command lines.
+ * Runs the program on random malformed input, for MINUTES (60) minutes, and checks every run: its exit code
+ * is in the table; no stack trace, no hang, at most 200 MiB, nothing outside DIR, no leftovers, no password
+ * shown. A failing case is kept as a file, which `make fuzz ARGS='--replay FILE'` runs again. Needs root: all
+ * but its own directory is made read-only, since one of its kinds is command lines.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';

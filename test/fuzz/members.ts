@@ -83,7 +83,10 @@ const changes: readonly Change[] = [
   },
 ];
 
-/** A tar as many gzip members, or as zstd frames with skippable ones between them; mostly some of them are changed. */
+/**
+ * A tar as many gzip members, or as zstd frames with skippable ones between them; mostly some of them are
+ * changed.
+ */
 export function oddMembers(random: Random, plain: Buffer): FakeLayer {
   const isZstd = random.percent(60);
   const members = partsOf(random, plain).flatMap((part) => {

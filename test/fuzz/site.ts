@@ -5,10 +5,15 @@ import { mutateBytes, oddText } from './mutate.ts';
 /** Stands for the server's port in what is sent and asked; as long as the port, so that lengths stay. */
 export const PORT = '00000';
 
-/** What a path is answered, byte for byte: the first request with the first, all after the last with the last. */
+/**
+ * What a path is answered, byte for byte: the first request with the first, all after the last with the last.
+ */
 export interface RawAnswer {
   readonly bytes: Buffer;
-  /** What comes after them: the end of the connection, nothing, zeros; or, in the place of the answer, interim ones without end. */
+  /**
+   * What comes after them: the end of the connection, nothing, zeros; or, in the place of the answer, interim
+   * ones without end.
+   */
   readonly after?: 'close' | 'stay' | 'zeros' | 'interim';
 }
 

@@ -42,7 +42,10 @@ export const noCommit = /fatal: Needed a single revision/;
 
 export type BuildLayer = (stage: Stage) => unknown;
 
-/** The branches of a rootfs that a `Stage` makes: hands changes and contents over as the thread that writes does. */
+/**
+ * The branches of a rootfs that a `Stage` makes: hands changes and contents over as the thread that writes
+ * does.
+ */
 export class StageLayers {
   readonly layers: GitLayers;
   readonly #contents: ContentWriter;

@@ -199,7 +199,10 @@ const metadata = fc.record({
   uid: fc.constantFrom(0, 7),
   mtime: fc.integer({ min: 1, max: 2_000_000_000 }),
 });
-/** Items that go wrong by themselves (a link to nothing, a file below a file) are left to `pull` without -g to refuse. */
+/**
+ * Items that are wrong by themselves (a link to nothing, a file below a file) are left for `pull` without -g
+ * to refuse.
+ */
 const item: fc.Arbitrary<Item> = fc.oneof(
   fc
     .tuple(name, fc.constantFrom('', 'same', 'other'), metadata)

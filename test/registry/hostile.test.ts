@@ -1,4 +1,7 @@
-/** Servers that mean harm, against the program itself: each ends in time, in an error of its own, in little memory. */
+/**
+ * Servers that mean harm, against the program itself: each ends in time, in an error of its own, in little
+ * memory.
+ */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

@@ -10,7 +10,10 @@ import { RegistryClient, type ClientOptions } from '../support/registry-client.t
 
 const layers = [Buffer.from('base layer')];
 
-/** Docker Hub as far as a client can tell: its names, over TLS, behind a proxy that leads them to this process. */
+/**
+ * Docker Hub as far as a client can tell: its names, over TLS, behind a proxy that leads them to this
+ * process.
+ */
 class FakeHub implements AsyncDisposable {
   readonly registry: FakeRegistry;
   readonly proxy: FakeProxy;

@@ -150,7 +150,9 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
   });
 });
 
-/** A SOCKS 5 proxy (RFC 1928) without authentication that leads everything to `target`; `log` gets the names. */
+/**
+ * A SOCKS 5 proxy (RFC 1928) without authentication that leads everything to `target`; `log` gets the names.
+ */
 function socksProxy(target: string, log: string[]) {
   const [host, port] = target.split(':') as [string, string];
   return createServer((socket) => {

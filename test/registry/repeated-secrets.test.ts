@@ -1,4 +1,5 @@
-// A registry that repeats what it got, wherever an answer has text: no output of any command has a secret, in any spelling.
+// A registry that repeats what it received in every text of its answers: no output of any command has a
+// secret, in any spelling.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';

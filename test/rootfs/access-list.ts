@@ -1,4 +1,7 @@
-/** A POSIX access list as the kernel keeps it in an extended attribute (linux/posix_acl_xattr.h): owner, one user, group, mask, others. */
+/**
+ * Returns a POSIX access list as in an extended attribute (linux/posix_acl_xattr.h): owner, one user, group,
+ * mask, others.
+ */
 export function accessListBytes(entries: {
   readonly owner: number;
   readonly user: readonly [uid: number, permissions: number];

@@ -26,7 +26,10 @@ class LateReader extends RingReader {
   }
 }
 
-/** Applies a layer of at most 4 MiB, in one thread, with jobs for the files that have 1 MiB or more behind them. Returns how many jobs. */
+/**
+ * Applies a layer of at most 4 MiB, in one thread, with jobs for the files that 1 MiB or more follows.
+ * Returns the number of jobs.
+ */
 function applyLate(root: string, layer: Uint8Array): number {
   const ring = createRing();
   const writer = new RingWriter(ring);

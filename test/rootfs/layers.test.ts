@@ -374,7 +374,10 @@ const links: readonly Row[] = [
   },
 ];
 
-/** What aufs kept of files with several names: regular files in `.wh..wh.plnk/`, which hard links of the same layer name. */
+/**
+ * aufs metadata of files with several names: regular files in `.wh..wh.plnk/`, which hard links of the same
+ * layer name.
+ */
 const pseudoLinks: readonly Row[] = [
   {
     name: 'hard links to one file there are names of one file, and nothing else of it stays',

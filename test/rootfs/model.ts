@@ -1,5 +1,6 @@
 /**
- * A tree in memory and what the entries of layers do to it by the rules of OCI: slow, simple, and without a line of the code under test.
+ * A tree in memory and what the entries of layers do to it by the rules of OCI: slow, simple, and without a
+ * line of the code under test.
  */
 import * as archive from '../support/archive.ts';
 import type { Item } from '../support/archive.ts';

@@ -17,7 +17,9 @@ import { printTree } from '../support/tree.ts';
 import { writeXattr } from '../support/xattrs.ts';
 import { diskBackends, build, isRoot, temporaryDirectory } from './harness.ts';
 
-/** A directory of the user's: `etc/mine`, `full/a/b`, `bare/`, `link -> full`, `dangling -> nowhere`, `plain`. */
+/**
+ * A directory of the user's: `etc/mine`, `full/a/b`, `bare/`, `link -> full`, `dangling -> nowhere`, `plain`.
+ */
 function usersDirectory(t: TestContext): string {
   const root = temporaryDirectory(t);
   for (const name of ['etc', 'full/a', 'bare']) mkdirSync(join(root, name), { recursive: true });

@@ -1,6 +1,7 @@
 /**
- * A pull of layers that are files, in a process of its own (of another user, with another folder, to be killed):
- * `node pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "pause": …}'`. Prints one line of JSON.
+ * A pull of layers that are files, in a process of its own (of another user, with another folder, to be
+ * killed): `node pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "pause": …}'`. Prints one
+ * line of JSON.
  */
 import { readFileSync, writeSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';

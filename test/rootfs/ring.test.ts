@@ -7,7 +7,9 @@ import { HANG } from '../support/hang.ts';
 
 const ringUrl = new URL('../../src/rootfs/ring.ts', import.meta.url).href;
 
-/** A thread that reads the ring in pieces of random size, slowly or not, and posts the hash of each stream. */
+/**
+ * A thread that reads the ring in pieces of random size, slowly or not, and posts the hash of each stream.
+ */
 const readerCode = `
   const { parentPort, workerData } = require('node:worker_threads');
   const { createHash } = require('node:crypto');
@@ -228,7 +230,8 @@ test('a thread whose stream is over does not take away the wait of the writer of
   main.end();
   reader.leave();
   let written: Promise<boolean> | undefined;
-  // The late thread stands still within its wait, while the other one opens the next stream and fills the ring.
+  // The late thread stands still within its wait, while the other one opens the next stream and fills the
+  // ring.
   late.waitUnless(() => {
     main.reopen();
     reader.restart();

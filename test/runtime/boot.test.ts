@@ -11,7 +11,9 @@ import { until } from '../support/until.ts';
 import { Scratch } from '../support/program.ts';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 
-/** A system whose init is busybox's: it leaves a mark when it has booted, and powers off when told by the mark's removal. */
+/**
+ * A system with busybox's init: it makes a file when it has booted, and powers off when the file is removed.
+ */
 function bootable(rootfs: string): void {
   busyboxTree(rootfs);
   writeFileSync(`${rootfs}/bin/started`, '#!/bin/sh\ncat /etc/hosts >/booted.hosts\necho $$ >/booted\n', {

@@ -65,7 +65,7 @@ describe('the command line of the init', () => {
           assert.equal(status, 42);
           assert.deepEqual(seen.args, [probe, ...args]);
           const shellName = /^[A-Za-z_][A-Za-z0-9_]*$/;
-          // The probe is a script, and the shell that reads it adds variables and passes over names that are none of a shell.
+          // The probe is a script; its shell adds variables, and ignores names that a shell cannot have.
           for (const [key, value] of Object.entries(variables))
             if (shellName.test(key)) assert.equal(seen.environment.get(key), value);
           assert.equal(seen.environment.get('LEFT'), undefined);

@@ -59,7 +59,8 @@ exec ${findProgram('systemd-nspawn')} --quiet --pipe --register=no --keep-unit "
     'shift; exec /usr/lib/systemd/systemd-import --image-root=/var/lib/machines --class=machine tar "$@"',
   );
   const podman = `${findProgram('podman')} --root "$HOME/podman" --runroot "$HOME/podman-run" --storage-driver vfs`;
-  // crun and runc want other control groups than a sandbox has: a container is made, and the file read from it.
+  // crun and runc want other control groups than a sandbox has: a container is made, and the file read from
+  // it.
   script(
     'podman',
     `[ "$1" = run ] || exec ${podman} "$@"
@@ -68,7 +69,10 @@ exec ${podman} export "$(${podman} create --network none "$3" true)" | tar -xO e
   return bin;
 }
 
-/** What the user of a recipe has: programs that it needs beside those of all, and what reads its result where the recipe does not. */
+/**
+ * The programs that a recipe needs besides those of all recipes, and the command that reads its result if it
+ * has none.
+ */
 const others: Readonly<Record<string, { readonly needs: readonly string[]; readonly reader?: string }>> = {
   WSL: { needs: ['bsdtar'], reader: 'bsdtar -xOf NAME.tar.gz etc/motd' },
   'Proxmox container template': {

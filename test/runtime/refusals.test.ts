@@ -36,7 +36,10 @@ const every = ['--for', 'runc,lxc,nspawn', '--prepare'];
 
 describe('what the system refuses of --for and --prepare is explained', () => {
   const errors = ['EACCES', 'ELOOP', 'ENOTDIR', 'ENOSPC', 'EROFS', 'EIO', 'EDQUOT', 'EMFILE', 'ENOENT'];
-  /** The call that fails, and what is asked for. DIR holds a file, so that none of the calls is made for the rootfs itself. */
+  /**
+   * The call that fails, and the command. DIR holds a file, so that none of the calls is made for the rootfs
+   * itself.
+   */
   const points: readonly (readonly [call: string, argv: readonly string[]])[] = [
     ['link', ['--for', 'runc']],
     ['rename', ['--for', 'lxc', '--force']],
@@ -65,7 +68,8 @@ describe('what the system refuses of --for and --prepare is explained', () => {
             `inject=${call}:error=${error}`,
           ];
           const result = await pull(['-d', 'out', '--merge', ...argv], { under });
-          // What a parent that is missing or closed would hold is not prepared; other calls of that kind may fail before.
+          // The content of a missing or unreadable parent is not prepared; other calls of that kind may fail
+          // before.
           if (result.exitCode !== 0) assertExplained(result, new RegExp(`\\(${error}\\)$`, 'm'));
           else assert.ok(call === 'mkdir' || call === 'fchmod', result.stderr);
           assert.ok([0, 7].includes(result.exitCode), result.stderr);

@@ -1,6 +1,7 @@
 /**
- * Root pulls below directories of another user, who renames them and puts links to root's directories in their place, all the time: above
- * DIR, above the file of `-o`, and above the cache. Fails where anything of root's was touched. ARGS='20000': so many swaps of each kind.
+ * Pulls as root below directories of another user, who keeps renaming them and replacing them by links to
+ * root's directories: above DIR, above the file of `-o`, and above the cache. Fails if a file of root's was
+ * touched. ARGS='20000' is the number of swaps of each kind.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
@@ -19,7 +20,10 @@ const LEAST_RUNS = 30;
 
 const image = { layers: [{ tar: tar(dir('bin'), file('bin/sh', 'of the image'), file('x', '1')) }] };
 
-/** What the user does: in each round a directory is renamed, a link to root's takes its name, and both go back. */
+/**
+ * What the user does: in each round a directory is renamed, a link to root's takes its name, and both go
+ * back.
+ */
 const LOOP = `
 const fs = require('node:fs');
 const [name, target, most] = process.argv.slice(1);

@@ -1,7 +1,8 @@
 /**
- * Pulls from a local registry, many times. For each way to pull 200 are killed at a random moment and run again (ARGS='50': so many),
- * then as many go over a link that drops, and memory, descriptors and what is left behind are watched. Other processes keep every
- * processor busy meanwhile. ARGS='50 -g': one kind only (a directory, -g, -o, several connections, dropping).
+ * Pulls from a local registry, many times. For each way to pull, 200 pulls are killed at a random moment and
+ * run again (ARGS='50' sets the number). Then as many use a link that drops connections, while memory,
+ * descriptors and leftover files are measured. Other processes keep every processor busy meanwhile. ARGS='50
+ * -g' selects one kind (a directory, -g, -o, several connections, dropping).
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,8 +1,9 @@
 /**
- * Archives written as a sentence: `tar(dir('etc'), file('etc/motd', 'hi'), symlink('lib', 'usr/lib'), whiteout('etc/old'))`.
+ * Archives written as a sentence: `tar(dir('etc'), file('etc/motd', 'hi'), symlink('lib', 'usr/lib'),
+ * whiteout('etc/old'))`.
  *
- * Names given as strings are UTF-8, as Buffers they are taken byte for byte. Nothing is normalised or refused: attacks are
- * written as they come; `header` and `raw` write what no sentence can say.
+ * Names given as strings are UTF-8, as Buffers they are taken byte for byte. Nothing is normalised or
+ * refused: attacks are written as they come; `header` and `raw` write what no sentence can say.
  */
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 
@@ -176,7 +177,10 @@ export const ustarMagic = 'ustar\x0000';
 export const gnuMagic = 'ustar  \0';
 export const v7Magic = '\0'.repeat(8);
 
-/** One header block. Numbers become octal digits with a NUL, or base 256 where they do not fit; bytes are written as they are. */
+/**
+ * One header block. Numbers become octal digits with a NUL, or base 256 where they do not fit; bytes are
+ * written as they are.
+ */
 export function header(fields: HeaderFields): Buffer {
   const block512 = Buffer.alloc(BLOCK_SIZE);
   const put = (offset: number, length: number, value: Bytes | undefined): void => {

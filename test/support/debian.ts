@@ -1,6 +1,9 @@
 import { accessSync, constants } from 'node:fs';
 
-/** Debian's packages for programs that are named otherwise; the list that `make test` installs has the reasons. */
+/**
+ * Debian's packages for programs that are named otherwise; the list that `make test` installs has the
+ * reasons.
+ */
 const packageOf: Readonly<Record<string, string>> = {
   bsdtar: 'libarchive-tools',
   busybox: 'busybox-static',
@@ -44,8 +47,8 @@ function isExecutable(path: string): boolean {
 }
 
 /**
- * For the `skip` option of a test that needs root or other programs: false when all is there, else what is missing and
- * where Debian has it.
+ * For the `skip` option of a test that needs root or other programs: false when all is there, else what is
+ * missing and where Debian has it.
  */
 export function missing(...needs: readonly ('root' | (string & {}))[]): string | false {
   const absent = needs.filter((need) => (need === 'root' ? process.getuid?.() !== 0 : !findProgram(need)));

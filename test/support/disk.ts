@@ -25,7 +25,10 @@ export function mounted(file: string, format: string, use: (root: string) => voi
   }
 }
 
-/** Mounts a disk image, read-only, until the test ends. Undefined where that cannot be: then the test is skipped, with the reason. */
+/**
+ * Mounts a disk image read-only until the test ends. Undefined if that is impossible: then the test is
+ * skipped, with the reason.
+ */
 export function mountDisk(t: TestContext, file: string, format: string): string | undefined {
   const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-mount-'));
   const { status, stderr } = spawnSync('mount', ['-o', 'loop,ro', '-t', format, file, directory], {

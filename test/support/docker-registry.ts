@@ -69,7 +69,10 @@ function configuration(options: DockerRegistryOptions, scratch: Scratch): object
   };
 }
 
-/** Debian's docker-registry 2.8 as a process of its own, on a port that the system picks, its data gone afterwards. */
+/**
+ * Debian's docker-registry 2.8 as a process of its own, on a port that the system picks, its data gone
+ * afterwards.
+ */
 export class DockerRegistry implements AsyncDisposable {
   readonly host: string;
   readonly #process: ChildProcess;

@@ -14,7 +14,10 @@ export interface Fault {
 
   /** Milliseconds before anything is done. */
   readonly delay?: number;
-  /** `reset`: the connection is reset before an answer. `silent`: no answer ever. `close`: it is closed without an answer. */
+  /**
+   * `reset`: the connection is reset before an answer. `silent`: no answer ever. `close`: it is closed
+   * without an answer.
+   */
   readonly before?: 'reset' | 'silent' | 'close';
   /** Another status, headers, body. */
   readonly status?: number;

@@ -11,7 +11,9 @@ import type { Duplex } from 'node:stream';
 import type { Certificate } from './certificates.ts';
 
 export interface FakeProxyOptions {
-  /** Where a name leads: `registry.test:443` to `127.0.0.1:1234`. Names that are not here lead to themselves. */
+  /**
+   * Where a name leads: `registry.test:443` to `127.0.0.1:1234`. Names that are not here lead to themselves.
+   */
   readonly hosts?: Readonly<Record<string, string>>;
   /** `user:password` that the proxy wants. */
   readonly credentials?: string;

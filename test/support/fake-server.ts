@@ -42,7 +42,10 @@ async function read(request: IncomingMessage): Promise<string> {
   return text;
 }
 
-/** The HTTP(S) servers under a fake registry, on loopback in this process: one log and one list of faults for all. */
+/**
+ * The HTTP(S) servers under a fake registry, on loopback in this process: one log and one list of faults for
+ * all.
+ */
 export class FakeServers<Name extends string> {
   /** Every request that came, to any of the servers, in order. */
   readonly requests: LoggedRequest<Name>[] = [];

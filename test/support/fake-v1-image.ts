@@ -25,7 +25,10 @@ export function payloadChecksum(json: Uint8Array, blob: Uint8Array): string {
   return `sha256:${createHash('sha256').update(json).update('\n').update(blob).digest('hex')}`;
 }
 
-/** Makes what version 1 stores of an image, base first; same input, same ids. Blobs are those that version 2 would store. */
+/**
+ * Makes the files of an image in version 1, base first; the same input makes the same ids. The blobs are
+ * those of version 2.
+ */
 export function fakeV1Images(image: FakeV1Image): readonly StoredV1Image[] {
   const manifest = fakeManifest(image);
   const stored: StoredV1Image[] = [];

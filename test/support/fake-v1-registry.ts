@@ -9,7 +9,10 @@ export interface FakeV1Options {
   readonly mode?: 'standalone' | 'split';
   /** How many registries the index names when they are split; one when left out. */
   readonly registries?: number;
-  /** What `X-Docker-Endpoints` says instead, given the registries' `host:port`; undefined: the header is not sent. */
+  /**
+   * What `X-Docker-Endpoints` says instead, given the registries' `host:port`; undefined: the header is not
+   * sent.
+   */
   readonly endpoints?: (hosts: readonly string[]) => string | readonly string[] | undefined;
   /** Servers with a certificate for localhost and 127.0.0.1 from an authority of their own. */
   readonly tls?: true;
@@ -71,8 +74,8 @@ function refuse(status: number, error: string, headers: Answer['headers'] = {}):
 }
 
 /**
- * Registry version 1 in this process, as the Python docker-registry and Docker Hub's index served it: real HTTP(S) servers on loopback,
- * filled by `push`, broken by `fault`.
+ * Registry version 1 in this process, as the Python docker-registry and Docker Hub's index served it: real
+ * HTTP(S) servers on loopback, filled by `push`, broken by `fault`.
  */
 export class FakeV1Registry implements AsyncDisposable {
   readonly authority: Authority | undefined;

@@ -1,5 +1,5 @@
 /**
- * Milliseconds: what takes longer hangs. The one limit of all tests for what must not hang; no test is about how long something takes.
+ * Milliseconds after which a command counts as hanging, the one limit of all tests; no test measures time.
  * Less than the limit of the test runner, and enough for a machine with twenty other processes.
  */
 export const HANG = 540_000;

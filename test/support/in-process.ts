@@ -11,7 +11,10 @@ function collector(): { readonly stream: Writable; text(): string } {
   return { stream, text: () => Buffer.concat(chunks).toString('utf8') };
 }
 
-/** One command line as `main` runs it, without a process of its own: for tests that ask for many. Paths in it must be absolute. */
+/**
+ * Runs one command line like `main`, without a new process: for tests that run many. Paths in it must be
+ * absolute.
+ */
 export async function runHere(
   argv: readonly string[],
   environment: Readonly<Record<string, string>> = {},

@@ -20,7 +20,10 @@ export interface Started {
   readonly output: string;
 }
 
-/** Runs a start command as dlrootfs names it; without a system bus there is no machined to register with, nor a unit to make. */
+/**
+ * Runs a start command that dlrootfs printed. Without a system bus, machined and units of systemd are not
+ * available.
+ */
 export function startContainer(command: string): Started {
   const here = '--quiet --pipe --register=no --keep-unit';
   const line = command.replace('systemd-nspawn', `systemd-nspawn ${here}`);
@@ -28,7 +31,8 @@ export function startContainer(command: string): Started {
   if (command.includes('--inaccessible')) mkdirSync('/run/systemd/inaccessible/dir', { recursive: true });
   for (let tries = 0; ; tries += 1) {
     const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 120_000 });
-    // Another test's machine of the same name is just starting or ending: nspawn takes one of a name at a time.
+    // Another test's machine of the same name is just starting or ending: nspawn takes one of a name at a
+    // time.
     if (tries === 50 || !/unix-export|already exists/.test(stderr))
       return { status, output: stdout + stderr };
     spawnSync('sleep', ['0.2']);

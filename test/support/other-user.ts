@@ -15,7 +15,9 @@ function closedDirectory(directory: string): string | false {
 
 const NOBODY = 65_534;
 
-/** Why a user can make no user namespace; false where one can. In a chroot nobody can (user_namespaces(7)). */
+/**
+ * Why a user can make no user namespace; false where one can. In a chroot nobody can (user_namespaces(7)).
+ */
 export const noUserNamespace: string | false =
   spawnSync(
     'unshare',

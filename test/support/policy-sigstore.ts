@@ -9,7 +9,10 @@ import { simpleSigning } from './signatures.ts';
 const ISSUER = 'https://provider.example';
 const EMAIL = 'signer@example.com';
 
-/** A certificate authority with an intermediate one and a log, as `fulcio` of a policy names them: what openssl makes of it. */
+/**
+ * Makes, by openssl, a certificate authority with an intermediate one and a log, as `fulcio` of a policy
+ * names them.
+ */
 export class PolicySigstore {
   readonly #scratch: Scratch;
   readonly #log = generateKeyPairSync('ec', { namedCurve: 'prime256v1' });

@@ -1,4 +1,4 @@
-// Pulls the layers of the reference in argv and says `ok`: for tests that need the surroundings of a process of its own.
+// Pulls the layers of the reference in argv and prints `ok`: for tests that need a separate process.
 import { RegistryClient } from './registry-client.ts';
 
 await using client = await RegistryClient.open(process.argv[2]!, { retry: 0 });

@@ -1,7 +1,9 @@
 import type { ByteSource, Entry } from '../../src/tar/entry.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 
-/** Bytes in chunks of at most `size`; each chunk is wiped when the next one is asked for, as a ring would do. */
+/**
+ * Bytes in chunks of at most `size`; each chunk is wiped when the next one is asked for, as a ring would do.
+ */
 export function chunked(bytes: Uint8Array, size = 1 << 20): ByteSource {
   let position = 0;
   let last: Uint8Array | undefined;

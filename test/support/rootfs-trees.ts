@@ -50,8 +50,8 @@ export function busyboxTree(directory: string): void {
 const KEPT = '/var/tmp/dlrootfs-test-debian';
 
 /**
- * An archive of a real Debian (minbase and what is named), made once a machine: this takes half a minute. Needs mmdebstrap, root and Debian's
- * mirror.
+ * An archive of a real Debian (minbase and what is named), made once a machine: this takes half a minute.
+ * Needs mmdebstrap, root and Debian's mirror.
  */
 export function debianArchive(...packages: readonly string[]): string {
   const archive = `${[KEPT, 'minbase', ...packages].join('-')}.tar`;
@@ -88,8 +88,8 @@ export function debianTree(directory: string, ...packages: readonly string[]): v
 }
 
 /**
- * A program for a rootfs that prints how it was started, and ends with 42: `cmdline` and `environ` as the kernel has them, in
- * base64, working directory, ids.
+ * A program for a rootfs that prints how it was started, and ends with 42: `cmdline` and `environ` as the
+ * kernel has them, in base64, working directory, ids.
  */
 export const probeScript = `#!/bin/sh
 echo "cmdline $(base64 </proc/$$/cmdline | tr -d '\\n')"

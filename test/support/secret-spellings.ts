@@ -1,4 +1,7 @@
-/** How a text may be written so that whoever reads it has the text: independent of the code that masks secrets. */
+/**
+ * How a text may be written so that whoever reads it has the text: independent of the code that masks
+ * secrets.
+ */
 export const encodings: Readonly<Record<string, (text: string) => string>> = {
   plain: (text) => text,
   percent: (text) => encodeURIComponent(text),
@@ -23,7 +26,9 @@ export const encodings: Readonly<Record<string, (text: string) => string>> = {
       .join(''),
 };
 
-/** The spellings of `secrets` that a text has, by name; in base64 also where other bytes stand before them. */
+/**
+ * The spellings of `secrets` that a text has, by name; in base64 also where other bytes stand before them.
+ */
 export function secretsIn(text: string, secrets: readonly string[]): readonly string[] {
   const forms = [text, ...(text.match(/[A-Za-z0-9+/_-]{4,}/g) ?? []).flatMap(decodings)];
   return secrets.flatMap((secret) =>

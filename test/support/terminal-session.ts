@@ -12,7 +12,10 @@ export interface TerminalOptions {
   readonly onOutput?: (bytes: Buffer) => void;
 }
 
-/** A shell command in a terminal of its own (a pty, made by `script`), with the screen that a person would see. */
+/**
+ * A shell command in a terminal of its own (a pty, made by `script`), with the screen that a person would
+ * see.
+ */
 export class TerminalSession implements AsyncDisposable {
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #terminal: InstanceType<typeof xterm.Terminal>;

@@ -52,7 +52,10 @@ export function printTree(root: string, options: TreeOptions = {}): string {
     .join('');
 }
 
-/** What is different between two printed trees, as lines with `-` (only in `expected`) and `+` (only in `actual`); empty when nothing is. */
+/**
+ * Returns the differences between two printed trees, as lines with `-` (only in `expected`) and `+` (only in
+ * `actual`).
+ */
 export function treeDiff(expected: string, actual: string): string {
   const left = new Set(expected.split('\n'));
   const right = new Set(actual.split('\n'));

@@ -25,7 +25,10 @@ function libc(): Calls {
   return calls;
 }
 
-/** The extended attributes of `path` itself (a symlink is not followed), sorted by name; none where the system has no such thing. */
+/**
+ * Returns the extended attributes of `path` itself (a symlink is not followed), sorted by name; none if the
+ * system has none.
+ */
 export function readXattrs(path: string): [name: string, value: Buffer][] {
   if (platform() !== 'linux') return [];
   const list = Buffer.alloc(65_536);

@@ -1,5 +1,5 @@
-// Makes failing system calls while another thread compiles: node errno-stress.ts WAY MILLISECONDS. Prints, as JSON, how many calls failed,
-// and the wrong answers.
+// Makes failing system calls while another thread compiles: node errno-stress.ts WAY MILLISECONDS. Prints, as
+// JSON, the number of failed calls and the wrong answers.
 import { constants } from 'node:os';
 import { Worker, isMainThread } from 'node:worker_threads';
 import { libcEntry, routineEntry, type KernelEntry } from '../../src/sys/kernel-entry.ts';

@@ -157,7 +157,9 @@ test('globals and own records, in any order, are as POSIX says: the last word co
   );
 });
 
-/** Headers that ask for more work or memory than their bytes, as many of them as a blob of about a MiB holds. */
+/**
+ * Headers that ask for more work or memory than their bytes, as many of them as a blob of about a MiB holds.
+ */
 describe('hostile headers cost no more than their bytes', () => {
   /** As many of `make(0)`, `make(1)`, … as a meta header may hold. */
   const names = filled((index) => paxRecord(`SCHILY.xattr.user.${index.toString(36)}`, ''));

@@ -216,7 +216,10 @@ describe('archives of other tools', () => {
   }
 });
 
-/** What Go's own reader makes of its test archives, where that is not simply "reads it" (go/src/archive/tar/reader_test.go). */
+/**
+ * Results of Go's reader for its test archives, where it does not read them
+ * (go/src/archive/tar/reader_test.go).
+ */
 const goExpectations: ReadonlyMap<string, 'refused' | readonly string[]> = new Map<
   string,
   'refused' | readonly string[]

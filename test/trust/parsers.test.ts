@@ -1,4 +1,6 @@
-/** Parsers of bytes that a registry sends: nothing but their own errors, and nothing that was changed counts. */
+/**
+ * Parsers of bytes that a registry sends: nothing but their own errors, and nothing that was changed counts.
+ */
 import assert from 'node:assert/strict';
 import { createPublicKey } from 'node:crypto';
 import { describe, test } from 'node:test';

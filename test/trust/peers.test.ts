@@ -1,6 +1,6 @@
 /**
- * The same signatures before cosign, skopeo and dlrootfs: what they sign counts here, and what one of the three refuses all refuse. An image is
- * for one platform, since skopeo looks at no signature of an index.
+ * The same signatures before cosign, skopeo and dlrootfs: what they sign counts here, and what one of the
+ * three refuses all refuse. An image is for one platform, since skopeo looks at no signature of an index.
  */
 import assert from 'node:assert/strict';
 import { sign } from 'node:crypto';

@@ -1,4 +1,7 @@
-/** The host's policy.json, with skopeo as the judge: what it copies is accepted here, and what it refuses is refused. */
+/**
+ * The host's policy.json, compared with skopeo: images that it copies are accepted here, those that it
+ * refuses are refused.
+ */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';

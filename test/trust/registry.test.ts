@@ -1,4 +1,7 @@
-/** Signatures in registries that page for ever, are incomplete or unreachable; in caches, layouts and mirrors; and keys that are no files. */
+/**
+ * Signatures in registries that page for ever, are incomplete or unreachable; in caches, layouts and mirrors;
+ * and keys that are not files.
+ */
 import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';

@@ -1,4 +1,7 @@
-/** Which signatures count: by keys and by identities, in every form and place, and what a registry may do to them. */
+/**
+ * Which signatures count: by keys and by identities, in every form and place, and what a registry may do to
+ * them.
+ */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';

@@ -6,7 +6,10 @@ import type { Layer } from '../../../src/oci/image.ts';
 import { RequestQueue } from '../../../src/sys/request-queue.ts';
 import { open } from './http-layer.ts';
 
-/** Pulls one plain blob into a store and prints its digest: what a test starts, and kills. Arguments: cache, URL, digest, size. */
+/**
+ * Pulls one plain blob into a store and prints its digest, in a process that a test starts and kills.
+ * Arguments: cache, URL, digest, size.
+ */
 const [cache, url, digest, size] = process.argv.slice(2);
 const layer: Layer = {
   id: digest!.slice(7),
