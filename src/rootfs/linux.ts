@@ -35,7 +35,7 @@ const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constan
 /** For a descriptor that only refers to a file. */
 const OPEN_PATH = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
-const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 
 /** In bytes: of a value, and of all names together (xattr(7)). */
 const MAX_XATTR_BYTES = 64 * 1024;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync, statSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { test } from 'node:test';
@@ -67,6 +68,18 @@ test('an abort ends every connection of a blob at once', async () => {
   abort.abort(reason);
   await assert.rejects(pulled, reason);
   assert.equal(script.open, 0);
+});
+
+test('what a file with a hole has is noted before it has one: a run that is killed then leaves no hole for bytes', async () => {
+  await using shop = await Workshop.open();
+  const gate = Promise.withResolvers<void>();
+  const script = new ScriptedLayer(blob, (number) => (number === 0 ? { gate: gate.promise } : slow));
+  const pulled = shop.pull([script.layer], { jobs: 2 });
+  const partial = path.join(shop.cache, 'partial', script.layer.digest!.replace(':', '-'));
+  await until('bytes behind a hole', () => existsSync(partial) && statSync(partial).size > 0);
+  assert.ok(existsSync(`${partial}.ranges`));
+  gate.resolve();
+  assert.ok((await pulled)[0]!.equals(blob));
 });
 
 test('a cache where it cannot be noted how far a blob is is named', async () => {

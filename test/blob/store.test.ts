@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -125,6 +125,14 @@ const damages: readonly [string, 'at once' | 'while reading', (blob: string) => 
     (blob) => {
       unlinkSync(blob);
       mkdirSync(blob);
+    },
+  ],
+  [
+    'a FIFO',
+    'at once',
+    (blob) => {
+      unlinkSync(blob);
+      execFileSync('mkfifo', ['-m', '600', blob]);
     },
   ],
   [
@@ -367,7 +375,14 @@ const leftovers: readonly [string, (bytes: Buffer, partial: string) => void, (st
     (bytes, partial) => writeFileSync(partial, Buffer.concat([bytes, bytes])),
     [undefined],
   ],
-  ['a link', (_bytes, partial) => symlinkSync('/etc/passwd', partial), [undefined]],
+  [
+    'a link',
+    (_bytes, partial) => {
+      writeFileSync(`${path.dirname(partial)}/../outside`, 'outside');
+      symlinkSync('../outside', partial);
+    },
+    [undefined],
+  ],
   [
     'known to have a hole',
     (bytes, partial) => {
@@ -417,6 +432,14 @@ const leftovers: readonly [string, (bytes: Buffer, partial: string) => void, (st
     },
     [undefined],
   ],
+  [
+    'noted with a range behind others that it precedes',
+    (bytes, partial) => {
+      writeFileSync(partial, bytes.subarray(0, 12_000));
+      writeFileSync(`${partial}.ranges`, '50000\n0-5000\n9000-12000\n3000-4000');
+    },
+    [undefined],
+  ],
 ];
 for (const [name, leave, ranges] of leftovers) {
   test(`a partial file that is ${name} leads to the right blob`, async () => {
@@ -432,9 +455,53 @@ for (const [name, leave, ranges] of leftovers) {
       ranges,
     );
     assert.deepEqual(readdirSync(path.join(shop.cache, 'partial')), []);
-    assert.ok(readFileSync('/etc/passwd', 'utf8').startsWith('root:'));
+    const outside = path.join(shop.cache, 'outside');
+    if (existsSync(outside)) assert.equal(readFileSync(outside, 'utf8'), 'outside');
   });
 }
+
+test('bytes of an earlier run are checked before anything is made of them', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(500_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  await (await shop.store()).close();
+  writeFileSync(partialPath(shop, layer.digest!), Buffer.alloc(300_000));
+  await assert.rejects(shop.pull([layer]), CorruptBlobError);
+  assert.equal(shop.given, 0);
+});
+
+test('a server that sends more than the blob has: no byte of that is taken, and nothing is kept', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(50_000);
+  const { registry, layer } = await oneBlob(bytes);
+  await using _ = registry;
+  registry.fault({ path: /blobs/, body: Buffer.concat([bytes, bytes]), endAfter: 100_000 });
+  await assert.rejects(shop.pull([layer]), {
+    code: 'DIGEST_MISMATCH',
+    message: /more than its 50000 bytes$/,
+  });
+  assert.deepEqual(readdirSync(path.join(shop.cache, 'partial')), []);
+});
+
+test('a corrupt blob that another run has replaced by a right one stays', async () => {
+  await using shop = await Workshop.open();
+  const bytes = noise(5000);
+  const digest = digestOf(bytes);
+  const store = await shop.store();
+  const blob = blobPath(shop, digest);
+  for (const [number, content] of ['corrupt', bytes].entries()) {
+    writeFileSync(blob, content, { mode: 0o600 });
+    await using opened = (await store.openBlob(digest))!;
+    if (number === 0) {
+      writeFileSync(`${blob}.new`, bytes, { mode: 0o600 });
+      renameSync(`${blob}.new`, blob);
+    }
+    await store.remove(digest, opened);
+    assert.equal(existsSync(blob), number === 0);
+  }
+  await store.close();
+});
 
 test('a note of ranges goes where the file has no hole any more: what follows is not lost, and what was wrong is gone', async () => {
   await using shop = await Workshop.open();

@@ -15,6 +15,14 @@ test('brackets count for the depth, but not those in a string, where a backslash
   assert.deepEqual(parse(String.raw`["\\", "${brackets}"]`), ['\\', brackets]);
 });
 
+test('a document may have 200,000 values', () => {
+  assert.equal((parse(`[0${',0'.repeat(199_998)}]`) as unknown[]).length, 199_999);
+  assert.throws(
+    () => parse(`[0${',0'.repeat(199_999)}]`),
+    /^IntegrityError: it has more than 200000 values$/,
+  );
+});
+
 test('an error quotes nothing of the text', () => {
   for (const text of ['Bearer secret', `{"a":"${'x'.repeat(50)}" secret}`, '{"secret', '"\u0001secret"'])
     assert.throws(

@@ -179,6 +179,24 @@ test('the addresses of a foreign layer are asked when the registry does not have
   assert.equal(elsewhere.requests[0]!.headers.authorization, undefined);
 });
 
+test('an address in a manifest gets no credentials, also where it demands them', async () => {
+  const auth = { type: 'basic', users: { bob: 'pw' } } as const;
+  await using elsewhere = await FakeRegistry.start({ auth });
+  const digest = elsewhere.putBlob('x', blob);
+  await using registry = await FakeRegistry.start({ auth });
+  const urls = [`${elsewhere.url}/v2/x/blobs/${digest}`];
+  registry.push('team/app', 'latest', { layers: [{ tar: blob, compression: 'none', urls }] });
+  await using client = await RegistryClient.open(registry.reference('team/app'), {
+    credentials: { username: 'bob', password: 'pw' },
+    retry: 0,
+  });
+  const [layer] = (await client.image()).layers;
+  registry.fault({ path: /blobs/, times: 9, status: 404 });
+  await assert.rejects(client.blob(layer!), NotFoundError);
+  assert.equal(elsewhere.requests.length, 1);
+  assert.equal(elsewhere.requests[0]!.headers.authorization, undefined);
+});
+
 test('an address in a manifest by http is asked on this machine only', async () => {
   await using elsewhere = await FakeRegistry.start();
   await using registry = await FakeRegistry.start();

@@ -114,6 +114,38 @@ test('bounds: redirects that lead on and on', async () => {
   server.closeAllConnections();
 });
 
+test('bounds: redirects that take their time have one deadline together', async () => {
+  let count = 0;
+  const server = createServer((_, response) => {
+    count += 1;
+    setTimeout(() => response.writeHead(302, { location: `/v2/?${count}` }).end(), 150);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  assert.ok(address !== null && typeof address === 'object');
+  await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`, {
+    timeouts: { connect: 100, headers: 100, stall: 300, document: 600 },
+    retry: 0,
+  });
+  await assert.rejects(client.image(), { code: 'SILENT' });
+  server.close();
+  server.closeAllConnections();
+});
+
+test('bounds: a config of which the manifest says that it is too large is not asked for', async () => {
+  await using registry = await FakeRegistry.start();
+  const { bytes, mediaType, configDigest } = registry.push('team/app', undefined, { layers });
+  const manifest = JSON.parse(String(Buffer.from(bytes))) as { config: { size: number } };
+  manifest.config.size = 4 * 1024 * 1024 + 1;
+  registry.putManifest('team/app', 'latest', { mediaType, bytes: Buffer.from(JSON.stringify(manifest)) });
+  await using client = await RegistryClient.open(registry.reference('team/app'));
+  await assert.rejects(client.image(), {
+    name: 'IntegrityError',
+    message: /the config of .* has 4194305 bytes, 4194304 are allowed/,
+  });
+  assert.deepEqual(registry.log(new RegExp(configDigest)), []);
+});
+
 test('a document that a box compressed on the way is read', async () => {
   for (const [encoding, compress] of [
     ['gzip', gzipSync],

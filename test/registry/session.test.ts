@@ -84,6 +84,16 @@ test('another manifest than the digest says is asked for twice and then an integ
   assert.equal(registry.log(/manifests/).length, 2);
 });
 
+test('the digest that was asked for counts, whatever digest the header names', async () => {
+  await using registry = await FakeRegistry.start();
+  const pushed = registry.push('team/app', undefined, { layers });
+  const other = fakeManifest({ layers: [] });
+  registry.putManifest('team/app', undefined, { ...other, digest: pushed.digest });
+  registry.fault({ path: /manifests/, times: 9, headers: { 'docker-content-digest': other.digest } });
+  await using client = await RegistryClient.open(registry.reference('team/app', pushed.digest));
+  await assert.rejects(client.image(), { code: 'DIGEST_MISMATCH', message: /the manifest / });
+});
+
 test('a manifest by tag is verified against the header that names its digest', async () => {
   await using registry = await FakeRegistry.start();
   registry.push('team/app', '1.0', { layers });

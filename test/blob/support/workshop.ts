@@ -18,6 +18,8 @@ export type ShopOptions = Partial<FetchOptions> & { readonly jobs?: number };
 export class Workshop implements AsyncDisposable {
   readonly directory: string;
   readonly events: PullEvent[] = [];
+  /** Bytes of tars that pulls have given. */
+  given = 0;
 
   private constructor(directory: string) {
     this.directory = directory;
@@ -57,7 +59,10 @@ export class Workshop implements AsyncDisposable {
     try {
       for await (const pulled of layerQueue(layers, this.#with(options, store))) {
         const chunks: Buffer[] = [];
-        for await (const chunk of pulled.tar()) chunks.push(Buffer.from(chunk));
+        for await (const chunk of pulled.tar()) {
+          chunks.push(Buffer.from(chunk));
+          this.given += chunk.length;
+        }
         tars.push(Buffer.concat(chunks));
       }
     } finally {
