@@ -270,7 +270,10 @@ test('add: a full disk is named', { skip: missing('root') }, async () => {
     const flags = ['--add', 'key', '-d', 'full/out', '--progress', 'none'];
     const { exitCode, stderr } = await setting.pull(flags);
     assert.equal(exitCode, 7);
-    assert.match(stderr, /^error: cannot keep what --add names in \S+full: no space left.*\nhint: .*-d/m);
+    assert.match(
+      stderr,
+      /^error: cannot write the temporary file of --add in \S+full: no space left.*\nhint: .*-d/m,
+    );
   } finally {
     execFileSync('umount', [scratch.join('full')]);
   }

@@ -320,7 +320,7 @@ async function runCacheAdd(image: string, invocation: Invocation, context: CliCo
   const named = { ...invocation, words: [image] };
   const added = await reporting(named, context, false, ({ cache }, request) => cache.add(image, request));
   const { reference, layers, sizes } = added;
-  const fetched = `${formatBytes(sizes.network)} downloaded, ${formatBytes(sizes.cache)} there before`;
+  const fetched = `${formatBytes(sizes.network)} downloaded, ${formatBytes(sizes.cache)} cached before`;
   printCache(added, `has ${reference}: ${layers} layers, ${fetched}`, invocation.values, context);
 }
 

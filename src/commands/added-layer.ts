@@ -165,7 +165,7 @@ class TarFile {
         this.#size += bytesWritten;
       }
     } catch (error) {
-      const action = `keep what --add names in ${printable(this.#directory)}`;
+      const action = `write the temporary file of --add in ${printable(this.#directory)}`;
       throw explainOsError(error, action, 'choose a place on another disk with -d or -o');
     }
   }

@@ -90,7 +90,7 @@ export async function checkDiskTool(request: DiskTarget): Promise<void> {
   });
   if (result.exitCode !== 0 && result.output.includes(trial.library)) {
     throw new DestinationError(
-      `cannot write ${format}: ${tool.program} reads no tar here: ${lastLine(result.output, tool, name)}`,
+      `cannot write ${format}: ${tool.program} cannot read a tar: ${lastLine(result.output, tool, name)}`,
       { code: 'TOOL_MISSING', hint: trial.hint },
     );
   }

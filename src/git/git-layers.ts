@@ -157,7 +157,7 @@ export class GitLayers {
   }
 
   #settle(): Promise<void> {
-    return this.#then('git could not make the branches', async () => {
+    return this.#then('cannot make the branches', async () => {
       const last = [...this.#branches.keys()].at(-1);
       if (last === undefined) return;
       // Wait for both: they use files, which are closed after a failure.
@@ -177,7 +177,7 @@ export class GitLayers {
    */
   async finish(): Promise<void> {
     await (this.#settled ?? this.#settle());
-    await this.#then('git could not make the branches', async () => {
+    await this.#then('cannot make the branches', async () => {
       await this.#packer.finished;
       if (this.#packer.count !== this.#tree.count) throw outOfStep(this.#packer.count, this.#tree.count);
       const directory = this.#files.keepOpen('.git');

@@ -18,7 +18,7 @@ packBlobs(new ContentReader(source), directory, post).then(
   (error: unknown) => {
     if (!(error instanceof RingAborted)) {
       post({
-        failure: serializeError(asGitError(error, 'git could not be given what files hold')),
+        failure: serializeError(asGitError(error, 'cannot pack the contents of files for git')),
       });
     }
     source.fail();

@@ -135,12 +135,10 @@ export function osErrorOf(error: unknown): OsError | undefined {
 /** Verbs for calls whose names are no verbs. */
 const VERBS: Readonly<Record<string, string>> = {
   access: 'use',
-  copyfile: 'copy',
   fstat: 'read',
   ftruncate: 'cut',
   lstat: 'read',
   mkdir: 'make',
-  mkdtemp: 'make',
   opendir: 'read',
   readlink: 'read',
   realpath: 'find',

@@ -94,5 +94,5 @@ export function requireIdentity(
     issuer.matches(found.issuer);
   if (isRight) return;
   const [holder, provider] = [found.subject, found.issuer].map((text) => printable(text ?? 'nobody', 120));
-  throw new Refusal(`its certificate is for ${holder}, says ${provider}`);
+  throw new Refusal(`its certificate is for ${holder}, by the provider ${provider}`);
 }

@@ -124,7 +124,7 @@ test('-g: where git fails that is said, and nothing is left', async () => {
     async (scratch, run) => {
       const { exitCode, stderr } = await run.result;
       assert.equal(exitCode, 7);
-      assert.match(stderr, /^error: git could not make the branches: fatal: it is Monday$/m);
+      assert.match(stderr, /^error: cannot make the branches: fatal: it is Monday$/m);
       assert.deepEqual(readdirSync(scratch.path).toSorted(), ['above', 'bin']);
     },
   );

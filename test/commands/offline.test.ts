@@ -232,7 +232,7 @@ test('cache add: fills the cache with all that a pull needs, and makes no direct
   assert.equal(first.exitCode, 0, first.stderr);
   assert.match(
     first.stdout,
-    new RegExp(`^${store}: has ${reference}: 3 layers, .* downloaded, 0 B there before\n$`),
+    new RegExp(`^${store}: has ${reference}: 3 layers, .* downloaded, 0 B cached before\n$`),
   );
   assert.deepEqual(setting.names, []);
   const again = await add('--json');

@@ -109,7 +109,7 @@ test('a full disk: an error that says so, before or in git', needsRoot, (t) => {
     assert.equal(status, 7);
     assert.match(
       stderr,
-      /^the disk (is full: (cannot commit layer0_0+|git could not make the branches|git could not be given what files hold)$|of .* is full: .*big)/m,
+      /^the disk (is full: (cannot commit layer0_0+|cannot make the branches|cannot pack the contents of files for git)$|of .* is full: .*big)/m,
     );
     assert.deepEqual(
       readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.idx')),

@@ -332,7 +332,7 @@ describe('signatures', () => {
     const identityCases: Readonly<Record<string, readonly [(digest: string) => Promise<string>, RegExp]>> = {
       'of another identity': [
         (digest) => sigstore.bundle(stranger, statement(digest)),
-        /its certificate is for https:\/\/example\.com\/stranger, says https:\/\/example\.com/,
+        /its certificate is for https:\/\/example\.com\/stranger, by the provider https:\/\/example\.com/,
       ],
       'of the same name at another provider': [
         (digest) => sigstore.bundle({ ...workflow, issuer: stranger.issuer }, statement(digest)),
