@@ -17,7 +17,7 @@ import { Secrets } from './sys/secrets.ts';
  */
 const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
-/** How long a run may remove its stage after an uncaught error. */
+/** Milliseconds in which a run may remove its stage after an uncaught error. */
 const GRACE_MILLISECONDS = 10_000;
 
 /** Results of checks that ran before this script was loaded. */
@@ -85,12 +85,12 @@ export async function main(start?: Start): Promise<void> {
 }
 
 /**
- * In milliseconds: a signal of the terminal reaches both runs of --userns at about the same time, and a
+ * Delay in milliseconds: a signal of the terminal reaches both runs of --userns at about the same time, and a
  * second one would end a run at once.
  */
 const TOLD_LATE = 100;
 
-/** In the user namespace of --userns, ends this run when the run outside gets a signal or ends. */
+/** Ends this run, in the user namespace of --userns, when the run outside gets a signal or ends. */
 function followOutside(signal: AbortSignal): void {
   const end = (name: string): void => {
     setTimeout(() => {

@@ -80,7 +80,7 @@ export const LOG_IN =
   'use -u USER, which asks for the password, --password-stdin or DLROOTFS_CREDS, ' +
   'or log in with docker, podman or skopeo';
 
-/** The image, tag, platform or blob does not exist, says the registry. */
+/** The image, tag, platform or blob does not exist, according to the registry. */
 export class NotFoundError extends DlrootfsError {
   protected static override readonly defaults = kind('notFound', 'NOT_FOUND', {
     hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags',

@@ -28,7 +28,7 @@ export interface FlagValues
   readonly output?: string;
   readonly policy?: string;
   readonly insecurePolicy?: boolean;
-  /** In the order of the command line. */
+  /** Values in the order of the command line. */
   readonly layers?: readonly WantedLayers[];
   readonly for?: readonly (Runtime | VirtualMachine)[];
   readonly userns?: boolean;

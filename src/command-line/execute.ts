@@ -84,7 +84,7 @@ const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completio
  */
 const SMALL_HEAP = '--heap-growing-percent=60';
 
-/** `dlrootfs IMAGE`. */
+/** Runs `dlrootfs IMAGE`. */
 async function runPull(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { values } = invocation;
   if (values.dryRun === true)
@@ -112,7 +112,7 @@ const STDOUT_NAMES: ReadonlySet<string> = new Set(['/dev/stdout', '/dev/fd/1', '
 /** Flags that need a directory. */
 const NOT_WITH_OUTPUT = ['dest', 'git', 'merge', 'replace', 'rootless', 'prepare'] as const;
 
-/** `dlrootfs IMAGE -o FILE`. */
+/** Runs `dlrootfs IMAGE -o FILE`. */
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
   const { values, given } = invocation;
   const { stdout } = context;
@@ -187,7 +187,7 @@ function manifestDigest({ digest, reference }: Inspection): string {
   });
 }
 
-/** `dlrootfs cat IMAGE PATH`. */
+/** Runs `dlrootfs cat IMAGE PATH`. */
 async function runCat(invocation: Invocation, context: CliContext): Promise<void> {
   await reporting(invocation, context, false, ({ cat }, request) =>
     cat(request.image, invocation.words[1]!, context.stdout, request),
@@ -268,7 +268,7 @@ async function runTags(invocation: Invocation, context: CliContext): Promise<voi
   if (json) printJson(all, context);
 }
 
-/** `dlrootfs cache [size|prune|list|add IMAGE…|rm IMAGE…]`. */
+/** Runs `dlrootfs cache [size|prune|list|add IMAGE…|rm IMAGE…]`. */
 async function runCache(invocation: Invocation, context: CliContext): Promise<void> {
   const { values, words } = invocation;
   const [what = 'size', ...images] = words;
@@ -304,7 +304,7 @@ function cacheRequest({ values }: Invocation, { environment, signal }: CliContex
   return { cacheDirectory, cacheSize, environment, signal };
 }
 
-/** `dlrootfs cache rm IMAGE`. */
+/** Runs `dlrootfs cache rm IMAGE`. */
 async function runCacheRemoval(image: string, invocation: Invocation, context: CliContext): Promise<void> {
   const { cache } = await import('../index.ts');
   const removed = await cache.remove(image, cacheRequest(invocation, context));
@@ -315,7 +315,7 @@ function countsOf({ blobs, partials, bytes }: StoreSize): string {
   return `${blobs} ${blobs === 1 ? 'blob' : 'blobs'}, ${partials} partial, ${formatBytes(bytes)}`;
 }
 
-/** `dlrootfs cache add IMAGE`. */
+/** Runs `dlrootfs cache add IMAGE`. */
 async function runCacheAdd(image: string, invocation: Invocation, context: CliContext): Promise<void> {
   const named = { ...invocation, words: [image] };
   const added = await reporting(named, context, false, ({ cache }, request) => cache.add(image, request));

@@ -50,7 +50,7 @@ function explainFault(error: unknown): DlrootfsError | undefined {
   });
 }
 
-/** Node's message is only the code of pthread_create(3). */
+/** Explains Node's error, whose message is only the code of pthread_create(3). */
 function threadFailure(error: Error): DestinationError {
   const reason = osErrorByCode(error.message)?.text ?? error.message;
   return new DestinationError(`cannot start a thread: ${reason}`, {

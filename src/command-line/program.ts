@@ -22,7 +22,7 @@ export interface Invocation {
 
 /** A flag of the command line. */
 interface Flag {
-  /** As typed, without its value. */
+  /** The flag as typed, without its value. */
   readonly spelled: string;
   readonly name: string;
   /** Undefined for an unknown flag. */

@@ -238,7 +238,11 @@ async function openDestination(options: PullOptions): Promise<Destination> {
     : Destination.replace(destination, protectedPaths(options)));
 }
 
-/** Node can pass only names in UTF-8 to git and its programs. */
+/**
+ * Refuses a path that is not UTF-8, which Node cannot pass to git.
+ *
+ * @throws UsageError
+ */
 function refuseOtherBytes({ target }: Destination): void {
   if (target.isWellFormed()) return;
   throw new UsageError(`cannot use -g in ${printable(target)}: its path is not UTF-8`, {
@@ -263,10 +267,7 @@ async function discard(parts: Partial<Parts>, { report, destination }: PullOptio
   }
 }
 
-/**
- * In bytes: from this total size of the compressed layers on, the decoder's thread saves more time than it
- * costs.
- */
+/** Total bytes of the compressed layers from which on the decoder's thread saves more time than it costs. */
 const WORTH_DECODER = 4 * 1024 * 1024;
 
 function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {

@@ -28,7 +28,7 @@ export interface ComparedImage {
   readonly digest?: string | undefined;
 }
 
-/** What `diff` found: `--json` prints it. */
+/** The result of `diff`, which `--json` prints. */
 export interface ImageDifferences {
   readonly images: readonly [ComparedImage, ComparedImage];
   /** Sorted by path, each directory before its content. Empty: both images make the same root file system. */

@@ -5,7 +5,7 @@ import { Reference } from '../oci/reference.ts';
 import type { PullOptions } from '../options.ts';
 import type { ManifestStore } from '../registry/registry-options.ts';
 
-/** Where an image comes from: a registry, or a layout or archive on this machine. */
+/** The source of an image: a registry, or a layout or archive on this machine. */
 export interface ImageSource {
   /** `library/x` for Hub, `host[:port]/path` elsewhere, a local source as it was typed. */
   readonly name: string;

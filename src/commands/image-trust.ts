@@ -12,7 +12,7 @@ import type { PolicyPlaces } from '../trust/registries-d.ts';
 import type { SignatureSearch } from '../trust/search.ts';
 import type { WantedSigners } from '../trust/signers.ts';
 
-/** The image that is to be trusted. */
+/** The image to check. */
 export interface TrustedSource {
   /** `name:tag` or `name@digest`, or a local source as it was typed: for messages. */
   readonly reference: string;

@@ -35,7 +35,7 @@ async function describe({ image, signers }: FoundImage, { source, store }: Opene
   };
 }
 
-/** What a pull with `replace` would do to DIR. */
+/** The effect that a pull with `replace` would have on DIR. */
 export interface Preview extends Inspection {
   /** The directory, as given. */
   readonly destination: string;

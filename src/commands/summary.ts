@@ -52,7 +52,7 @@ export interface PullSummary extends Pick<Image, 'id' | 'digest' | 'platform'> {
   readonly layers: readonly LayerSummary[];
   /** The number of layers of the image: more than `layers` has if only the first ones were wanted. */
   readonly imageLayers: number;
-  /** The image's configuration as it is in the registry. */
+  /** The image's configuration, unchanged. */
   readonly config: Readonly<Record<string, unknown>>;
   /** The directory or file, as given. */
   readonly destination: string;
@@ -78,7 +78,7 @@ export function countingBytes(report: Report): {
     report: (event) => {
       if (event.type === 'layer-start') {
         const { index, cached, resumed = 0 } = event;
-        // A pull that starts again finds in the store what it downloaded itself before.
+        // A repeated pull finds in the store what it downloaded itself before.
         if (!cached || starts.get(index)?.cached !== false) starts.set(index, { cached, resumed });
       }
       report(event);

@@ -14,8 +14,7 @@ export interface FinishedTree {
 }
 
 /**
- * In milliseconds: the change time of a file may lag behind the clock by one tick of the kernel, at most
- * this.
+ * Milliseconds by which the change time of a file may lag behind the clock, at most: one tick of the kernel.
  */
 const TICK = 20;
 

@@ -22,7 +22,7 @@ import { type BytePath, displayPath } from '../tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
 import { withImage } from './with-session.ts';
 
-/** What `verify` found: `--json` prints it. */
+/** The result of `verify`, which `--json` prints. */
 export interface Verification {
   /** `library/ubuntu:14.04`, or `name@sha256:…`. */
   readonly reference: string;
@@ -116,7 +116,10 @@ function layersNotice(destination: string, there: number, { layers, allLayers = 
   return `${shown}/json says that ${shown} holds ${there} of the image's ${total} layers: ${hint}`;
 }
 
-/** Only a notice: the directory is not trusted, so its `json` does not select the compared paths. */
+/**
+ * Returns the notice that the directory holds another part. It does not select the compared paths: the
+ * directory is not trusted.
+ */
 function partNotice(destination: string, { paths, excludes }: PartOptions): string {
   const shown = printable(destination);
   const flags = [...paths.map((each) => `--path ${each}`), ...excludes.map((each) => `--exclude ${each}`)];

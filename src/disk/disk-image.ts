@@ -121,8 +121,8 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   const wide = format === 'ext4' ? WideDirectories.of(tree, request.additions, sayLong) : undefined;
   const lost = { ...tree.counts };
   function* entries(): Generator<ImageTreeEntry, void, void> {
-    // The root comes first and has the same name in all images. By the start of its input a tool recognizes a
-    // tar.
+    // The root comes first and has the same name in all images. Tools recognize a tar by the start of their
+    // input.
     for (const entry of tree.walk(true)) {
       const fitted = fit(format, entry, lost).entry;
       if (entry.path !== '' || rootInTar) yield placed(fitted, wide);

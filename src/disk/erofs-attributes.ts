@@ -38,7 +38,9 @@ export function attributesOf({ type, xattrs }: InodeMetadata): Buffer[] {
 
 /** The attributes that many inodes share, stored once. */
 export class SharedAttributes {
-  /** How many inodes have an attribute, by its checksum. A collision only stores one more attribute here. */
+  /**
+   * The number of inodes with an attribute, by its checksum. A collision only stores one more attribute here.
+   */
   readonly #counts = new Map<number, number>();
   readonly #numbers = new Map<string, number>();
   readonly #stored: Buffer[] = [];

@@ -31,8 +31,8 @@ import { type Addition, additionEntry, type DiskIdentity } from './format.ts';
 const truncate = promisify(ftruncate);
 
 /**
- * In bytes: a longer tail of a file gets a block of its own. Next to its inode it would often waste the end
- * of a block.
+ * Limit in bytes: a longer tail of a file gets a block of its own. Next to its inode it would often waste the
+ * end of a block.
  */
 const LONGEST_TAIL = 2048;
 const METADATA_BLOCK = 1;

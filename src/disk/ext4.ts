@@ -15,12 +15,12 @@ const OWN_INODES = 11;
 const OWN_BLOCKS = 16;
 /** EXT4_LINK_MAX, which mke2fs does not check. */
 const MOST_LINKS = 65_000;
-/** In bytes: a longer target of a symlink takes a block. */
+/** Limit in bytes: a longer target of a symlink takes a block. */
 const LONGEST_LINK_IN_INODE = 59;
-/** In bytes: attributes that take more, names included, take a block. */
+/** Limit in bytes: attributes that take more, names included, take a block. */
 const XATTR_BYTES_IN_INODE = 90;
 const XATTR_HEAD_BYTES = 24;
-/** In bytes, per block of a directory: the checksum, and the most that stays unused at its end. */
+/** Bytes lost per block of a directory: the checksum, and the most that stays unused at its end. */
 const DIRECTORY_LOSS = 12 + 264;
 /** The bytes of `.` and `..`. */
 const DIRECTORY_HEAD = 24;
@@ -143,7 +143,7 @@ const FEATURES =
   'none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,' +
   'large_file,huge_file,dir_nlink,extra_isize,metadata_csum';
 
-/** Arguments of mke2fs(8), which reads the tar on its standard input. */
+/** Returns the arguments of mke2fs(8), which reads the tar on its standard input. */
 export function mke2fsArguments(file: string, uuid: string, layout: Ext4Layout): string[] {
   const extended = `hash_seed=${uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0`;
   const features = ['-O', FEATURES, '-J', `size=${layout.journalMiB}`];

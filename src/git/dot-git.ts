@@ -79,7 +79,7 @@ function refuseUmask(): void {
   });
 }
 
-/** The full name of a branch. */
+/** Returns the full name of a branch. */
 export function branchRef(name: string): string {
   return `refs/heads/${name}`;
 }

@@ -15,7 +15,7 @@ import type { ObjectID } from './trees.ts';
 export interface LayerIdentity {
   /** 64 hex digits. */
   readonly id: string;
-  /** When the layer was made (RFC 3339), if the image says so. */
+  /** The date of the layer (RFC 3339), if the image has one. */
   readonly created?: string | undefined;
 }
 

@@ -8,7 +8,7 @@ const MODE_AT = 24;
 const FLAGS_AT = STAT_SIZE + ID_SIZE;
 /** Size of times, device, inode, mode, owner and size of the file, its blob and the flags. */
 const FIXED_SIZE = FLAGS_AT + 2;
-/** In bytes, much more than an entry takes. */
+/** Bytes, many more than an entry takes. */
 const PART_SIZE = 1024 * 1024;
 const LONGEST_NAME_IN_FLAGS = 0xfff;
 

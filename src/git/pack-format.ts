@@ -224,7 +224,7 @@ function adler32(bytes: Uint8Array, sum: number): number {
   return high * 2 ** 16 + low;
 }
 
-/** In bytes: a SHA_CTX has 96. */
+/** Size in bytes; a SHA_CTX has 96. */
 const STATE_SIZE = 128;
 /** Limit on a type and a size, in bytes. */
 const LONGEST_HEAD = 64;

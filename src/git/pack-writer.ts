@@ -37,7 +37,9 @@ const BLOCK_SIZE = 0xffff;
 const BLOCK_HEADER_SIZE = 5;
 /** Limit on the bytes of an object for `addAtOnce`. */
 export const MOST_AT_ONCE = 256 * 1024;
-/** In bytes: type and size take up to ten, and a source may look for one byte after the object's end. */
+/**
+ * Overhead in bytes: type and size take up to ten, and a source may look for one byte after the object's end.
+ */
 const OBJECT_OVERHEAD = 10 + 2 + TRAILER_SIZE + 1;
 const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + BLOCK_SIZE;
 const roomForBlock = OBJECT_OVERHEAD + BLOCK_OVERHEAD;
@@ -75,7 +77,7 @@ export class PackWriter {
   #written = 0;
   #length = PACK_HEADER_SIZE;
   /**
-   * Of the current object: its checksums so far, and the first byte in the buffer that CRC-32 does not cover
+   * The checksums of the current object so far, and the first byte in the buffer that CRC-32 does not cover
    * yet.
    */
   #adler32 = 1;

@@ -119,7 +119,7 @@ export class OciLayout implements Session<LocalLayer> {
     try {
       return parseManifest(bytes, mediaType, shown, digest);
     } catch (error) {
-      // Of a file that is not the manifest only the digest is reported: behind a link it may be any file.
+      // Only the digest is reported of a file that is not the manifest: behind a link it may be any file.
       verifyDigest(bytes, digest, shown);
       throw error;
     }

@@ -5,7 +5,7 @@ import { type Platform, platformOf } from './platform.ts';
 /** Limit on configs, which containers/image has too. */
 export const MAX_CONFIG_BYTES = 4 * 1024 * 1024;
 
-/** How to run a container: the members of "config" in OCI config.md. */
+/** The settings for running a container: the members of "config" in OCI config.md. */
 export interface ContainerConfig {
   readonly User?: string | undefined;
   readonly Env?: readonly string[] | undefined;

@@ -42,7 +42,7 @@ export interface Checksum {
 
 /** A blob in a file on this machine. */
 export interface LocalBlob {
-  /** In bytes. */
+  /** Size in bytes. */
   readonly size: number;
   /** Reads bytes from a position on; returns their number, 0 at the end. */
   read(into: Uint8Array, position: number): Promise<number>;

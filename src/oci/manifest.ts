@@ -79,7 +79,7 @@ const MAX_MANIFESTS = 10_000;
 export interface ImageIndex {
   readonly kind: 'index';
   readonly mediaType: string;
-  /** In the order of the document. */
+  /** The entries, in the order of the document. */
   readonly manifests: readonly Descriptor[];
 }
 

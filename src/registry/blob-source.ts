@@ -26,7 +26,7 @@ export function parseContentRange(
   return { start, end, size };
 }
 
-/** `If-Range` needs a strong entity tag (RFC 9110, 13.1.5). */
+/** True for a strong entity tag, which `If-Range` needs (RFC 9110, 13.1.5). */
 function isStrong(etag: string): boolean {
   return /^"[\x21\x23-\x7e\x80-\xff]*"$/.test(etag);
 }
@@ -84,7 +84,7 @@ export interface BlobQuery {
   readonly path: string;
   /** For errors: `the layer sha256:… of library/alpine`. */
   readonly subject: string;
-  /** In bytes, where it is known. */
+  /** Size in bytes, if known. */
   readonly size: number | undefined;
   /** Addresses that the manifest names (foreign layers). */
   readonly urls?: readonly string[] | undefined;

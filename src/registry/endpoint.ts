@@ -45,7 +45,7 @@ export interface Authorization {
 type Refused = string | undefined;
 
 /**
- * What to do after an answer. `final`: use it. `other`: try again with another Authorization header.
+ * The next step after an answer. `final`: use it. `other`: try again with another Authorization header.
  * `notice`: try again later with the same one, and report this text.
  */
 export type Verdict = 'final' | 'other' | { readonly notice: string };
@@ -137,8 +137,8 @@ export class Endpoint {
 }
 
 /**
- * The error where the server that a registry redirects to refuses: its signed URL may have expired, and a
- * retry gets another.
+ * Returns the error for a refusal of the server that a registry redirects to. A retry may succeed: the signed
+ * URL may have expired, and a retry gets another.
  */
 function refusedByStorage(refusal: DlrootfsError): TransientError {
   return new TransientError(refusal.message, {
@@ -176,7 +176,7 @@ export class Failover {
   readonly last: Endpoint | undefined;
   readonly #settings: SessionSettings;
   readonly #explain: Explain;
-  /** In order of preference, rotated so that the last one that answered is first. */
+  /** The endpoints in order of preference, rotated so that the last one that answered is first. */
   #order: readonly Endpoint[];
   /** Endpoints whose last answer was a transient error. */
   readonly #failed = new Set<Endpoint>();

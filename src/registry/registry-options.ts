@@ -41,7 +41,7 @@ export interface Timeouts {
   readonly document: number;
 }
 
-/** How to use registries. Nothing is read from `process`: the environment is an option. */
+/** Options for using registries. Nothing is read from `process`: the environment is an option. */
 export interface RegistryOptions {
   /** HOME, XDG_*, DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP(S)_PROXY, NO_PROXY, NODE_EXTRA_CA_CERTS, PATH … */
   readonly environment: Environment;

@@ -20,7 +20,7 @@ import { Version2Session } from './v2.ts';
 interface Repository {
   readonly reference: Reference;
   readonly settings: SessionSettings;
-  /** In order of preference; the last one is the registry of the reference. Empty offline. */
+  /** The hosts in order of preference; the last one is the registry of the reference. Empty offline. */
   readonly hosts: readonly RegistryHost[];
 }
 
@@ -132,7 +132,7 @@ async function chooseVersion(repository: Repository): Promise<VersionSession> {
 }
 
 /**
- * The version that the answers of the registry itself show; a mirror that speaks version 2 spares them.
+ * Chooses the version by the answers of the registry itself, which a mirror with version 2 makes unnecessary.
  *
  * | `GET /v2/`          | `GET /v1/_ping`  | version                             |
  * | ------------------- | ---------------- | ----------------------------------- |

@@ -68,7 +68,7 @@ export class Progress {
   }
 
   /**
-   * How many layers are done: counted as downloaded until the first is unpacked, since `cache add` unpacks
+   * The number of layers that are done: downloaded until the first is unpacked, since `cache add` unpacks
    * none.
    */
   get layersDone(): { readonly count: number; readonly what: 'downloaded' | 'unpacked' } {
@@ -107,7 +107,7 @@ export class Progress {
 
 const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
 
-/** `1536` → `1.5 KiB`. */
+/** Formats bytes: `1536` as `1.5 KiB`. */
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
@@ -118,7 +118,7 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]!}`;
 }
 
-/** `75` → `1:15`. */
+/** Formats seconds: `75` as `1:15`. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
   const minutes = Math.floor(whole / 60) % 60;

@@ -22,7 +22,7 @@ export interface RootfsFacts {
   >;
 }
 
-/** How to run a container of the image, in any runtime. */
+/** A container of the image, for any runtime. */
 export interface Container {
   /** Hostname of the container, and the runtime's name for it: letters, digits, hyphens and dots. */
   readonly name: string;

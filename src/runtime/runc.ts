@@ -103,7 +103,10 @@ function mappingsFor({ uid, gid, ids }: Rootless): Record<string, unknown> {
   };
 }
 
-/** Without root a network namespace gets no device: the container shares the host's network. */
+/**
+ * Returns the namespaces. Without root a network namespace has no device, so the container shares the host's
+ * network.
+ */
 function namespaces(rootless: boolean): string[] {
   return ['pid', 'ipc', 'uts', 'mount', 'cgroup', ...(rootless ? ['user'] : ['network'])];
 }
@@ -152,7 +155,7 @@ function volumeMounts({ volumes, facts }: Container, rootless: boolean): RuncMou
   return volumes.map((destination) => {
     const directory = facts.volumes.get(destination);
     const mode = directory ? [`mode=${directory.mode.toString(8).padStart(4, '0')}`] : [];
-    // In a namespace of one id its owner has no id.
+    // A namespace of one id has no id for the owner.
     const owner = directory && !rootless ? [`uid=${directory.uid}`, `gid=${directory.gid}`] : [];
     const options = ['nosuid', 'nodev', 'tmpcopyup', ...mode, ...owner];
     return { destination, type: 'tmpfs', source: 'tmpfs', options };

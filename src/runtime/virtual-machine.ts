@@ -16,7 +16,7 @@ export interface GuestDisk {
   /** The kernel's name for its file system. */
   readonly fileSystem: string;
   readonly isReadOnly: boolean;
-  /** In the words of images: `amd64`. */
+  /** The image's word for it: `amd64`. */
   readonly architecture: string;
   readonly guest: Guest;
 }

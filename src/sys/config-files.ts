@@ -10,10 +10,7 @@ import type { Environment } from './os-path.ts';
 const MAX_FILE_BYTES = 4 * 1024 * 1024;
 /** Limit on the files of one directory. */
 const MAX_FILES = 1000;
-/**
- * In milliseconds: a pipe that the user named must deliver data within this time, as in `--ca-file
- * <(command)`.
- */
+/** Milliseconds within which a pipe that the user named must deliver data, as in `--ca-file <(command)`. */
 const PIPE_TIMEOUT = 5000;
 
 const READ_FLAGS = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;

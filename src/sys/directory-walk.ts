@@ -28,7 +28,7 @@ export interface OpenOptions {
   /** Makes missing levels with this mode, less the umask. Default: a missing level is ENOENT. */
   readonly make?: number;
   /**
-   * As root, refuses a place that another user may rename: see `OpenDirectory.exposedAt`. Nothing is made
+   * Refuses, as root, a place that another user may rename: see `OpenDirectory.exposedAt`. Nothing is made
    * there.
    */
   readonly refuseExposed?: boolean;
@@ -41,7 +41,7 @@ export interface Level {
   readonly descriptor: number;
   readonly path: string;
   readonly exposedAt: string | undefined;
-  /** In a list of made levels: the name that was made in this level. */
+  /** The name that was made in this level, in a list of made levels. */
   readonly made?: string;
 }
 
@@ -269,9 +269,9 @@ function foreignLink(above: Level, name: string, { uid }: Stats, whole: string):
 }
 
 /**
- * The error for a symlink of another user that leads to a file of a third one. In directories that another
- * user may write, links may lead only to files of the same user: otherwise root would write where that user
- * cannot. systemd has the same rule (`CHASE_SAFE`).
+ * Returns the error for a symlink of another user that leads to a file of a third one. In directories that
+ * another user may write, links may lead only to files of the same user: otherwise root would write where
+ * that user cannot. systemd has the same rule (`CHASE_SAFE`).
  */
 function leadsElsewhere({ uid, shown }: ForeignLink, whole: string): DestinationError {
   return new DestinationError(

@@ -55,7 +55,7 @@ export function ownProcess(): void {
 /** Parameters of mallopt(3). */
 const M_MMAP_THRESHOLD = -3;
 const M_ARENA_MAX = -8;
-/** In bytes: allocations from this size on are returned to the kernel when they are freed. */
+/** Limit in bytes: allocations from this size on are returned to the kernel when they are freed. */
 const LARGE = 2 ** 20;
 const ARENAS = 2;
 

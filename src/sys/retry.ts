@@ -20,7 +20,7 @@ const MAX_WAITS = 300_000;
  */
 const WORTHWHILE = 64 * 1024;
 
-/** How often a request is repeated, by a reason that waiting does not remove. */
+/** The number of repeats of a request, by a reason that waiting does not remove. */
 const REPEATS = {
   /** A document with wrong bytes may have been cut off. */
   document: 1,

@@ -3,14 +3,14 @@ import { printable } from '../errors.ts';
 /** The replacement of a secret. */
 const MASK = '***';
 
-/** In bytes: a shorter spelling is not masked, since it may occur in any text. */
+/** Limit in bytes: a shorter spelling is not masked, since it may occur in any text. */
 const LEAST_WORD = 4;
 /**
- * In bytes: from this length on a spelling is masked inside words too. Secrets of a server have at least this
- * length.
+ * Limit in bytes: from this length on a spelling is masked inside words too. Secrets of a server have at
+ * least this length.
  */
 const LEAST_PART = 8;
-/** How many nested encodings are undone: `%252f` has two. */
+/** The number of nested encodings that are undone: `%252f` has two. */
 const MOST_ENCODINGS = 3;
 
 /**
@@ -140,7 +140,7 @@ function maskError(secrets: Secrets, error: Error, seen: Set<Error>): Error {
     else if (Array.isArray(value))
       for (const each of value) if (each instanceof Error) maskError(secrets, each, seen);
     const text = typeof value === 'string' ? secrets.mask(value) : value;
-    // By defineProperty, since a DOMException and the stack have accessors.
+    // Uses defineProperty, since a DOMException and the stack have accessors.
     if (text !== value)
       Object.defineProperty(error, name, { value: text, writable: true, configurable: true });
   }

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 
-/** How long a loop may block the event loop, in milliseconds. */
+/** Milliseconds for which a loop may block the event loop. */
 const LONGEST_TURN = 3;
 
 /** Lets the event loop run during long loops. */

@@ -46,7 +46,7 @@ export function parseBundle(bytes: Uint8Array): SignatureBundle {
   };
 }
 
-/** The bytes that DSSE signs (its protocol.md). */
+/** Returns the bytes that DSSE signs (its protocol.md). */
 function preAuthenticationEncoding(type: string, payload: Uint8Array): Uint8Array {
   const head = `DSSEv1 ${Buffer.byteLength(type)} ${type} ${payload.length} `;
   return Buffer.concat([Buffer.from(head), payload]);

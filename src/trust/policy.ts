@@ -35,7 +35,7 @@ export type Requirement =
 /** A parsed policy.json. */
 export interface Policy {
   readonly default: readonly Requirement[];
-  /** By transport and scope. */
+  /** Requirements by transport and scope. */
   readonly transports: ReadonlyMap<string, ReadonlyMap<string, readonly Requirement[]>>;
 }
 

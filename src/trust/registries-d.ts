@@ -11,7 +11,7 @@ import {
 } from '../sys/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 
-/** Where to look for configuration files, and for which user. */
+/** The places of configuration files, and the user's id. */
 export interface PolicyPlaces extends ConfigPlaces {
   readonly uid: number;
 }

@@ -100,7 +100,7 @@ export class WantedSigners {
     return refuse(listed(reasons), 'BAD_SIGNATURE', hint);
   }
 
-  /** The demanded signers, for messages. */
+  /** Returns the demanded signers, for messages. */
   #shown(): string {
     if ('identity' in this.#demand) {
       const { subject, issuer } = this.#demand.identity;

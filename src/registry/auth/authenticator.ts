@@ -161,7 +161,7 @@ const MAX_TOKEN_BYTES = 1024 * 1024;
 /** Default and minimum lifetime of a token, in seconds (distribution's token specification). */
 const LEAST_LIFETIME = 60;
 
-/** In milliseconds: a token is replaced this long before it expires. */
+/** Milliseconds before its expiry at which a token is replaced. */
 const MARGIN = 5000;
 
 /**

@@ -121,7 +121,7 @@ async function parse(text: string, path: string): Promise<readonly RegistryTable
   }
 }
 
-/** Where a repository is found: at its own registry or at a mirror. */
+/** The location of a repository: its own registry or a mirror. */
 export interface Location {
   /** `host[:port]`, `docker.io` for Hub. */
   readonly registry: string;

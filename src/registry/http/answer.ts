@@ -127,7 +127,7 @@ export async function readDocument(
 /** The beginning of an HTML document. No document of a registry begins so. */
 const WEB_PAGE = /^[\s\xef\xbb\xbf]*<(?:!doctype|!--|html|head|body|meta|script)\b/i;
 
-/** The error for a web page as the answer: a captive portal sends one for every path. */
+/** Returns the error for a web page as the answer: a captive portal sends one for every path. */
 export function webPage({ url }: Pick<Response, 'url'>): NetworkError {
   return new NetworkError(
     `${url.host} answers with a web page: it is not a registry, or a login page is in between`,
