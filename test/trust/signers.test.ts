@@ -336,7 +336,7 @@ describe('signatures', () => {
       ],
       'of the same name at another provider': [
         (digest) => sigstore.bundle({ ...workflow, issuer: stranger.issuer }, statement(digest)),
-        /says https:\/\/example\.com/,
+        /by the provider https:\/\/example\.com/,
       ],
       'after its certificate has expired': [
         (digest) => sigstore.bundle(workflow, statement(digest), { minutesLate: 11 }),
