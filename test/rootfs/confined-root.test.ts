@@ -75,3 +75,19 @@ test('prepare adds what is missing, keeps what is there, and stays inside', () =
   assert.equal(existsSync(scratch.join('outside/hosts')), false);
   assert.deepEqual(prepareRootfs(directory), []);
 });
+
+test('only a missing or empty regular file is filled: no directory, also at the end of a symlink', () => {
+  using scratch = new Scratch();
+  const directory = tree(scratch);
+  symlinkSync('/', `${directory}/root`);
+  symlinkSync('usr', `${directory}/link`);
+  writeFileSync(`${directory}/empty`, '');
+  using root = new ConfinedRoot(directory);
+  for (const path of ['usr', 'root', 'link', 'usr/etc/passwd'])
+    assert.equal(root.fillFile(path, 'new'), false);
+  for (const path of ['empty', 'usr/missing']) {
+    assert.equal(root.fillFile(path, 'new'), true);
+    assert.equal(root.readText(path), 'new');
+  }
+  assert.equal(root.readText('usr/etc/passwd'), 'inside');
+});

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { createFileJobs, FileJobRunner, FileJobs } from '../../src/rootfs/file-jobs.ts';
+import type { DiskFilesystem } from '../../src/rootfs/filesystem.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { finishRun } from '../../src/rootfs/metadata.ts';
 import { createRing, RingReader, RingWriter } from '../../src/rootfs/ring.ts';
@@ -26,18 +28,28 @@ class LateReader extends RingReader {
   }
 }
 
+/** Makes a file system close each file and then return this error. */
+function closingWith<T extends Pick<DiskFilesystem, 'closeFile'>>(filesystem: T, error: number): T {
+  const close = filesystem.closeFile.bind(filesystem);
+  filesystem.closeFile = (descriptor) => close(descriptor) || error;
+  return filesystem;
+}
+
 /**
  * Applies a layer of at most 4 MiB, in one thread, with jobs for the files that 1 MiB or more follows.
  * Returns the number of jobs.
+ *
+ * @param closed the result of close(2) after the file was closed
  */
-function applyLate(root: string, layer: Uint8Array): number {
+function applyLate(root: string, layer: Uint8Array, closed = 0): number {
   const ring = createRing();
   const writer = new RingWriter(ring);
   const reader = new LateReader(ring);
   const memory = createFileJobs();
-  const filesystem = openFilesystem(root, 'libc');
+  const filesystem = closingWith(openFilesystem(root, 'libc'), closed);
   const run = startRun(filesystem, { name: root, mode: 'stage' }, undefined, new FileJobs(memory, reader));
-  reader.runner = new FileJobRunner(memory, writer.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
+  const openFiles = closingWith(LinuxFilesystem.ofOpenFiles(systemCalls()!), closed);
+  reader.runner = new FileJobRunner(memory, writer.bytes, openFiles);
   try {
     writer.reopen();
     reader.restart();
@@ -110,3 +122,17 @@ tested(
     assert.deepEqual(openBelow(root), []);
   },
 );
+
+for (const [who, items] of [
+  ['the thread that opens it', [file('a', 'x')]],
+  ['the other thread', [file('a', 'x'), behind]],
+] as const) {
+  tested(`close(2) fails in ${who}: the error says so, since the content may be lost`, (t) => {
+    const root = temporaryDirectory(t);
+    assert.throws(() => applyLate(root, tar(...items), -constants.errno.EIO), {
+      name: 'DestinationError',
+      message: /the layer: a: cannot write a: i\/o error \(EIO\)/,
+    });
+    assert.deepEqual(openBelow(root), []);
+  });
+}

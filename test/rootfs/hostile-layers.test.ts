@@ -4,8 +4,8 @@ import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { Filesystem } from '../../src/rootfs/filesystem.ts';
 import { finishRun } from '../../src/rootfs/metadata.ts';
 import { TarReader } from '../../src/tar/reader.ts';
-import { dir, file, opaque, tar, whiteout, type Item } from '../support/archive.ts';
-import { openFilesystem, source, temporaryDirectory } from './harness.ts';
+import { dir, file, opaque, symlink, tar, whiteout, type Item } from '../support/archive.ts';
+import { build, diskBackends, openFilesystem, source, temporaryDirectory } from './harness.ts';
 
 /** The file system, and how often each of its calls was made. */
 function counting(filesystem: Filesystem): { filesystem: Filesystem; calls: Map<string, number> } {
@@ -72,3 +72,29 @@ test('a tree of directories that is gone is looked for once at the end', (t) => 
   filesystem.close();
   assert.ok(calls.get('openDirectory')! <= 4, `${calls.get('openDirectory')} directories were looked for`);
 });
+
+for (const backend of diskBackends) {
+  test(`a path may lead through 40 symlinks, as in the kernel, ${backend}`, (t) => {
+    const links = many(41, (index) => symlink(`l${index + 1}`, index === 0 ? 'd' : `l${index}`));
+    const apply = (path: string) =>
+      build(temporaryDirectory(t), [tar(dir('d'), ...links, file(path))], { backend });
+    assert.deepEqual(apply('l40/x').entries, [43]);
+    assert.throws(() => apply('l41/x'), { name: 'IntegrityError', code: 'ELOOP' });
+  });
+
+  // A system without /proc takes whole paths only, which are shorter.
+  if (backend === 'node-paths') continue;
+  test(`symlinks do not extend a path beyond 16 KiB, ${backend}`, (t) => {
+    const target = Array.from({ length: 15 }, () => 'n'.repeat(250)).join('/');
+    const layer = (count: number) =>
+      tar(
+        ...many(count, (index) => symlink(`${'l/'.repeat(index)}l`, target)),
+        file(`${'l/'.repeat(count)}x`),
+      );
+    assert.deepEqual(build(temporaryDirectory(t), [layer(4)], { backend }).entries, [5]);
+    assert.throws(() => build(temporaryDirectory(t), [layer(5)], { backend }), {
+      name: 'IntegrityError',
+      code: 'ENAMETOOLONG',
+    });
+  });
+}

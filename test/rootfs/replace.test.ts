@@ -14,6 +14,8 @@ import { test } from 'node:test';
 import { DestinationError } from '../../src/errors.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { locate } from '../../src/rootfs/location.ts';
+import { replaceDirectory } from '../../src/rootfs/replacement.ts';
+import { makeStage, removeReplaced } from '../../src/rootfs/stage.ts';
 import { OpenDirectory } from '../../src/sys/open-directory.ts';
 import { isRoot, temporaryDirectory } from './harness.ts';
 
@@ -80,6 +82,84 @@ test(
     }
   },
 );
+
+test(
+  'a directory that another user puts there just before the exchange gets its name back',
+  { skip: isRoot ? false : 'needs root, to give a directory away' },
+  (t) => {
+    const base = temporaryDirectory(t);
+    for (const name of ['rootfs', 'other', 'stage']) {
+      mkdirSync(join(base, name));
+      writeFileSync(join(base, name, name), '');
+    }
+    chownSync(base, 65_534, 65_534);
+    const before = identityOf(join(base, 'rootfs'));
+    using directory = OpenDirectory.open(base);
+    const exchange = directory.exchange.bind(directory);
+    directory.exchange = (one, other) => {
+      directory.exchange = exchange;
+      renameSync(join(base, 'rootfs'), join(base, 'aside'));
+      renameSync(join(base, 'other'), join(base, 'rootfs'));
+      return exchange(one, other);
+    };
+    const place = { directory, name: 'rootfs' };
+    const replacement = { identity: before, kept: [] };
+    assert.throws(() => replaceDirectory(place, 'stage', identityOf(join(base, 'stage')), replacement), {
+      code: 'SWAPPED',
+      exitCode: 7,
+    });
+    assert.deepEqual(readdirSync(base).toSorted(), ['aside', 'rootfs', 'stage']);
+    assert.deepEqual(readdirSync(join(base, 'rootfs')), ['other']);
+    assert.deepEqual(readdirSync(join(base, 'stage')), ['stage']);
+  },
+);
+
+test(
+  'where another user may rename, nothing takes the place of a directory that has gone',
+  { skip: isRoot ? false : 'needs root, to give a directory away' },
+  (t) => {
+    const base = temporaryDirectory(t);
+    for (const name of ['rootfs', 'stage']) mkdirSync(join(base, name));
+    chownSync(base, 65_534, 65_534);
+    const [before, stage] = [identityOf(join(base, 'rootfs')), identityOf(join(base, 'stage'))];
+    renameSync(join(base, 'rootfs'), join(base, 'aside'));
+    using directory = OpenDirectory.open(base);
+    assert.throws(
+      () => replaceDirectory({ directory, name: 'rootfs' }, 'stage', stage, { identity: before, kept: [] }),
+      { code: 'SWAPPED', exitCode: 7 },
+    );
+    assert.deepEqual(readdirSync(base).toSorted(), ['aside', 'stage']);
+  },
+);
+
+test('a directory with files that another process puts in the place of a new stage is no stage', (t) => {
+  const base = temporaryDirectory(t);
+  using directory = OpenDirectory.open(base);
+  const openChild = directory.openChild.bind(directory);
+  directory.openChild = (name) => {
+    renameSync(join(base, name), join(base, 'aside'));
+    mkdirSync(join(base, name));
+    writeFileSync(join(base, name, 'file'), '');
+    return openChild(name);
+  };
+  assert.throws(() => makeStage({ directory, name: 'rootfs' }), { code: 'SWAPPED', exitCode: 7 });
+  const stage = readdirSync(base).find((name) => name !== 'aside');
+  assert.deepEqual(readdirSync(join(base, stage!)), ['file']);
+});
+
+test('of what was replaced only that is removed: neither a file nor a directory with its name', async (t) => {
+  const base = temporaryDirectory(t);
+  mkdirSync(join(base, 'replaced'));
+  mkdirSync(join(base, 'directory'));
+  writeFileSync(join(base, 'file'), '');
+  const identity = identityOf(join(base, 'replaced'));
+  using directory = OpenDirectory.open(base);
+  for (const name of ['directory', 'file'])
+    await assert.rejects(removeReplaced({ directory, name }, identity), { code: 'SWAPPED', exitCode: 7 });
+  assert.deepEqual(readdirSync(base).toSorted(), ['directory', 'file', 'replaced']);
+  await removeReplaced({ directory, name: 'replaced' }, identity);
+  assert.deepEqual(readdirSync(base).toSorted(), ['directory', 'file']);
+});
 
 test('what cannot be replaced is refused before anything is made', async (t) => {
   const base = temporaryDirectory(t);
