@@ -173,7 +173,7 @@ test(
   },
 );
 
-test('cli: --registry-token is sent as it is and warned about; DLROOTFS_REGISTRY_TOKEN is not; neither is shown', async () => {
+test('cli: --registry-token is sent, with a warning; DLROOTFS_REGISTRY_TOKEN without; none is shown', async () => {
   await using registry = await FakeRegistry.start({
     auth: { type: 'bearer', registryTokens: ['s3cret.token'], private: /./ },
   });

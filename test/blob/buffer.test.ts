@@ -80,7 +80,7 @@ test('a failure reaches a reader that waits, and every later one', async () => {
   await assert.rejects(arrival.append(Buffer.alloc(1)), cause);
 });
 
-test('a file that cannot be written is replaced by another, with all that it has, under its writers and readers', async () => {
+test('a file that cannot be written is replaced by a copy, while it is written and read', async () => {
   await using shop = await Workshop.open();
   const readOnly = path.join(shop.directory, 'read-only');
   const kept = source.subarray(0, 1_500_000);

@@ -291,7 +291,7 @@ describe('as root, a cache that another user may rename', rootOnly, () => {
   });
 });
 
-test('a rename above an open cache changes nothing: the files stay those of the directory that was opened', async () => {
+test('a rename above an open cache: its files stay those of the directory that was opened', async () => {
   using scratch = new Scratch();
   const cache = scratch.join('above/cache');
   const other = scratch.join('other/cache');

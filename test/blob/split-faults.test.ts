@@ -40,7 +40,7 @@ for (const [what, limited] of [
   });
 }
 
-test('a server that refuses parts, for whatever reason it gives, is asked for the rest over one connection', async () => {
+test('a server that refuses ranges, by any status, gets one request for the rest', async () => {
   await using shop = await Workshop.open();
   const refusal = new UnauthorizedError('no more than one for you');
   const script = new ScriptedLayer(blob, (number, { end }) =>

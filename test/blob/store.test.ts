@@ -503,7 +503,7 @@ test('a corrupt blob that another run has replaced by a right one stays', async 
   await store.close();
 });
 
-test('a note of ranges goes where the file has no hole any more: what follows is not lost, and what was wrong is gone', async () => {
+test('a note of ranges is removed with the last hole: later bytes are kept, wrong ones are not', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(50_000);
   const { registry, layer } = await oneBlob(bytes);

@@ -341,7 +341,7 @@ for (const error of ['ENOSYS', 'EINVAL']) {
   });
 }
 
-test('replace: where a run without renameat2 is killed between its two steps, the next one finds the old tree', async () => {
+test('replace: a run without renameat2, killed between its two steps: the next one finds the old tree', async () => {
   await using setting = await Setting.open();
   const { scratch } = setting;
   const stage = scratch.join('.out.dlrootfs-999999998-0123456789ab');
@@ -463,7 +463,7 @@ test(
   },
 );
 
-test('replace: an image of this machine; the note about its tree does not let the cache grow over its limit', async () => {
+test('replace: a local image; the note about its tree keeps the cache within its limit', async () => {
   await using setting = await Setting.open();
   const { scratch, store } = setting;
   const image = { layers: [{ tar: tar(file('x', 'y')) }] };

@@ -88,7 +88,7 @@ for (const { what, root, to } of damages) {
   });
 }
 
-test('the cache has damage everywhere at once, manifest, config and tags included: exit 0 and the right tree', async () => {
+test('a cache damaged everywhere, manifest, config and tags too: exit 0 and the right tree', async () => {
   await using setting = await Setting.open();
   await setting.pullWell();
   const files = readdirSync(setting.store, { recursive: true, withFileTypes: true })

@@ -207,7 +207,7 @@ test('names from the server never reach the terminal raw', async () => {
   assert.doesNotMatch(stdout + stderr, raw, JSON.stringify(stderr));
 });
 
-test('a token that is good for two requests, and one that runs out during the pull: renewed without a word', async () => {
+test('a token for two requests, and one that expires during the pull: renewed silently', async () => {
   for (const auth of [
     { type: 'bearer', uses: 2 },
     { type: 'bearer', expiresIn: 1 },

@@ -132,7 +132,7 @@ test('known objects are those of a Map, also when there are many', () => {
   for (const [number, bytes] of names.entries()) assert.equal(many.add(bytes, 0), number);
 });
 
-test('a pack of as many objects as planned, of others, and one from which something written was taken back', async (t) => {
+test('packs of the planned and of other numbers of objects, and one with a rollback', async (t) => {
   const directory = scratch(t);
   git(directory, 'init', '--quiet');
   const packs = path.join(directory, '.git/objects/pack');

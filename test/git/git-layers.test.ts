@@ -403,7 +403,7 @@ test('what fails after commit has returned is what the next call throws', async 
   }
 });
 
-test('the index has the status of each file as it is at the end, also where settle came before the end of directories', async (t) => {
+test('the index has the final status of each file, even if settle came before the modes of directories', async (t) => {
   const directory = scratch(t);
   const layers = new StageLayers(directory);
   const stage = new Stage(directory);

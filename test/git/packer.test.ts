@@ -47,7 +47,7 @@ test('what fails in it is what stopped the one who writes', async () => {
   await packer.discard();
 });
 
-test('stopped at any moment, it ends by itself: terminate() while it loads a native library ends the process', async () => {
+test('stopped at any moment, the thread ends by itself (terminate() may end the process)', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
   for (const delay of [0, 20, 40, 60, 80]) {

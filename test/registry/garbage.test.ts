@@ -89,7 +89,7 @@ test('any bytes, alone or as head or body, are an error that can be read', async
   await fc.assert(fc.asyncProperty(answer, refuses), { numRuns: 40 });
 });
 
-test('a server on this machine that answers http by nonsense and TLS by nothing: what it said to http is told', async () => {
+test('a local server that answers http by nonsense and TLS by nothing: the error is about http', async () => {
   const nonsense = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nab';
   const sockets: Socket[] = [];
   const server = createServer((socket) => {

@@ -281,7 +281,7 @@ test('a proxy that repeats its credentials', async () => {
   }
 });
 
-test('the library: an error, its cause and its stack, what is reported, and what the caller masks himself', async () => {
+test('the library: errors, causes, stacks, events, and texts that the caller masks', async () => {
   Object.assign(server, { scheme: 'basic', place: 'a text', encoding: 'plain', stage: /manifests|tags/ });
   const reported: unknown[] = [];
   const secrets = new Secrets();

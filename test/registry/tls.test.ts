@@ -215,7 +215,7 @@ test('another host is asked over https only, and an http answer there says so', 
   await proxy[Symbol.asyncDispose]();
 });
 
-test('another host over http: with --plain-http at once, with --tls-verify=false after https, with insecure in registries.conf', async () => {
+test('http on another host: by --plain-http, by --tls-verify=false after https, by registries.conf', async () => {
   using scratch = new Scratch();
   const { registry, proxy } = await named({}, 5000);
   const reference = 'registry.test:5000/team/app';

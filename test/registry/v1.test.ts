@@ -1023,7 +1023,7 @@ test('a redirect of the index to another one brings its token', async () => {
   });
 });
 
-test('TLS: certificates are checked at registries too, and a client’s certificates come from the registry’s own directory', async () => {
+test('TLS: registries are checked too, and get the client certificates of their own directory', async () => {
   using scratch = new Scratch();
   await using registry = await FakeV1Registry.start({ mode: 'split', tls: true });
   registry.push(repository, 'latest', { layers });

@@ -187,7 +187,7 @@ const whiteouts: readonly Row[] = [
     error: /layer 1: a\/\.wh\.\.\..*whiteout/,
   },
   {
-    name: 'a directory whose name begins like a whiteout is one, where files lie in it (containerd: WhiteoutDirectoryName)',
+    name: 'a directory named like a whiteout is one if it has files (containerd: WhiteoutDirectoryName)',
     layers: [[file('etc/x', '1')], [file('.wh.etc/somefile', '2')], [file('.wh.etc/.wh.somefile', '')]],
     tree: ['d .wh.etc/', 'd etc/', '- etc/x "1"'],
   },

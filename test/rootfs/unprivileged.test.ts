@@ -56,7 +56,7 @@ const hard = [
 
 for (const backend of ['libc', 'node'] as const) {
   describe(`as an unprivileged user, ${backend}`, { skip }, () => {
-    test('an image with owners, devices, capabilities, setuid and closed directories, and a second pull over it', async (t) => {
+    test('owners, devices, capabilities, setuid bits and closed directories, and a second pull', async (t) => {
       const base = place(t);
       const layers = writeLayers(base, hard);
       const directory = join(base, 'rootfs');

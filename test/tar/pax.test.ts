@@ -79,7 +79,7 @@ describe('parsePax', () => {
     );
   });
 
-  it('undoes the escapes in names of attributes that GNU tar and bsdtar make, and Go does not (xattr05 of GNU tar’s tests)', () => {
+  it('decodes escapes of GNU tar and bsdtar in names of attributes (xattr05 of GNU tar’s tests)', () => {
     const body = paxRecord('SCHILY.xattr.user.%3DNAME%253D%3D%20', 'value');
     const nameIn = (path: string): string[] => [...parsePax(body, bytePath(path)).xattrs!.keys()];
     for (const path of ['./PaxHeaders/f', 'PaxHeaders.4711/f', 'a/PaxHeader/f', 'PaxHeader/f'])
