@@ -44,7 +44,7 @@ export interface PullOptions
   /** The wanted part of the image; undefined: all of it. */
   readonly part: PartOptions | undefined;
   /** True if the caller named the platform. */
-  readonly platformAsked: boolean;
+  readonly isPlatformNamed: boolean;
   /** Directory of the cache (undefined: none), whether the run needs it, and its limit in bytes. */
   readonly store: {
     readonly directory: string | undefined;
@@ -101,7 +101,7 @@ export function resolveOptions(request: PullRequest): PullOptions {
     secrets,
     additions: add.map((text) => parseAddition(text)),
     part,
-    platformAsked: given.platform !== undefined,
+    isPlatformNamed: given.platform !== undefined,
     store: {
       directory,
       maxBytes: cacheSize ?? DEFAULT_CACHE_BYTES,

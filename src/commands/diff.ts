@@ -82,7 +82,7 @@ function selectOfEither(
 }
 
 /** An image whose tree is open. */
-interface OpenImage {
+interface ImageWithTree {
   readonly image: Image;
   readonly tree: ImageTree;
 }
@@ -117,8 +117,8 @@ function hasSameLayers(one: Image, other: Image): boolean {
 }
 
 async function compare(
-  first: OpenImage,
-  second: OpenImage,
+  first: ImageWithTree,
+  second: ImageWithTree,
   { signal }: PullOptions,
 ): Promise<Difference<'removed' | 'added'>[]> {
   const { pause } = openYielder(signal);
@@ -140,7 +140,12 @@ async function compare(
 }
 
 /** True if both files have the content of the same entry of a layer that both images have. */
-function isSameEntry(first: OpenImage, inode: number, second: OpenImage, otherInode: number): boolean {
+function isSameEntry(
+  first: ImageWithTree,
+  inode: number,
+  second: ImageWithTree,
+  otherInode: number,
+): boolean {
   const [one, other] = [first.tree.contentOf(inode)!, second.tree.contentOf(otherInode)!];
   if (one.ordinal !== other.ordinal) return false;
   const diffID = first.image.layers[one.layer]?.diffID;

@@ -48,7 +48,7 @@ export async function findImage(
   use: 'inspect' | 'read',
 ): Promise<FoundImage> {
   const { source, session, store } = opened;
-  const { platform, platformAsked, report } = options;
+  const { platform, isPlatformNamed, report } = options;
   const offline = source.local ? undefined : options.offline;
   const { reference, parsed } = source;
   const trusted = { reference, parsed, session, temporaryFile: () => store.spool() };
@@ -56,7 +56,7 @@ export async function findImage(
   const image = await requestImage(opened, options, trust);
   const signers = await trust?.check(image, use);
   for (const signer of signers ?? []) report({ type: 'debug', message: `signed: ${signerText(signer)}` });
-  const unfit = platformNotice(image, platform, platformAsked, reference);
+  const unfit = platformNotice(image, platform, isPlatformNamed, reference);
   if (unfit !== undefined) report({ type: 'notice', message: unfit });
   return { image, signers };
 }

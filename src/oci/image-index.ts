@@ -207,19 +207,19 @@ async function fetchDocument(descriptor: Descriptor, search: Search): Promise<Ma
 /**
  * Returns the notice for an image for another platform than `wanted`; undefined if it fits.
  *
- * @param asked true if the caller named the platform
+ * @param isNamed true if the caller named the platform
  * @throws NotFoundError if the caller named the platform, and the image does not run there
  */
 export function platformNotice(
   image: Pick<Image, 'platform'>,
   wanted: Platform,
-  asked: boolean,
+  isNamed: boolean,
   name: string,
 ): string | undefined {
   const { platform } = image;
   if (platform.os === '' || platform.architecture === '') return undefined;
   const rank = platformRank(platform, wanted);
-  if (rank === undefined && asked) throw noPlatform(wanted, [platform], name);
+  if (rank === undefined && isNamed) throw noPlatform(wanted, [platform], name);
   if (rank !== undefined && platform.architecture === wanted.architecture) return undefined;
   return `${name} is an image for ${formatPlatform(platform)}, not ${formatPlatform(wanted)}`;
 }

@@ -39,7 +39,7 @@ export interface Authorization {
    */
   headers(url: URL, refused: readonly Refused[]): Promise<Headers | undefined>;
   /** Takes note of the answer to a request with these headers. */
-  judge(answer: Answer, url: URL, sent: Headers): Promise<Verdict>;
+  judge(answer: Answer, url: URL, sent: Headers): Promise<NextStep>;
 }
 
 type Refused = string | undefined;
@@ -48,7 +48,7 @@ type Refused = string | undefined;
  * The next step after an answer. `final`: use it. `other`: try again with another Authorization header.
  * `notice`: try again later with the same one, and report this text.
  */
-export type Verdict = 'final' | 'other' | { readonly notice: string };
+export type NextStep = 'final' | 'other' | { readonly notice: string };
 
 /** Limit on the reported warnings of one registry. */
 const MAX_WARNINGS = 10;
@@ -100,11 +100,11 @@ export class Endpoint {
       if (!headers) throw refusal;
       const answer = await this.#send(url, query, headers);
       const { response, error } = answer;
-      const verdict = (await authorization?.judge(answer, url, headers)) ?? 'final';
-      if (verdict === 'other') refused.push(headers['authorization']);
-      if (verdict !== 'final') {
+      const step = (await authorization?.judge(answer, url, headers)) ?? 'final';
+      if (step === 'other') refused.push(headers['authorization']);
+      if (step !== 'final') {
         refusal = error;
-        throw new RepeatableError(error, 'authorization', verdict === 'other' ? undefined : verdict.notice);
+        throw new RepeatableError(error, 'authorization', step === 'other' ? undefined : step.notice);
       }
       if (error) throw error;
       this.#passOn(warningTexts(response.headers('warning')));

@@ -107,7 +107,7 @@ export class RetryBudget {
     this.#repeats.set(reason, count);
     if (count > REPEATS[reason]) throw failure;
     if (notice === undefined) return 0;
-    this.#tell(notice);
+    this.#report(notice);
     return backoff(this.#options.retryPolicy, count);
   }
 
@@ -121,7 +121,7 @@ export class RetryBudget {
       // Without a wait: such a link drops every connection after a while.
       this.#failures = 0;
       this.#waited = 0;
-      this.#tell(words({ failure, number: 0, most, wait: 0 }));
+      this.#report(words({ failure, number: 0, most, wait: 0 }));
       return 0;
     }
     this.#failures += 1;
@@ -132,14 +132,14 @@ export class RetryBudget {
     if (wait > MAX_WAIT || this.#waited > MAX_WAITS) {
       const why = asked > 0 ? 'the server asks for a wait' : 'it would need a wait';
       const allowed = inSeconds(wait > MAX_WAIT ? MAX_WAIT : MAX_WAITS);
-      this.#tell(`not retrying: ${why} of ${inSeconds(wait)}, the limit is ${allowed}`);
+      this.#report(`not retrying: ${why} of ${inSeconds(wait)}, the limit is ${allowed}`);
       throw failure;
     }
-    this.#tell(words({ failure, number: this.#failures, most, wait }));
+    this.#report(words({ failure, number: this.#failures, most, wait }));
     return wait;
   }
 
-  #tell(message: string): void {
+  #report(message: string): void {
     this.#options.report({ type: 'notice', message });
   }
 }

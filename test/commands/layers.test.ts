@@ -99,7 +99,7 @@ test('--layers: exactly the image that has no other layers, from the cache witho
   );
 });
 
-test('--layers with --replace: nothing is done where DIR has these layers, and something where it has others', async () => {
+test('--layers with --replace: nothing is done if DIR has these layers, it is rebuilt if not', async () => {
   await using setting = await Setting.open();
   const refresh = async (...flags: string[]) => {
     const { exitCode, stderr } = await setting.run(

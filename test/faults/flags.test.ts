@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Setting } from './setting.ts';
 
-test('--ca-file, --cert-dir and --tls-verify=false: with one of them the pull goes well, without it says which there are', async () => {
+test('--ca-file, --cert-dir, --tls-verify=false: a pull needs one of them, else a hint names them', async () => {
   await using setting = await Setting.open(undefined, { tls: true });
   const { cert } = setting.registry.authority!;
   writeFileSync(setting.scratch.join('ca.pem'), cert);

@@ -2,7 +2,7 @@ import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
 import { basic, type Credential, describeCredential } from './credentials.ts';
 import type { Location } from '../config/registries-conf.ts';
-import type { Answer, Authorization, Verdict } from '../endpoint.ts';
+import type { Answer, Authorization, NextStep } from '../endpoint.ts';
 import { isObject, jsonOf, textOf } from '../../oci/json.ts';
 import { answerError, parseChallenges, readDocument } from '../http/answer.ts';
 import type { Headers, Request, Response } from '../http/exchange.ts';
@@ -109,7 +109,7 @@ export class Authenticator implements Authorization {
   }
 
   /** After a 401 the first condition that applies decides. */
-  async judge({ response, error, unauthorized }: Answer, _: URL, sent: Headers): Promise<Verdict> {
+  async judge({ response, error, unauthorized }: Answer, _: URL, sent: Headers): Promise<NextStep> {
     const header = sent['authorization'];
     if (!error) this.#accepted.add(header);
     if (!unauthorized) return 'final';
