@@ -28,7 +28,7 @@ export interface AddedLayer extends AsyncDisposable {
 }
 
 /**
- * Makes a layer of the additions, uncompressed, in a temporary file. Its digest is known before anything is
+ * Makes a layer of the additions, uncompressed, in a temporary file. Its digest is known before any layer is
  * downloaded. The layer is applied on top of the image by the usual rules: files are replaced, directories
  * merged.
  *

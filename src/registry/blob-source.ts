@@ -96,7 +96,7 @@ export class BlobSource {
   readonly #endpoints: Failover;
   /** The addresses in the manifest, as endpoints. */
   readonly #others: readonly Endpoint[];
-  /** Which endpoint sent each entity tag. */
+  /** The endpoint that sent each entity tag. */
   readonly #etags = new Map<string, Endpoint>();
   /** The last bodies with their endpoints, by the requested range. */
   readonly #bodies = new Map<string, { readonly response: Response; readonly endpoint: Endpoint }>();

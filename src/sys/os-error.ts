@@ -123,8 +123,8 @@ export class SyscallError extends Error {
 }
 
 /**
- * Describes a thrown error of the operating system: Node's, or a SyscallError. Undefined for any other error,
- * also of name look-ups, whose calls are not system calls (`getaddrinfo`).
+ * Describes a thrown error of the operating system: one of Node with an errno, or a SyscallError; undefined
+ * for any other.
  */
 export function osErrorOf(error: unknown): OsError | undefined {
   if (error instanceof SyscallError) return osError(error.errno);
