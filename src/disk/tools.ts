@@ -163,7 +163,7 @@ const GENERAL = /while populating file system$/;
 export function lastLine(output: string, { program }: DiskTool, name: string): string {
   const lines = output.split('\n').map((line) => line.trim());
   const told = lines.filter((line) => line !== '');
-  const last = told.findLast((line) => !GENERAL.test(line)) ?? told.at(-1) ?? 'it says nothing';
+  const last = told.findLast((line) => !GENERAL.test(line)) ?? told.at(-1) ?? 'it failed without a message';
   const own = last.startsWith(`${program}: `) ? last.slice(program.length + 2) : last;
   return printable(
     own.replaceAll(OUTPUT_FILE, () => name),

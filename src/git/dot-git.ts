@@ -75,7 +75,7 @@ function refuseUmask(): void {
   if ((mask & 0o700) === 0 || geteuid?.() === 0) return;
   throw new GitError(`cannot make a git repository with the umask ${mask.toString(8).padStart(4, '0')}`, {
     code: 'UMASK',
-    hint: 'leave the owner of new files their rights: umask 022',
+    hint: 'use a umask that keeps the rights of the owner: umask 022',
   });
 }
 

@@ -127,7 +127,7 @@ export async function packBlobs(
 ): Promise<void> {
   const store = new ObjectStore(directory, () => Promise.resolve());
   const source: ObjectSource = (into, at, count) => {
-    if (!contents.fill(into, at, count)) throw new GitError('a file ended before its end');
+    if (!contents.fill(into, at, count)) throw new GitError('a file is shorter than its size');
   };
   let ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_SIZE);
   let length = 0;

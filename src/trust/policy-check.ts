@@ -61,11 +61,11 @@ export async function checkRequirements(image: Image, context: PolicyContext): P
       case 'reject':
         throw refusedAlways(context);
       case 'signedBaseLayer':
-        throw refuse('no program implements it, containers/image neither');
+        throw refuse('no program implements it, nor does containers/image');
       case 'signedBy':
       case 'sigstoreSigned': {
         if (!reference)
-          throw refuse('the signatures of layouts and archives are not looked at, as by podman and skopeo');
+          throw refuse('the signatures of layouts and archives are not checked, as with podman and skopeo');
         if (image.digest === undefined)
           throw refuse('the image has no digest that could be signed (registry version 1)');
         signaturePlaces ??= readSignaturePlaces(scopesOfReference(reference), places, signal);
@@ -124,7 +124,7 @@ async function checkSigstore(
   const authorities = 'fulcio' in by ? await materials([by.fulcio.authorities], check, textOf) : [];
   const certificates = keys && logs.length === 0 ? undefined : await import('./policy-certificates.ts');
   const verify = (signature: Signature, digest: Digest): void => {
-    if (signature.form !== 'simple') throw new Refusal('it is a bundle, which no policy looks at');
+    if (signature.form !== 'simple') throw new Refusal('it is a bundle, which no policy checks');
     if (keys) {
       const key = keyOf(signature, keys);
       if (logs.length > 0) certificates!.requireLogged(signature, key, logs);

@@ -180,7 +180,7 @@ const failures = [
     /PROGRAM: no\\x1b\[31m way$/m,
   ],
   ['is killed', 'kill -9 $$', /PROGRAM was ended by SIGKILL$/m],
-  ['says nothing', 'exit 1', /PROGRAM: it says nothing$/m],
+  ['says nothing', 'exit 1', /PROGRAM: it failed without a message$/m],
   [
     'finds the disk full',
     'cat >/dev/null; echo "write: No space left on device" >&2; exit 1',

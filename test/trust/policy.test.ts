@@ -337,7 +337,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
       assert.match((await skopeo.copies(`oci:${layout}`, signed)) ?? '', /no signature exists/);
       assert.match(
         (await refusal(`oci:${layout}`, ['--policy', signed])) ?? '',
-        /layouts and archives are not looked at/,
+        /layouts and archives are not checked/,
       );
     });
   });
