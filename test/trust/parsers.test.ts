@@ -122,6 +122,22 @@ describe('bytes of any kind', () => {
   });
 });
 
+test('a payload of another type does not count, whoever has signed it', () => {
+  const cosign = 'cosign container image signature';
+  const atomic = 'atomic container signature';
+  const payload = simpleSigning(digest);
+  assert.deepEqual(parseSimpleSigning(Buffer.from(payload), cosign), {
+    digest,
+    reference: 'example.com/app',
+  });
+  for (const [text, type] of [
+    [payload, atomic],
+    [payload.replace(cosign, atomic), cosign],
+    [payload.replace(`"${cosign}"`, 'null'), cosign],
+  ] as const)
+    assert.throws(() => parseSimpleSigning(Buffer.from(text), type), /its payload is of type .*, not "/);
+});
+
 describe('after a change of one byte', () => {
   test('a payload does not count', () => {
     const payload = simpleSigning(digest);
