@@ -3,16 +3,17 @@ import { setImmediate } from 'node:timers/promises';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import diagnostics from 'node:diagnostics_channel';
+import { on } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import type { Worker } from 'node:worker_threads';
+import { Worker } from 'node:worker_threads';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { readerOf } from '../src/blob/decode/byte-reader.ts';
 import { Decoder } from '../src/decoder.ts';
 import { digestOf } from '../src/oci/digest.ts';
 import { createFileJobs, FileJobs } from '../src/rootfs/file-jobs.ts';
-import { createRing, RingReader } from '../src/rootfs/ring.ts';
+import { createRing, RingReader, RingWriter } from '../src/rootfs/ring.ts';
 import { Rootfs, type RootfsOptions } from '../src/rootfs/rootfs.ts';
 import { createTarDigest } from '../src/rootfs/tar-digest.ts';
 import { TarReader } from '../src/tar/reader.ts';
@@ -291,6 +292,35 @@ test('nobody waits for jobs that a decoder had when it died', async (t) => {
   jobs.drain();
   // More than fit into the queue.
   for (let count = 0; count < 1000; count += 1) jobs.complete(-1, undefined, 0, entry, entry.path);
+});
+
+/** A thread that hands over a job and waits until all jobs are done. */
+const waitingCode = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  const load = (name) => import(new URL(name, workerData.base));
+  Promise.all([load('file-jobs.ts'), load('ring.ts')]).then(([{ FileJobs }, { RingReader }]) => {
+    const jobs = new FileJobs(workerData.memory.jobs, new RingReader(workerData.memory.ring));
+    jobs.complete(-1, undefined, 0, {}, '');
+    parentPort.postMessage('waits');
+    jobs.drain();
+    parentPort.postMessage('done');
+  });
+`;
+
+test('a thread that waits for jobs is woken when the decoder dies', { timeout: HANG }, async (t) => {
+  const memory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
+  const [thread] = await threadsOf(t, () => new Decoder(memory));
+  // After the end of the tar the ring does not wake its reader.
+  const writer = new RingWriter(memory.ring);
+  writer.reopen();
+  writer.end();
+  const base = new URL('../src/rootfs/', import.meta.url).href;
+  const waiting = new Worker(waitingCode, { eval: true, workerData: { memory, base } });
+  t.after(() => waiting.terminate());
+  const messages = on(waiting, 'message', { close: ['exit'] });
+  assert.deepEqual((await messages.next()).value, ['waits']);
+  await thread!.terminate();
+  assert.deepEqual((await messages.next()).value, ['done']);
 });
 
 test(

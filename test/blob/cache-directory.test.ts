@@ -129,6 +129,19 @@ test('a cache of version 1.4.0, which has no tag, is taken over with all that it
   assert.match(readFileSync(path.join(cache, 'CACHEDIR.TAG'), 'latin1'), /^Signature: .*\n.* dlrootfs\.\n/);
 });
 
+test('a tag that is a symlink is none: the convention wants an ordinary file', async () => {
+  await using setting = await Setting.open();
+  await setting.pull('cache');
+  const cache = setting.scratch.join('cache');
+  makeFile(cache, 'notes.txt');
+  assert.equal((await setting.cache('cache')).exitCode, 0);
+  renameSync(path.join(cache, 'CACHEDIR.TAG'), setting.scratch.join('tag'));
+  symlinkSync('../tag', path.join(cache, 'CACHEDIR.TAG'));
+  const { exitCode, stderr } = await setting.cache('cache');
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, /it holds \S+, and no CACHEDIR\.TAG of dlrootfs/);
+});
+
 describe('a directory without the tag that holds other things is no cache', () => {
   const OLD_CACHE = ['blobs/sha256/', 'blobs/sha512/', 'partial/', 'tags/'];
   const rows: readonly [name: string, holds: readonly string[], named: string][] = [

@@ -209,6 +209,16 @@ const unusable: readonly [string, RegExp, (cache: string) => void][] = [
     },
   ],
   [
+    'one whose blobs others may write',
+    /continuing without the cache: .*blobs can be written by others/,
+    (cache) => {
+      mkdirSync(cache);
+      writeFileSync(path.join(cache, 'CACHEDIR.TAG'), tag);
+      mkdirSync(path.join(cache, 'blobs'));
+      chmodSync(path.join(cache, 'blobs'), 0o777);
+    },
+  ],
+  [
     'one with a link where blobs belong',
     /continuing without the cache: cannot open .*blobs: not a directory/,
     (cache) => {

@@ -33,6 +33,10 @@ const spellings: readonly (readonly [string, string])[] = [
   ['linux/arm/v6', 'linux/arm/v6'],
   ['linux/arm/8', 'linux/arm/v8'],
   ['linux/ppc64le', 'linux/ppc64le'],
+  ['linux/constructor', 'linux/constructor'],
+  ['linux/__proto__', 'linux/__proto__'],
+  ['linux/arm/toString', 'linux/arm/tostring'],
+  ['linux/arm/constructor', 'linux/arm/constructor'],
   ['windows/amd64', 'windows/amd64'],
 ];
 

@@ -128,30 +128,35 @@ for (const [name, body, message] of refused) {
   });
 }
 
-/** Signs as docker/libtrust does: the signatures are put in before the closing brace. */
-function signed(
-  content: string,
-  change: (format: Record<string, unknown>) => Record<string, unknown> = (format) => format,
-): Buffer {
+type Format = Readonly<Record<string, unknown>>;
+const same = (format: Format): Format => format;
+
+/**
+ * Signs as docker/libtrust does: the signatures are put in before the closing brace.
+ *
+ * @param changes one for each signature, of what it says about the signed part
+ */
+function signed(content: string, ...changes: readonly ((format: Format) => Format)[]): Buffer {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const length = content.lastIndexOf('}');
-  const format = change({
+  const format = {
     formatLength: length,
     formatTail: Buffer.from(content.slice(length)).toString('base64url'),
-  });
-  const header = Buffer.from(JSON.stringify(format)).toString('base64url');
-  const text = Buffer.from(`${header}.${Buffer.from(content).toString('base64url')}`);
-  const signature = sign('sha256', text, { key: privateKey, dsaEncoding: 'ieee-p1363' }).toString(
-    'base64url',
-  );
+  };
   const jwk = publicKey.export({ format: 'jwk' });
-  const signatures = [{ header: { alg: 'ES256', jwk }, signature, protected: header }];
+  const signatures = (changes.length === 0 ? [same] : changes).map((change) => {
+    const header = Buffer.from(JSON.stringify(change(format))).toString('base64url');
+    const text = Buffer.from(`${header}.${Buffer.from(content).toString('base64url')}`);
+    const signature = sign('sha256', text, { key: privateKey, dsaEncoding: 'ieee-p1363' });
+    return { header: { alg: 'ES256', jwk }, signature: signature.toString('base64url'), protected: header };
+  });
   return Buffer.from(`${content.slice(0, length)},"signatures":${JSON.stringify(signatures)}}`);
 }
 
 const content = JSON.stringify(document(middle, base));
 
-test('a good signature is accepted', () => {
+test('a good signature is accepted, and several that agree', () => {
+  assert.equal(parseSchema1(signed(content, same, same), '', 'it').entries.length, 2);
   const manifest = parseSchema1(signed(content), '', 'it');
   assert.equal(Buffer.from(manifest.payload).toString(), content);
   assert.equal(manifest.entries.length, 2);
@@ -187,6 +192,11 @@ const badSignatures: readonly (readonly [string, Buffer, RegExp])[] = [
     'a tail that is no base64url',
     signed(content, (format) => ({ ...format, formatTail: '!' })),
     /formatTail/,
+  ],
+  [
+    'a signature with another tail than the first',
+    signed(content, same, (format) => ({ ...format, formatTail: Buffer.from('}\n').toString('base64url') })),
+    /of different documents/,
   ],
   ['an empty list', bytesOf({ ...document(base), signatures: [] }), /not a list of signatures/],
   ['no list', bytesOf({ ...document(base), signatures: null }), /not a list of signatures/],

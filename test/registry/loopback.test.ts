@@ -96,6 +96,8 @@ const proxies: readonly Case[] = [
   ['another network', 'https://10.2.2.3/', { HTTPS_PROXY: p, NO_PROXY: '10.1.0.0/16' }, `${p}/`],
   ['an IPv6 network', 'https://[fd00::7]/', { HTTPS_PROXY: p, NO_PROXY: 'fd00::/8' }, undefined],
   ['an IPv6 address', 'https://[fd00::7]/', { HTTPS_PROXY: p, NO_PROXY: 'fd00::7' }, undefined],
+  ['a network that is none', 'https://10.1.2.3/', { HTTPS_PROXY: p, NO_PROXY: '10.0.0.0/33' }, `${p}/`],
+  ['an IPv6 network that is none', 'https://[fd00::7]/', { HTTPS_PROXY: p, NO_PROXY: 'fd00::/129' }, `${p}/`],
   [
     'entries that make no sense',
     'https://a.example.com/',

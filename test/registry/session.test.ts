@@ -296,6 +296,16 @@ test('a warning of the registry is passed on once, fit for a terminal', async ()
   assert.deepEqual(client.notices, [`${registry.host} says: going away; [31mread "this"`]);
 });
 
+test('of many warnings ten are passed on', async () => {
+  await using registry = await FakeRegistry.start();
+  registry.push('team/app', 'latest', { layers });
+  const warning = Array.from({ length: 20 }, (_, number) => `299 - "warning ${number}"`);
+  registry.fault({ path: /manifests/, headers: { warning } });
+  await using client = await RegistryClient.open(registry.reference('team/app'));
+  await client.image();
+  assert.equal(client.notices.length, 10);
+});
+
 test('IPv6 loopback', async () => {
   await using registry = await FakeRegistry.start({ host: '::1' });
   registry.push('team/app', 'latest', { layers });

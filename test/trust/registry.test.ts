@@ -192,6 +192,20 @@ describe('signatures in registries', () => {
     }
   });
 
+  test('a manifest of signatures that has another digest than the list says', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const attached = attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    assert.equal((await inspect(registry)).exitCode, 0);
+    const address = `${registry.url}/v2/app/manifests/${attached}`;
+    const answer = await fetch(address, { headers: { accept: mediaTypes.oci.manifest } });
+    const manifest = await answer.text();
+    registry.fault({ path: new RegExp(`manifests/${attached}`), times: 9, body: `${manifest} ` });
+    const { exitCode, stderr } = await inspect(registry);
+    assert.match(stderr, /has digest/);
+    assert.equal(exitCode, 6);
+  });
+
   test('a signature without its image', async () => {
     const { registry } = await start();
     await using _ = registry;
