@@ -8,7 +8,7 @@ import type { Reference } from '../oci/reference.ts';
 import type { PullOptions } from '../options.ts';
 import type { ChosenRequirements } from '../trust/policy.ts';
 import { findPolicy, readPolicy } from '../trust/policy-file.ts';
-import type { PolicyPlaces } from '../trust/registries-d.ts';
+import type { SignaturePlaces } from '../trust/registries-d.ts';
 import type { SignatureSearch } from '../trust/search.ts';
 import type { WantedSigners } from '../trust/signers.ts';
 
@@ -71,6 +71,7 @@ export class ImageTrust {
   /** Requests the signatures of a manifest or index, while the session still resolves the image. */
   begin(digest: Digest): void {
     if (this.#signers) this.#search.begin(digest);
+    else if (this.#policy?.wantsTags) this.#search.beginTagged(digest);
   }
 
   /**
@@ -89,15 +90,16 @@ export class ImageTrust {
   async #checkPolicy(image: Image): Promise<void> {
     if (!this.#policy) return;
     const { reference: name, parsed, temporaryFile } = this.#source;
-    const { signal, report, offline } = this.#options;
-    const { file, places } = this.#policy;
+    const { signal, report, offline, environment } = this.#options;
+    const { file, signatures } = this.#policy;
     const chosen = this.#policy.chosenFor(image);
     const { checkRequirements } = await import('../trust/policy-check.ts');
     await checkRequirements(image, {
       name,
       file,
       chosen,
-      places,
+      signatures,
+      environment,
       temporaryFile,
       signal,
       offline,
@@ -136,14 +138,23 @@ async function refusedOnlyToRead<T>(
 /** The requirements of policy.json for one image. */
 class HostPolicy {
   readonly file: string;
-  readonly places: PolicyPlaces;
   /** For an archive on standard input the transport is known only after it was read. */
   readonly chosenFor: (image: Image) => ChosenRequirements;
+  /** Where a signature must be; undefined where none is required, and for what is in no registry. */
+  readonly signatures: SignaturePlaces | undefined;
+  /** Signatures under the tags of cosign will be looked at. */
+  readonly wantsTags: boolean;
 
-  private constructor(file: string, places: PolicyPlaces, chosenFor: HostPolicy['chosenFor']) {
+  private constructor(
+    file: string,
+    chosenFor: HostPolicy['chosenFor'],
+    signatures?: SignaturePlaces,
+    wantsTags = false,
+  ) {
     this.file = file;
-    this.places = places;
     this.chosenFor = chosenFor;
+    this.signatures = signatures;
+    this.wantsTags = wantsTags;
   }
 
   /**
@@ -168,7 +179,7 @@ class HostPolicy {
     ]);
     const { parsed, reference: name } = source;
     if ('transport' in parsed && parsed.transport === 'stdin')
-      return new HostPolicy(file, places, ({ digest }) =>
+      return new HostPolicy(file, ({ digest }) =>
         requirementsFor(policy, digest === undefined ? 'docker-archive' : 'oci-archive', []),
       );
     const { transport, scopes } = scopesOf(parsed);
@@ -181,6 +192,11 @@ class HostPolicy {
     }
     if (types.every((type) => type === 'insecureAcceptAnything'))
       return none(`the policy ${file} accepts any image (${chosen.scope})`);
-    return new HostPolicy(file, places, () => chosen);
+    if ('transport' in parsed || !types.some((type) => type === 'signedBy' || type === 'sigstoreSigned'))
+      return new HostPolicy(file, () => chosen);
+    const { readSignaturePlaces } = await import('../trust/registries-d.ts');
+    const signatures = await readSignaturePlaces(scopes, places, signal);
+    const wantsTags = signatures.attachments && types.includes('sigstoreSigned');
+    return new HostPolicy(file, () => chosen, signatures, wantsTags);
   }
 }

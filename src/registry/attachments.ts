@@ -51,7 +51,10 @@ export class RegistryAttachments implements Attachments {
       const bytes = last && (await store?.get(last.digest));
       return bytes ? listOf(bytes, note, types) : { descriptors: [], isCut: false };
     }
-    const listed = (await this.#fromApi(digest, types)) ?? (await this.#fromTag(digest, types));
+    // At once, since a registry without the API would cost a round trip more.
+    const tagged = this.#fromTag(digest, types);
+    tagged.catch(() => undefined);
+    const listed = (await this.#fromApi(digest, types)) ?? (await tagged);
     const { descriptors } = listed;
     const kept = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: descriptors };
     const bytes = Buffer.from(JSON.stringify(kept));

@@ -7,13 +7,13 @@ import type { Image } from '../oci/image.ts';
 import type { Reference } from '../oci/reference.ts';
 import { readConfigBytes } from '../sys/config-files.ts';
 import { hasCode } from '../sys/os-error.ts';
+import type { Environment } from '../sys/os-path.ts';
 import { judge, listed } from './decision.ts';
 import { findGpgv, keyringOf, verifyGpg } from './gpg.ts';
 import { isSignedBy, parsePublicKey, type PublicKey } from './keys.ts';
 import type { ChosenRequirements, Material, Requirement } from './policy.ts';
 import { reasonFor, Refusal } from './refusal.ts';
-import { type PolicyPlaces, readSignaturePlaces, type SignaturePlaces } from './registries-d.ts';
-import { scopesOfReference } from './scopes.ts';
+import type { SignaturePlaces } from './registries-d.ts';
 import type { Found, Signature, SignatureSearch } from './search.ts';
 import { fits, namedOf, type SignedIdentity } from './signed-identity.ts';
 import { parseStrictSimpleSigning, requireDigest, type SimpleSigning } from './simple-signing.ts';
@@ -34,7 +34,9 @@ export interface PolicyContext {
   /** The file of the policy. */
   readonly file: string;
   readonly chosen: ChosenRequirements;
-  readonly places: PolicyPlaces;
+  /** Undefined where `reference` is. */
+  readonly signatures: SignaturePlaces | undefined;
+  readonly environment: Environment;
   readonly search: SignatureSearch;
   readonly attachments: () => Promise<Attachments | undefined>;
   readonly temporaryFile: () => Promise<FileHandle>;
@@ -50,8 +52,7 @@ export interface PolicyContext {
  * not answer
  */
 export async function checkRequirements(image: Image, context: PolicyContext): Promise<void> {
-  const { chosen, places, reference, signal } = context;
-  let signaturePlaces: Promise<SignaturePlaces> | undefined;
+  const { chosen, signatures: where, reference } = context;
   for (const [index, requirement] of chosen.requirements.entries()) {
     const refuse = (reason: string, hint?: string): UntrustedError =>
       refusal(context, `requirement ${index + 1}, ${requirement.type}: ${reason}`, hint);
@@ -64,12 +65,10 @@ export async function checkRequirements(image: Image, context: PolicyContext): P
         throw refuse('no program implements it, nor does containers/image');
       case 'signedBy':
       case 'sigstoreSigned': {
-        if (!reference)
+        if (!reference || !where)
           throw refuse('the signatures of layouts and archives are not checked, as with podman and skopeo');
         if (image.digest === undefined)
           throw refuse('the image has no digest that could be signed (registry version 1)');
-        signaturePlaces ??= readSignaturePlaces(scopesOfReference(reference), places, signal);
-        const where = await signaturePlaces;
         const check = { ...context, reference, where, refuse };
         await (requirement.type === 'signedBy'
           ? checkSignedBy(image, requirement, check)
@@ -186,9 +185,9 @@ function requireClaim(
 
 async function checkSignedBy(image: Image, requirement: SignedBy, check: SignatureCheck): Promise<void> {
   const { keyType, keys, identity } = requirement;
-  const { refuse, places, reference, temporaryFile, signal } = check;
+  const { refuse, environment, reference, temporaryFile, signal } = check;
   if (keyType !== 'GPGKeys') throw refuse(`the keyType ${keyType} is implemented by no program`);
-  const gpgv = findGpgv(places.environment);
+  const gpgv = findGpgv(environment);
   if (gpgv === undefined)
     throw refuse('it needs the program gpgv, which was not found', 'install gpgv (apt-get install gpgv)');
   const keyring = keyringOf(await materials(keys, check, (bytes) => bytes));

@@ -7,7 +7,7 @@ import type { Reference } from '../oci/reference.ts';
  * repository, the namespaces above it, the host, and the domains above it as `*.example.com`
  * (containers-policy.json(5), containers-registries.d(5)).
  */
-export function scopesOfReference({ registry, repository, tag, digest }: Reference): readonly string[] {
+function scopesOfReference({ registry, repository, tag, digest }: Reference): readonly string[] {
   const name = `${registry}/${repository}`;
   const parts = name.split('/');
   const above = parts.map((_, index) => parts.slice(0, parts.length - index).join('/'));

@@ -39,6 +39,8 @@ export interface FakeRegistryOptions {
   readonly v2?: boolean;
   /** Asked first, for whatever else a test wants served; undefined: not mine. */
   readonly handler?: (request: LoggedRequest) => Answer | undefined;
+  /** Each request waits for it. */
+  readonly hold?: (request: LoggedRequest) => Promise<void>;
   readonly host?: '127.0.0.1' | '::1' | 'localhost';
 }
 
@@ -91,6 +93,7 @@ export class FakeRegistry implements AsyncDisposable {
       host: options.host,
       tls: this.#tls(),
       faults: options.faults,
+      hold: options.hold,
       answer: (request, fault) => this.#answer(request, fault),
     });
   }
@@ -176,6 +179,15 @@ export class FakeRegistry implements AsyncDisposable {
     repository.manifests.set(digest, { ...manifest, digest });
     if (tag !== undefined) repository.tags.set(tag, digest);
     return digest;
+  }
+
+  /** The parsed manifest with a digest. */
+  manifestOf(name: string, digest: string): object {
+    return jsonOf(this.#repository(name).manifests.get(digest)!.bytes);
+  }
+
+  digestOfTag(name: string, tag: string): string | undefined {
+    return this.#repository(name).tags.get(tag);
   }
 
   /** Stores any bytes as a blob; `digest` may lie. */

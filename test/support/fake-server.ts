@@ -32,6 +32,8 @@ export interface FakeServersOptions<Name extends string> {
   readonly faults?: readonly Fault[] | undefined;
   /** The text that the `path` of a fault is tried on; path and query when left out. */
   readonly subject?: (request: LoggedRequest<Name>) => string;
+  /** Awaited before anything is done. */
+  readonly hold?: ((request: LoggedRequest<Name>) => Promise<void>) | undefined;
   readonly answer: (request: LoggedRequest<Name>, fault: Fault | undefined) => Answer;
 }
 
@@ -121,6 +123,7 @@ export class FakeServers<Name extends string> {
       clientPort: request.socket.remotePort ?? 0,
     };
     this.requests.push(logged);
+    await this.#options.hold?.(logged);
     const fault = this.#faults.take(method, this.#options.subject?.(logged) ?? url);
     if (fault?.delay) await sleep(fault.delay);
     await send(response, withFault(this.#options.answer(logged, fault), fault), fault);

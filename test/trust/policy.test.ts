@@ -656,6 +656,17 @@ describe('where policy.json is, and what it stops', () => {
     assert.equal(both.exitCode, 2);
   });
 
+  test('pki is refused, and named', async () => {
+    write('pki/.config/containers/registries.d/a.yaml', 'default-docker: {use-sigstore-attachments: true}');
+    const authority = { caRootsData: Buffer.from('x').toString('base64'), subjectEmail: 'a@example.com' };
+    const policy = policyFile({ default: [{ type: 'sigstoreSigned', pki: authority }] });
+    const message = (await refusal(image, ['--policy', policy], scratch.join('pki'))) ?? '';
+    assert.match(
+      message,
+      /requirement 1, sigstoreSigned: "pki" is not supported\nhint: use podman or skopeo/,
+    );
+  });
+
   test('the key of --verify-key is required on top of it', async () => {
     const key = signingKey();
     const { digest } = registry.push('signed', 'latest', { layers: [layer] });

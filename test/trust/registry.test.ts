@@ -120,6 +120,23 @@ describe('signatures in registries', () => {
     assert.equal(page, 100);
   });
 
+  test('pages without end, each with more referrers', async () => {
+    let page = 0;
+    const { registry } = await start({
+      handler: ({ path }) => {
+        if (!path.includes('/referrers/')) return undefined;
+        page += 1;
+        const some = Array.from({ length: 100 }, (_, n) => descriptor(page * 100 + n));
+        return index(some, `<?page=${page}>; rel="next"`);
+      },
+    });
+    await using _ = registry;
+    const { exitCode, stderr } = await inspect(registry);
+    assert.match(stderr, /there are more signatures; the first 200 were looked at/);
+    assert.equal(exitCode, 6);
+    assert.equal(page, 11);
+  });
+
   test('a page that leads to itself, and one that leads elsewhere', async () => {
     for (const link of ['<?n=1>', '<http://example.com/v2/app/referrers/x>', '</v2/app/tags/list>']) {
       const { registry } = await start({
@@ -213,6 +230,24 @@ describe('signatures in registries', () => {
     tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
     const result = await runHere(['inspect', registry.reference('app', digest), ...noCache, ...byKey]);
     assert.equal(result.exitCode, 3, result.stderr);
+  });
+
+  test('an image whose signature is right and whose layer is missing', async () => {
+    const {
+      registry,
+      digest,
+      layer: blob,
+    } = await start({
+      handler: ({ path }) =>
+        path.endsWith(`/blobs/${blob}`) ? { status: 404, headers: {}, body: Buffer.alloc(0) } : undefined,
+    });
+    await using _ = registry;
+    tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
+    const place = scratch.join('no-layer');
+    const result = await runHere([registry.reference('app'), '-d', place, ...noCache, ...byKey]);
+    assert.match(result.stderr, new RegExp(`the layer ${blob} of .* does not exist`));
+    assert.equal(result.exitCode, 3);
+    assert.ok(!existsSync(place));
   });
 
   test('an answer that is no list of referrers leads to the tag', async () => {

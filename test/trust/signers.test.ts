@@ -388,6 +388,34 @@ describe('signatures', () => {
       });
     }
 
+    test('annotations whose log entry is of another payload', async () => {
+      const here = setting();
+      const payload = simpleSigning(here.index);
+      const { 'dev.sigstore.cosign/bundle': entry = '' } = await sigstore.annotations(
+        workflow,
+        simpleSigning(foreign),
+      );
+      const annotations = await sigstore.annotations(workflow, payload);
+      annotations['dev.sigstore.cosign/bundle'] = entry;
+      tagSignatures(registry, here.name, here.index, { payload, annotations });
+      const { exitCode, stderr } = await pull(here, byIdentity);
+      assert.match(stderr, /signature 1 .*: signature mismatch/);
+      assert.equal(exitCode, 6);
+    });
+
+    test('the signature of an index of another repository, under the tag for this one', async () => {
+      const here = setting();
+      const elsewhere = `${here.name}-elsewhere`;
+      const arm = [{ layers: [layer], platform: { os: 'linux', architecture: 'arm64' } }];
+      const { digest } = registry.pushIndex(elsewhere, 'latest', arm);
+      const payload = simpleSigning(digest, registry.reference(elsewhere));
+      tagSignatures(registry, here.name, here.index, simpleSignature(ours, payload));
+      attachBundle(registry, here.name, here.index, keyBundle(ours, statement(digest)));
+      const { exitCode, stderr } = await pull(here, byKey);
+      assert.match(stderr, /referrer .*another image.*; signature 1 of the tag .*another image/s);
+      assert.equal(exitCode, 6);
+    });
+
     test('annotations whose certificate had expired, or is missing', async () => {
       const here = setting();
       const payload = simpleSigning(here.index);
