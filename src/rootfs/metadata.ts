@@ -253,6 +253,7 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
     if (root.uid !== undefined && root.gid !== undefined) {
       granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');
     }
-    setMode(run, node, root.mode);
+    // Only the owner can set it, even where it does not change.
+    if (statusOf(run.filesystem, node)?.mode !== root.mode) setMode(run, node, root.mode);
   }
 }

@@ -40,17 +40,22 @@ const trees: Readonly<Record<string, (levels: number) => readonly Item[][]>> = {
   'gone again': (levels) => [[dir(deep(levels))], [whiteout('d')]],
 };
 
-/** How often a directory is opened. All that are opened are closed. */
-function opens(directory: string, layers: readonly Item[][]): number {
+/** How often a directory is opened, and how many are open at once. All that are opened are closed. */
+function opens(
+  directory: string,
+  layers: readonly Item[][],
+): { readonly count: number; readonly most: number } {
   const filesystem = openFilesystem(directory, 'libc');
   let count = 0;
   let left = 0;
+  let most = 0;
   const open = filesystem.openDirectory.bind(filesystem);
   const close = filesystem.closeDirectory.bind(filesystem);
   filesystem.openDirectory = (parent, name) => {
     count += 1;
     const handle = open(parent, name);
     if (handle >= 0) left += 1;
+    most = Math.max(most, left);
     return handle;
   };
   filesystem.closeDirectory = (opened) => {
@@ -68,14 +73,16 @@ function opens(directory: string, layers: readonly Item[][]): number {
   run.directories.close();
   assert.equal(left, 0, 'directories stay open');
   filesystem.close();
-  return count;
+  return { count, most };
 }
 
 for (const [name, layersOf] of Object.entries(trees)) {
   test(`1,200 directories in directories ${name}: the calls for each do not grow with the depth`, (t) => {
     const levels = 1200;
-    const count = opens(temporaryDirectory(t), layersOf(levels));
+    const { count, most } = opens(temporaryDirectory(t), layersOf(levels));
     assert.ok(count < 80 * levels, `${count} calls`);
+    // Those that the walker keeps, and those in one another while a tree is removed.
+    assert.ok(most < 256 + 100 + 10, `${most} open directories`);
   });
 }
 

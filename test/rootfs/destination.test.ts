@@ -227,6 +227,22 @@ describe('an empty DIR', () => {
   });
 });
 
+test(
+  'an empty DIR of another user is written in place, and stays theirs',
+  { skip: noOtherUser },
+  async (t) => {
+    const base = temporaryDirectory(t);
+    const [good] = writeLayers(base, [tar(file('x', ''))]);
+    const directory = join(base, 'r');
+    mkdirSync(directory);
+    chmodSync(directory, 0o777);
+    chownSync(base, 65_534, 65_534);
+    const { mode, error } = await runPull({ directory, layers: [good!] }, { uid: 65_534, gid: 65_534 });
+    assert.deepEqual([mode, error], ['empty', undefined]);
+    assert.equal(ownAndMode(directory), '0:0 777');
+  },
+);
+
 describe('a full DIR', () => {
   test('is refused; with merge it is laid over, and what fails leaves the files of the user', async (t) => {
     const base = temporaryDirectory(t);

@@ -21,28 +21,37 @@ function canHide(): boolean {
 
 const skip = missing('root', 'unshare') || (canHide() ? false : 'needs a mount namespace');
 
+interface Result {
+  readonly exitCode: number | null;
+  readonly stderr: string;
+}
+
+async function pull(image: string, directory: string, cwd: string): Promise<Result> {
+  const [command, ...words] = [...withoutProc, ...programCommand, image, '-d', directory, '--no-cache'];
+  const child = spawn(command!, words, { cwd, env: { PATH: process.env['PATH'], HOME: '/nonexistent' } });
+  let stderr = '';
+  child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
+  const exitCode = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { exitCode, stderr };
+}
+
 test('without /proc a pull goes well, and says what is left out and why', { skip }, async () => {
   await using registry = await FakeRegistry.start();
   using scratch = new Scratch();
   registry.push('x', 'latest', {
     layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n', { mode: 0o600 })) }],
   });
-  const [command, ...words] = [
-    ...withoutProc,
-    ...programCommand,
-    registry.reference('x'),
-    '-d',
-    'out',
-    '--no-cache',
-  ];
-  const child = spawn(command, words, {
-    cwd: scratch.path,
-    env: { PATH: process.env['PATH'], HOME: '/nonexistent' },
-  });
-  let stderr = '';
-  child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
-  const exitCode = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  const { exitCode, stderr } = await pull(registry.reference('x'), 'out', scratch.path);
   assert.equal(exitCode, 0, stderr);
   assert.match(stderr, /^notice: libc cannot be called here: .* are left out; it needs \/proc: mount/m);
   assert.equal(readFileSync(scratch.join('out/etc/motd'), 'utf8'), 'hello\n');
+});
+
+test('without /proc the root of the running system is refused too', { skip }, async () => {
+  await using registry = await FakeRegistry.start();
+  using scratch = new Scratch();
+  registry.push('x', 'latest', { layers: [{ tar: tar(file('x')) }] });
+  const { exitCode, stderr } = await pull(registry.reference('x'), '/', scratch.path);
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, /^error: cannot use \/: it is the root of the running system$/m);
 });

@@ -55,6 +55,22 @@ for (const backend of ['libc', 'node'] as const) {
       assert.ok(readFileSync(join(root, 'd/big')).equals(big));
     });
 
+    test('our own file is replaced by the next one, but not a file of the image with its name', async (t) => {
+      const root = temporaryDirectory(t);
+      await using opened = await openRootfs(root, { mode: 'stage', backend });
+      const { rootfs } = opened;
+      const apply = (layer: Uint8Array) => rootfs.apply(chunks(layer), { label });
+      const write = (text: string) => rootfs.writeLayerInfo('json', Buffer.from(text));
+      const found = () => readFileSync(join(root, 'json'), 'utf8');
+      await apply(tar(file('x', '')));
+      assert.deepEqual([await write('one'), found()], [true, 'one']);
+      await apply(tar(file('x', '')));
+      assert.deepEqual([await write('two'), found()], [true, 'two']);
+      await apply(tar(file('json', 'of the image')));
+      assert.deepEqual([await write('three'), found()], [false, 'of the image']);
+      await rootfs.close();
+    });
+
     test('an error of the layer says where, and discarding leaves the directory empty', async (t) => {
       const root = temporaryDirectory(t);
       await using opened = await openRootfs(root, { mode: 'stage', backend });
