@@ -28,7 +28,7 @@ interface Result {
 
 async function pull(image: string, directory: string, cwd: string): Promise<Result> {
   const [command, ...words] = [...withoutProc, ...programCommand, image, '-d', directory, '--no-cache'];
-  const child = spawn(command!, words, { cwd, env: { PATH: process.env['PATH'], HOME: '/nonexistent' } });
+  const child = spawn(command, words, { cwd, env: { PATH: process.env['PATH'], HOME: '/nonexistent' } });
   let stderr = '';
   child.stderr.on('data', (text: Buffer) => (stderr += text.toString()));
   const exitCode = await new Promise<number | null>((resolve) => child.once('close', resolve));
