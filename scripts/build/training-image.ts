@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { Header } from 'tar';
+import { signManifest } from './training-signatures.ts';
 
 const BLOCK_BYTES = 512;
 const TIME = new Date(1_000_000_000_000);
@@ -83,11 +84,12 @@ function image(): { readonly manifest: Buffer; readonly blobs: ReadonlyMap<strin
 }
 
 /**
- * A registry on loopback with one image, as far as a pull asks (distribution-spec): manifest, blobs, ranges
- * of blobs.
+ * A registry on loopback with one signed image, as far as a pull asks (distribution-spec): manifests,
+ * referrers, blobs, ranges of blobs.
  */
 export class TrainingRegistry implements AsyncDisposable {
   readonly #image = image();
+  readonly #signatures = signManifest(digestOf(this.#image.manifest));
   readonly #server = createServer((request, response) => this.#answer(request, response));
 
   static async start(): Promise<TrainingRegistry> {
@@ -101,30 +103,42 @@ export class TrainingRegistry implements AsyncDisposable {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}/library/small:latest`;
   }
 
+  /** The public key in PEM that the image is signed with. */
+  get key(): string {
+    return this.#signatures.key;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
   }
 
   #answer({ url = '', headers }: IncomingMessage, response: ServerResponse): void {
-    const { manifest, blobs } = this.#image;
+    const { blobs } = this.#image;
+    const { manifests, referrers, blobs: signed } = this.#signatures;
     response.setHeader('docker-distribution-api-version', 'registry/2.0');
-    if (url.includes('/manifests/')) {
+    const target = url.slice(url.lastIndexOf('/') + 1);
+    const manifest = target === 'latest' ? this.#image.manifest : manifests.get(target);
+    if (url.includes('/referrers/')) {
+      response.setHeader('content-type', 'application/vnd.oci.image.index.v1+json');
+      response.end(referrers);
+      return;
+    }
+    if (url.includes('/manifests/') && manifest) {
       response.setHeader('content-type', 'application/vnd.oci.image.manifest.v1+json');
       response.setHeader('docker-content-digest', digestOf(manifest));
       response.setHeader('content-length', manifest.length);
       response.end(manifest);
       return;
     }
-    const digest = url.slice(url.lastIndexOf('/') + 1);
-    const blob = blobs.get(digest);
+    const blob = blobs.get(target) ?? signed.get(target);
     if (!blob) {
       response.writeHead(url === '/v2/' ? 200 : 404).end();
       return;
     }
     response.setHeader('content-type', 'application/octet-stream');
     response.setHeader('accept-ranges', 'bytes');
-    response.setHeader('etag', `"${digest}"`);
+    response.setHeader('etag', `"${target}"`);
     const range = /^bytes=(\d+)-(\d*)$/.exec(headers.range ?? '');
     const start = Number(range?.[1] ?? 0);
     const end = range?.[2] ? Number(range[2]) + 1 : blob.length;

@@ -522,6 +522,16 @@ describe('policy.json before skopeo and dlrootfs', () => {
       });
   });
 
+  test('inspect of a rejected image, and with a malformed policy: both print', async () => {
+    for (const policy of [policyFile({ default: [reject] }), policyFile('{')]) {
+      const image = docker.reference('plain');
+      await skopeo.run(['--policy', policy, 'inspect', '--tls-verify=false', `docker://${image}`]);
+      const { exitCode, stderr } = await runHere(['inspect', image, '--no-cache', '--policy', policy]);
+      assert.equal(exitCode, 0, stderr);
+      assert.match(stderr, /^notice: a pull is refused: .*the policy/m);
+    }
+  });
+
   test('signatures of Sigstore from the cache', async () => {
     const policy = policyFile({ default: [byKey({})] });
     const image = `${docker.host}/team/app:1.0`;
