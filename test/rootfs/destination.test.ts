@@ -227,21 +227,25 @@ describe('an empty DIR', () => {
   });
 });
 
-test(
-  'an empty DIR of another user is written in place, and stays theirs',
-  { skip: noOtherUser },
-  async (t) => {
+for (const backend of ['libc', 'node'] as const) {
+  const name = `an empty DIR of another user is written in place, and stays theirs, ${backend}`;
+  test(name, { skip: noOtherUser }, async (t) => {
     const base = temporaryDirectory(t);
-    const [good] = writeLayers(base, [tar(file('x', ''))]);
+    const layers = writeLayers(base, [tar(file('x', '')), tar(dir('.', { mode: 0o700, mtime: 5 }))]);
     const directory = join(base, 'r');
     mkdirSync(directory);
     chmodSync(directory, 0o777);
     chownSync(base, 65_534, 65_534);
-    const { mode, error } = await runPull({ directory, layers: [good!] }, { uid: 65_534, gid: 65_534 });
-    assert.deepEqual([mode, error], ['empty', undefined]);
-    assert.equal(ownAndMode(directory), '0:0 777');
-  },
-);
+    for (const [index, lost] of [0, 1].entries()) {
+      const request = { directory, layers: [layers[index]!], backend };
+      const { mode, error, counts } = await runPull(request, { uid: 65_534, gid: 65_534 });
+      assert.deepEqual([mode, error], ['empty', undefined]);
+      assert.deepEqual([counts!.times, counts!.modes], [lost, lost]);
+      assert.equal(ownAndMode(directory), '0:0 777');
+      for (const entry of readdirSync(directory)) rmSync(join(directory, entry));
+    }
+  });
+}
 
 describe('a full DIR', () => {
   test('is refused; with merge it is laid over, and what fails leaves the files of the user', async (t) => {
