@@ -124,7 +124,7 @@ test('bounds: redirects that take their time have one deadline together', async 
   const address = server.address();
   assert.ok(address !== null && typeof address === 'object');
   await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`, {
-    timeouts: { connect: 100, headers: 100, stall: 300, document: 600 },
+    timeouts: { connect: 300, headers: 100, stall: 300, document: 600 },
     retry: 0,
   });
   await assert.rejects(client.image(), { code: 'SILENT' });
