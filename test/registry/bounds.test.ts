@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { createServer } from 'node:http';
-import { test } from 'node:test';
+import { createServer, type RequestListener } from 'node:http';
+import { test, type TestContext } from 'node:test';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 import { DlrootfsError, NetworkError, printable } from '../../src/errors.ts';
 import { redirected } from '../../src/registry/http/transport.ts';
@@ -98,38 +98,41 @@ for (const [what, fault, expected] of cases) {
   });
 }
 
-test('bounds: redirects that lead on and on', async () => {
+/** Starts a server that ends with the test, also where that fails. Returns its `host:port`. */
+async function serve(t: TestContext, handler: RequestListener): Promise<string> {
+  const server = createServer(handler);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const address = server.address();
+  assert.ok(address !== null && typeof address === 'object');
+  return `127.0.0.1:${address.port}`;
+}
+
+test('bounds: redirects that lead on and on', async (t) => {
   let count = 0;
-  const server = createServer((_, response) => {
+  const host = await serve(t, (_, response) => {
     count += 1;
     response.writeHead(302, { location: `/v2/?${count}` }).end();
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`);
+  await using client = await RegistryClient.open(`${host}/team/app`);
   await assert.rejects(client.image(), /redirects more than 10 times/);
   assert.equal(count, 11);
-  server.close();
-  server.closeAllConnections();
 });
 
-test('bounds: redirects that take their time have one deadline together', async () => {
+test('bounds: redirects that take their time have one deadline together', async (t) => {
   let count = 0;
-  const server = createServer((_, response) => {
+  const host = await serve(t, (_, response) => {
     count += 1;
     setTimeout(() => response.writeHead(302, { location: `/v2/?${count}` }).end(), 150);
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`, {
+  await using client = await RegistryClient.open(`${host}/team/app`, {
     timeouts: { connect: 300, headers: 100, stall: 300, document: 600 },
     retry: 0,
   });
   await assert.rejects(client.image(), { code: 'SILENT' });
-  server.close();
-  server.closeAllConnections();
 });
 
 test('bounds: a config of which the manifest says that it is too large is not asked for', async () => {
@@ -159,20 +162,15 @@ test('a document that a box compressed on the way is read', async () => {
   }
 });
 
-test('a server that answers everything with a web page is no registry', async () => {
-  const server = createServer((_, response) => {
+test('a server that answers everything with a web page is no registry', async (t) => {
+  const host = await serve(t, (_, response) => {
     response.writeHead(200, { 'content-type': 'text/html' }).end('<!DOCTYPE html><title>Welcome</title>');
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`);
+  await using client = await RegistryClient.open(`${host}/team/app`);
   await assert.rejects(
     client.image(),
     (error) => error instanceof NetworkError && / answers with a web page: /.test(error.message),
   );
-  server.close();
-  server.closeAllConnections();
 });
 
 const get = { method: 'GET', headers: { accept: 'x', authorization: 'Basic x', cookie: 'a=b' } } as const;
