@@ -236,7 +236,18 @@ export class FakeSigstore {
     };
   }
 
+  /**
+   * A time stamp with three digits of milliseconds: DER leaves out zeros at the end, and @sigstore/core 3 then
+   * finds the time invalid.
+   */
   async #timeStamp(signature: Buffer): Promise<string> {
+    for (;;) {
+      const stamp = Buffer.from(await this.#stamp(signature));
+      if (/\d{14}\.\d{3}Z/.test(stamp.toString('latin1'))) return stamp.toString('base64');
+    }
+  }
+
+  async #stamp(signature: Buffer): Promise<ArrayBuffer> {
     const stamp = await this.#tsa.timestamp({
       artifactHash: createHash('sha256').update(signature).digest(),
       hashAlgorithmOID: '2.16.840.1.101.3.4.2.1',
@@ -244,7 +255,7 @@ export class FakeSigstore {
       policyOID: '1.3.6.1.4.1.57264.2',
       certReq: true,
     });
-    return Buffer.from(stamp.buffer).toString('base64');
+    return stamp.buffer as ArrayBuffer;
   }
 }
 
