@@ -246,15 +246,16 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
   if (entry) {
     restoreOwner(run, node, entry, undefined);
     const mode = restoreXattrs(run, node, entry);
-    const { mtimeSeconds, mtimeNanoseconds } = entry;
-    if (run.filesystem.setTimes(node, mtimeSeconds, mtimeNanoseconds) === -EPERM) {
-      // A DIR of another user is written in place, and only its owner can set these.
+    try {
+      // Its own mode may keep its owner out.
+      restoreTimes(run, node, entry);
+    } catch (error) {
+      if (!(error instanceof SyscallError) || error.errno !== EPERM) throw error;
+      // A DIR of another user is written in place, and only its owner can set times and mode.
       run.counts.times += 1;
       run.counts.modes += 1;
       return;
     }
-    // Its own mode may keep its owner out.
-    restoreTimes(run, node, entry);
     setMode(run, node, mode);
   } else if (root) {
     if (root.uid !== undefined && root.gid !== undefined) {
