@@ -70,8 +70,8 @@ export class ImageTrust {
 
   /** Requests the signatures of a manifest or index, while the session still resolves the image. */
   begin(digest: Digest): void {
-    if (this.#signers) this.#search.begin(digest);
-    else if (this.#policy?.wantsTags) this.#search.beginTagged(digest);
+    if (this.#signers) this.#search.begin(digest, 'find');
+    else if (this.#policy?.wantsTags) this.#search.begin(digest, 'tagged');
   }
 
   /**

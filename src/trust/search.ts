@@ -59,14 +59,9 @@ export class SignatureSearch {
     this.#open = open;
   }
 
-  /** Starts to request the signatures of a manifest, ahead of `find` and `tagged`. */
-  begin(digest: Digest): void {
-    void this.find(digest).then(({ candidates }) => requestAhead(candidates));
-  }
-
-  /** The same for `tagged` alone. */
-  beginTagged(digest: Digest): void {
-    void this.tagged(digest).then(({ candidates }) => requestAhead(candidates));
+  /** Starts to request the signatures of a manifest, ahead of the call of `find` or of `tagged`. */
+  begin(digest: Digest, method: 'find' | 'tagged'): void {
+    void this[method](digest).then(({ candidates }) => requestAhead(candidates));
   }
 
   /** Finds the signatures of a manifest in all forms, bundles first. */
