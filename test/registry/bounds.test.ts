@@ -123,10 +123,13 @@ test('bounds: redirects that lead on and on', async (t) => {
 });
 
 test('bounds: redirects that take their time have one deadline together', async (t) => {
-  let count = 0;
+  let now = 0;
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  t.mock.method(performance, 'now', () => now);
   const host = await serve(t, (_, response) => {
-    count += 1;
-    setTimeout(() => response.writeHead(302, { location: `/v2/?${count}` }).end(), 150);
+    now += 150;
+    t.mock.timers.tick(150);
+    response.writeHead(302, { location: `/v2/?${now}` }).end();
   });
   await using client = await RegistryClient.open(`${host}/team/app`, {
     timeouts: { connect: 300, headers: 100, stall: 300, document: 600 },
