@@ -166,14 +166,14 @@ async function writeTag(root: OpenDirectory): Promise<void> {
   });
 }
 
-/** Names in the directory itself that are of no use to find out whose it is: of a file system's root, and of a tag that is being written. */
+/** Names that do not tell whose directory it is: lost+found, and a tag that is being written. */
 const NEUTRAL = /^(?:lost\+found|\.dlrootfs-[0-9a-f]{24})$/;
 const TOP_NAMES = ['blobs', 'partial', 'tags'];
 
 /**
- * Returns true if a directory has the tag. Without it, the directory must be empty, or a cache of an earlier version: nothing but names that a
- * cache gives.
- * The names are read first: a run that makes the cache at this moment writes the tag before any of them.
+ * Returns true if a directory has the tag. Without it, the directory must be empty, or a cache of an earlier
+ * version: it then has only names that a cache gives. The names are read before the tag: a run that makes the
+ * cache at this moment writes the tag first.
  *
  * @throws DestinationError that names what else a directory without the tag holds
  */

@@ -71,7 +71,7 @@ export async function diskExporter(
     throw new UsageError(`--compress is for an erofs, not for ${format}`, { hint: 'use -o FILE.erofs' });
   const isOurs = format === 'erofs' && compression === undefined;
   const tool = isOurs ? undefined : await findDiskTool(format, environment, signal);
-  /** @throws DestinationError if the name belongs to a FIFO or device meanwhile */
+  /** @throws DestinationError if a FIFO or a device now has the name */
   const targetOf = (file: ArchiveFile | undefined): Omit<DiskTarget, 'tool'> => {
     if (file?.descriptor === undefined || !file.directory) throw notRegular(output);
     const { descriptor, directory } = file;

@@ -49,7 +49,7 @@ export interface DiskEntry extends Comparable, FileStat {
 
 /**
  * Reads a directory tree on disk. It may belong to another user and change during the walk: no symlink is
- * followed, not even one that appears meanwhile, and only regular files are opened.
+ * followed, even if it appears during the walk, and only regular files are opened.
  */
 export class DiskTree implements Disposable {
   readonly #directory: string;

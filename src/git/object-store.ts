@@ -69,7 +69,7 @@ export class ObjectStore {
 
   /**
    * Completes the pack: once the promise is fulfilled, git sees all objects added so far. More may be added
-   * meanwhile.
+   * before that.
    */
   complete(): Promise<void> {
     const pack = this.#pack;

@@ -25,8 +25,8 @@ export interface ForeignOwners {
 }
 
 /**
- * Searches a tree, level by level, for owners; ends at the first one that is wanted. Mount points are left out. The tree may be changed by
- * others meanwhile: no link is followed.
+ * Searches a tree, level by level, for owners; ends at the first one that is wanted. Mount points are left out. Others may change
+ * the tree during the search: no link is followed.
  *
  * @param accounts ids of users, with the one who looks
  * @throws the signal's reason
@@ -73,7 +73,7 @@ export async function findForeignOwners(
   }
 }
 
-/** Undefined for a directory that cannot be entered, has too long a path, or was removed meanwhile. */
+/** Undefined for a directory that cannot be entered, has too long a path, or has been removed. */
 function entered<T>(find: () => T): T | undefined {
   try {
     return find();

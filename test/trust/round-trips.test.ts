@@ -1,6 +1,6 @@
 /**
- * The round trips that signatures cost: a pull with them takes at most two more than without. They are counted, not timed: the registry
- * answers a round of requests when all of it has come.
+ * A pull with signatures takes at most two round trips more than one without. They are counted, not timed: the
+ * registry answers a round of requests when all of them have come.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -72,7 +72,7 @@ interface Setting {
 const ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
 const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 
-/** What a form of signature is: signs the image, and returns the paths of its documents, each needed to find the next one. */
+/** Signs the image, and returns the paths of the signature's documents; each is needed to find the next one. */
 type Sign = (setting: Setting) => readonly string[];
 
 const layersOf = (registry: FakeRegistry, digest: string): string[] => {
@@ -119,7 +119,10 @@ const everywhere = (digest: string): readonly string[] => [
   `${tag(digest)}.sig`,
 ];
 
-/** Under the tag, since no policy looks at referrers: of what the tag of the image points to, or of the last manifest. */
+/**
+ * Signatures under the tag, since no policy checks referrers: for the target of the image's tag, or for the last
+ * manifest.
+ */
 const ofPolicy: Readonly<Record<'index' | 'manifest', Sign>> = {
   index: (setting) => tagged(setting, setting.digest),
   manifest: (setting) => {
