@@ -85,6 +85,8 @@ export class NotFoundError extends DlrootfsError {
   protected static override readonly defaults = kind('notFound', 'NOT_FOUND', {
     hint: 'check the spelling of image and tag; dlrootfs tags IMAGE lists the tags',
   });
+  /** If the repository does not have the tag: the tag, and those that it has. */
+  tags?: { readonly tag: string; readonly tags: readonly string[] };
 }
 
 /** The registry requires other credentials, or denies these. */

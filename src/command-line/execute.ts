@@ -38,7 +38,10 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
     const exitCode = await enterUserNamespace(invocation, argv, context);
     if (exitCode !== undefined) return exitCode;
   }
-  return (await runInvocation(invocation, context)) ?? ExitCode.done;
+  const exitCode = await runInvocation(invocation, context).catch(async (error: unknown) => {
+    throw (await import('./similar-tag.ts')).withSimilarTag(error, argv, invocation);
+  });
+  return exitCode ?? ExitCode.done;
 }
 
 /**

@@ -1,4 +1,11 @@
-import { DlrootfsError, IntegrityError, isTransient, NetworkError, UsageError } from '../errors.ts';
+import {
+  DlrootfsError,
+  IntegrityError,
+  isTransient,
+  NetworkError,
+  NotFoundError,
+  UsageError,
+} from '../errors.ts';
 import type { Attachments } from '../oci/artifact.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
@@ -21,6 +28,8 @@ const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 /** Limit per page: some registries send all tags in one. */
 const MAX_TAGS = 1_000_000;
 const MAX_PAGES = 10_000;
+/** Tags among which an error looks for a similar one. */
+const MAX_SIMILAR_TAGS = 1000;
 
 /** The path of a manifest, and its names in errors. */
 type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
@@ -109,9 +118,27 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     }
     const digest = last && (await this.#digestOfTag(target));
     const stored = digest && (await this.#storedManifest(digest, target.subject));
-    const found = stored ?? (await this.#fetchManifest(target, undefined));
+    const fetch = () => this.#fetchManifest(target, undefined);
+    const found =
+      stored ??
+      (await fetch().catch(async (error: unknown) => {
+        if (error instanceof NotFoundError) error.tags = { tag, tags: await this.#firstTags() };
+        throw error;
+      }));
     await store?.remember(name, found.digest);
     return found;
+  }
+
+  /** Returns some tags of the repository, for an error; none if the registry does not list them at once. */
+  async #firstTags(): Promise<readonly string[]> {
+    const tags: string[] = [];
+    try {
+      for await (const tag of this.tags({ pages: 5, retries: 0 }))
+        if (tags.push(tag) >= MAX_SIMILAR_TAGS) break;
+    } catch {
+      // The error about the tag is told.
+    }
+    return tags;
   }
 
   /** Returns the manifest or index with this digest. */
@@ -188,9 +215,12 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   /**
    * Yields all tags, page by page, in the registry's order.
    *
-   * @throws NetworkError if the pages have no end; UsageError offline
+   * @param limits on the pages, and on the retries of a request
+   * @throws NetworkError if there are more pages; UsageError offline
    */
-  async *tags(): AsyncGenerator<string, void> {
+  async *tags(
+    limits: { readonly pages: number; readonly retries?: number } = { pages: MAX_PAGES },
+  ): AsyncGenerator<string, void> {
     if (this.#options.offline) {
       throw new UsageError('cannot list tags offline: the cache has no lists of tags', {
         hint: 'leave out --offline',
@@ -201,7 +231,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     let source: Endpoint | undefined;
     const seen = new Set<string>();
     for (let query: string | undefined = ''; query !== undefined;) {
-      if (seen.has(query) || seen.size >= MAX_PAGES)
+      if (seen.has(query) || seen.size >= limits.pages)
         throw new NetworkError(`cannot read ${subject}: it has no end`);
       seen.add(query);
       const read = async (response: Response): Promise<TagPage> => ({
@@ -213,9 +243,9 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
         next: nextPage(response.header('link'), response.url, '/tags/list'),
       });
       const asked = { path: `tags/list${query}`, subject, repository: this.#name, read };
-      const page: TagPage = await (source?.ask(asked) ??
+      const page: TagPage = await (source?.ask(asked, limits.retries) ??
         this.#endpoints.first(asked, async (endpoint, retries) => {
-          const first = await endpoint.ask(asked, retries);
+          const first = await endpoint.ask(asked, limits.retries ?? retries);
           source = endpoint;
           return first;
         }));

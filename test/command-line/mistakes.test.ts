@@ -413,12 +413,29 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
   mkdirSync(scratch.join('full'));
   writeFileSync(scratch.join('file'), '');
   const { host } = registry;
+  registry.push('team/many', '24.04', { layers: [] });
+  registry.push('team/many', 'edge', { layers: [] });
   const rows: readonly (readonly [argv: readonly string[], exitCode: number, stderr: RegExp])[] = [
     [
-      [`${host}/team/app:2`],
+      [`${host}/team/app:2`, '-d', "it's", '--no-cache'],
       3,
-      /^error: .*\/team\/app has no tag 2 \(.*404.*\)\nhint: check the tag: dlrootfs tags 127\.0\.0\.1:\d+\/team\/app lists them/,
+      /^error: .*\/team\/app has no tag 2 \(.*404.*\)\nhint: write dlrootfs 127\.0\.0\.1:\d+\/team\/app:1 -d 'it'\\''s' --no-cache; check the tag: dlrootfs tags 127\.0\.0\.1:\d+\/team\/app lists them/,
     ],
+    [
+      ['inspect', '--no-cache', `${host}/team/app`],
+      3,
+      /\nhint: write dlrootfs inspect --no-cache \S+\/team\/app:1; /,
+    ],
+    [
+      ['cat', `docker://${host}/team/many:24.4`, '/x'],
+      3,
+      /\nhint: write dlrootfs cat docker:\S+\/many:24\.04 \/x; /,
+    ],
+    [['cache', 'add', `${host}/team/many:24.4`], 3, /\nhint: write dlrootfs cache add \S+\/many:24\.04; /],
+    [[`${host}/team/many:3`], 3, /\nhint: check the tag: /],
+    [[`${host}/team/app:2`, '-d', `${host}/team/app:2`], 3, /\nhint: name the tag 1; check the tag: /],
+    [[`${host}/team/app:2`, '-u', 'me:secret'], 3, /\nhint: name the tag 1; check the tag: (?!.*secret)/],
+    [['diff', `${host}/team/app:1`, `${host}/team/app:2`], 3, /\nhint: name the tag 1; check the tag: /],
     [
       [`${secure.host}/team/app:1`, '--ca-file', 'file'],
       2,

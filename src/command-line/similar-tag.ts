@@ -1,0 +1,44 @@
+import { NotFoundError, printable } from '../errors.ts';
+import { shellWord } from '../sys/os-path.ts';
+import { type Invocation, suggestion } from './program.ts';
+
+/**
+ * Returns the error of an unknown tag with another hint if the repository has a similar tag, or only one: the
+ * command line with that tag. Other errors are returned as they are.
+ */
+export function withSimilarTag(error: unknown, argv: readonly string[], invocation: Invocation): unknown {
+  if (!(error instanceof NotFoundError) || error.tags === undefined) return error;
+  const { tag, tags } = error.tags;
+  const similar = tags.length === 1 ? tags[0]! : similarTag(tag, tags);
+  if (similar === undefined) return error;
+  const line = commandWith(similar, tag, argv, invocation);
+  const said = line === undefined ? `name the tag ${similar}` : `write ${line}`;
+  return error.withHint(`${said}; ${error.hint}`);
+}
+
+/** Undefined without a similar tag, and with several that are equally similar. */
+function similarTag(tag: string, tags: readonly string[]): string | undefined {
+  const [, similar] = /^did you mean (\S+)\?$/.exec(suggestion(tag, tags) ?? '') ?? [];
+  return similar;
+}
+
+/**
+ * Returns the command line with another tag of its image, for a shell; undefined if the image is not exactly
+ * one of the words, and if a password may be among them.
+ */
+function commandWith(
+  similar: string,
+  tag: string,
+  argv: readonly string[],
+  { command, words, values }: Invocation,
+): string | undefined {
+  const [image = '', ...others] = command === 'cache' ? words.slice(1) : words;
+  const hasOthers = others.length > 0 && (command === 'cache' || command === 'diff');
+  if (hasOthers || values.user !== undefined || values.registryToken !== undefined) return undefined;
+  const place = argv.indexOf(image);
+  if (place < 0 || place !== argv.lastIndexOf(image) || image.includes('@')) return undefined;
+  const name = image.endsWith(`:${tag}`) ? image.slice(0, -tag.length - 1) : image;
+  const shown = argv.with(place, `${name}:${similar}`).map((word) => shellWord(word));
+  const line = ['dlrootfs', ...shown].join(' ');
+  return printable(line, Infinity) === line ? line : undefined;
+}
