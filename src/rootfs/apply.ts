@@ -14,8 +14,8 @@ import { Run, type RunOptions } from './run.ts';
 /**
  * Begins a run on the root of `filesystem`; `options.mode` describes that root.
  *
- * @param changes gets all that layers do to the tree
- * @param jobs gets the writing of some files
+ * @param changes records every change of the tree
+ * @param jobs takes over the writing of some files
  */
 export function startRun(
   filesystem: Filesystem,
@@ -37,13 +37,15 @@ function pathfinder(run: Run): Pathfinder {
 }
 
 /**
- * Applies one layer to the existing tree, by OCI's rules (image-spec, layer.md). When it throws, the tree is between the old and the new
- * state.
+ * Applies one layer to the existing tree, by OCI's rules (image-spec, layer.md). If it throws, only a part of
+ * the layer has been applied.
  *
- * @param label what messages call the layer
- * @param goOn asked before each entry; ends the layer by throwing
+ * @param label the layer's name in messages
+ * @param goOn called before each entry; ends the layer by throwing
  * @returns the number of entries
- * @throws IntegrityError for an entry that no file system can hold, DestinationError where the system refuses, what `reader` throws
+ * @throws IntegrityError for an entry that no file system can hold
+ * @throws DestinationError where the system refuses
+ * @throws the errors of `reader`
  */
 export function applyLayer(run: Run, reader: EntryReader, label: string, goOn?: () => void): number {
   const layer = new LayerApplication(run, label);
@@ -60,7 +62,7 @@ export function applyLayer(run: Run, reader: EntryReader, label: string, goOn?: 
   }
 }
 
-/** A layer that is being applied, for those who get its entries one by one: `apply` them all, then `finish`, or `abandon` it. */
+/** A layer whose entries come one by one: `apply` each, then call `finish`, or `abandon` after a failure. */
 export class LayerApplication {
   readonly #run: Run;
   readonly #label: string;
@@ -68,16 +70,16 @@ export class LayerApplication {
   /** The layer has files at `pseudoLinks`. */
   #hasPseudoLinks = false;
 
-  /** @param label what messages call the layer */
+  /** @param label the layer's name in messages */
   constructor(run: Run, label: string) {
     this.#run = run;
     this.#label = label;
   }
 
   /**
-   * The next entry.
+   * Applies the next entry.
    *
-   * @param content more of its data with each call
+   * @param content the entry's data
    * @throws as `applyLayer`
    */
   apply(entry: Entry, content: Content): void {
@@ -91,7 +93,7 @@ export class LayerApplication {
     this.#entries += 1;
   }
 
-  /** Does what can be done only when all entries are known. Returns how many they are. */
+  /** Completes the layer after its last entry, and returns the number of entries. @throws as `applyLayer` */
   finish(): number {
     const run = this.#run;
     const failure = this.firstFailure(undefined);
@@ -104,22 +106,22 @@ export class LayerApplication {
     return this.#entries;
   }
 
-  /** The error to throw when an entry failed with `error`: an earlier file's failure in another thread comes first. */
+  /** Returns the error to throw after `error`: an earlier file's failure in the other thread comes first. */
   firstFailure(error: unknown): unknown {
     const { jobs, options } = this.#run;
-    // All of them come before this entry.
+    // Waits for the jobs of earlier entries: their failures come before this one.
     jobs?.drain();
     const failed = jobs?.failed;
     if (!failed) return error;
     return explain(failed.failure, `${this.#label}: ${displayPath(failed.path)}`, options.name);
   }
 
-  /** Removes what exists only while a layer is applied. */
+  /** Removes the layer's pseudo-links after a failure. Errors are ignored. */
   abandon(): void {
     try {
       this.#end();
     } catch {
-      // Why the layer failed counts, not what could not be removed after that.
+      // The failure of the layer matters more than this one.
     }
   }
 
@@ -142,7 +144,11 @@ export class LayerApplication {
     }
   }
 
-  /** Forgets what the layer wrote, and removes its pseudo-links: files that hard links name stay under these names. @throws SyscallError */
+  /**
+   * Forgets which paths the layer wrote, and removes its pseudo-links. Hard links to these files keep them.
+   *
+   * @throws SyscallError
+   */
   #end(): void {
     const run = this.#run;
     run.written.forgetLayer();
@@ -152,17 +158,17 @@ export class LayerApplication {
   }
 }
 
-/** The error with the layer and the entry it is about. */
+/** Returns `error` with the layer and the entry in its message. */
 function located(error: unknown, label: string, entry: Entry, destination: string): unknown {
   const path = displayPath(entry.path);
   if (error instanceof SyscallError) return explain(error, `${label}: ${path}`, destination);
-  // The reader of the tar has added both already.
+  // The tar reader's message already has both.
   if (!(error instanceof IntegrityError) || error instanceof MalformedTarError) return error;
   const { code, hint, message } = error;
   return new IntegrityError(`${label}: ${path}: ${message}`, { code, hint, cause: error });
 }
 
-/** A hard link has the mode of what it is linked to, and a symlink has none. */
+/** Returns false for types without a mode of their own: hard links and symlinks. */
 function hasMode({ type }: Entry): boolean {
   return type !== 'hardlink' && type !== 'symlink';
 }

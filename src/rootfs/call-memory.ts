@@ -1,12 +1,12 @@
 import { compressesFiles, type FileStat, typeOfMode } from './filesystem.ts';
 
-/** Offsets, in bytes: two names, a structure, directory entries. */
+/** Offsets in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
 const MAX_NAME_BYTES = 8191;
 
-/** Memory at a fixed address for the names and structures of system calls, both ways. */
+/** Memory at a fixed address that passes names and structures to and from system calls. */
 export class CallMemory {
-  /** Addresses for the calls. */
+  /** Address of the second name; `structure` and `list` are addresses too. */
   readonly second: number;
   readonly structure: number;
   readonly list: number;
@@ -15,7 +15,7 @@ export class CallMemory {
   readonly #name: number;
   readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
-  /** Numbers of a device as the kernel splits them, and the one that stat(2) has. */
+  /** The last device converted: major and minor as statx(2) returns them, and its number in stat(2). */
   #lastDevice = { major: 0, minor: 0, number: '0' };
 
   constructor(addressOf: (memory: Uint8Array) => number) {
@@ -26,13 +26,16 @@ export class CallMemory {
     this.list = address + LAYOUT.list;
   }
 
-  /** Writes a byte string and a NUL, and returns its address. A string that is too long for the kernel is cut, but stays too long. */
+  /**
+   * Writes a byte string and a NUL, and returns its address. A string that is too long is cut to a length
+   * that the kernel still refuses.
+   */
   putName(name: string): number {
     this.#put(name, LAYOUT.name);
     return this.#name;
   }
 
-  /** The same for a second string in the same call. */
+  /** Does the same for a second string in the same call. */
   putSecond(name: string): number {
     this.#put(name, LAYOUT.second);
     return this.second;
@@ -42,12 +45,12 @@ export class CallMemory {
     this.#bytes[at + this.#bytes.write(name, at, MAX_NAME_BYTES, 'latin1')] = 0;
   }
 
-  /** The first `length` bytes at `second`. */
+  /** Returns the first `length` bytes at `second`. */
   takeSecond(length: number): string {
     return this.#bytes.toString('latin1', LAYOUT.second, LAYOUT.second + length);
   }
 
-  /** Two equal struct timespec at `structure`, for utimensat(2). */
+  /** Writes two equal struct timespec to `structure`, for utimensat(2). */
   putTimes(seconds: number, nanoseconds: number): void {
     const view = this.#view;
     for (let at: number = LAYOUT.structure; at < LAYOUT.structure + 32; at += 16) {
@@ -58,7 +61,7 @@ export class CallMemory {
     }
   }
 
-  /** The struct statx at `structure`, the same on every architecture: statx(2). */
+  /** Reads the struct statx at `structure`, which is the same on every architecture: statx(2). */
   takeStat(): FileStat {
     const at = LAYOUT.structure;
     const view = this.#view;
@@ -80,7 +83,7 @@ export class CallMemory {
     };
   }
 
-  /** Without a BigInt, which costs as much as the system call. */
+  /** Avoids a BigInt, which costs as much as the system call. */
   #int64(at: number): number {
     return this.#view.getUint32(at, true) + this.#view.getInt32(at + 4, true) * 2 ** 32;
   }
@@ -91,7 +94,7 @@ export class CallMemory {
     return this.#view.getUint32(at, true) + high * 2 ** 32;
   }
 
-  /** Mostly the same as the last time. */
+  /** Returns a device's number. The last one is kept, since most files are on one device. */
   #device(at: number): string {
     const [major, minor] = [this.#view.getUint32(at, true), this.#view.getUint32(at + 4, true)];
     if (major !== this.#lastDevice.major || minor !== this.#lastDevice.minor)
@@ -99,7 +102,7 @@ export class CallMemory {
     return this.#lastDevice.number;
   }
 
-  /** Attributes of an inode at `structure`: ioctl_iflags(2). */
+  /** Reads the attributes of an inode at `structure`: ioctl_iflags(2). */
   takeFlags(): number {
     return this.#view.getUint32(LAYOUT.structure, true);
   }
@@ -108,7 +111,10 @@ export class CallMemory {
     this.#view.setUint32(LAYOUT.structure, flags, true);
   }
 
-  /** Free bytes, including those reserved for root, of the struct statfs at `structure`: f_type, f_bsize and f_bfree of statfs(2). */
+  /**
+   * Returns the free bytes, including those reserved for root. They come from f_bsize and f_bfree of the
+   * struct statfs at `structure`: statfs(2). Infinite on a file system that compresses.
+   */
   takeFreeSpace(): number {
     const at = LAYOUT.structure;
     if (compressesFiles(this.#view.getUint32(at, true))) return Infinity;
@@ -117,8 +123,8 @@ export class CallMemory {
   }
 
   /**
-   * Adds the names in `length` bytes of struct linux_dirent64 at `list` (inode, offset, length of the record at 16, type at 18, name
-   * from 19) to `names`.
+   * Adds the names in `length` bytes of struct linux_dirent64 at `list` to `names`. A record has its length
+   * at byte 16 and its name at byte 19: getdents(2).
    */
   takeNames(length: number, names: string[]): void {
     const end = LAYOUT.list + length;
@@ -130,7 +136,7 @@ export class CallMemory {
   }
 }
 
-/** The number that stat(2) has for a device: makedev(3). */
+/** Returns the number that stat(2) has for a device: makedev(3). */
 function deviceNumber(major: number, minor: number): bigint {
   const low = (minor & 0xff) | ((major & 0xfff) << 8);
   return BigInt(low) | (BigInt(minor & 0xffff_ff00) << 12n) | (BigInt(major & 0xffff_f000) << 32n);

@@ -1,44 +1,47 @@
 import type { Entry } from '../tar/entry.ts';
 import type { ContentWriter } from './contents.ts';
 
-/** What was done at a path. `special`: a device or FIFO was made there. `executable`: a file that its owner may run. */
+/** Kinds of changes. `special`: a device or FIFO was made. `executable`: a file that its owner may run. */
 const kinds = ['removed', 'directory', 'file', 'executable', 'symlink', 'hardlink', 'special'] as const;
 
-/** One thing that a layer did to the tree. Paths are from the root, no component a symlink, one character a byte. */
+/**
+ * One change that a layer made to the tree. Paths are relative to the root and go through no symlink. Each
+ * character is one byte.
+ */
 export interface Change {
   readonly kind: (typeof kinds)[number];
   readonly path: string;
-  /** Of a hard link: another path of the file. Else empty. */
+  /** Another path of a hard-linked file; empty for other kinds. */
   readonly target: string;
-  /** Of a file or symlink: the number of its content, as ContentWriter counts them. Else 0. */
+  /** Number of the content of a file or symlink, as ContentWriter counts; else 0. */
   readonly number: number;
 }
 
-/** In bytes: kind, number, length of the path, length of the target. */
+/** Bytes of kind, number, length of the path and length of the target. */
 const HEADER_SIZE = 1 + 4 + 4 + 4;
-/** Bytes that are sent at once: each time costs about 0.3 ms. */
+/** Bytes in one message: each message costs about 0.3 ms. */
 const BATCH_SIZE = 256 * 1024;
 
-/** The changes of layers in order, for -g: a record of bytes for each, which `readChanges` reads. */
+/** Records the changes of layers in order, for -g, as bytes that `readChanges` reads. */
 export class ChangeLog {
   /** Receives the content of each file and symlink before its change is added. */
   readonly contents: ContentWriter;
   readonly #tell: (records: Uint8Array<ArrayBuffer>) => void;
   #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
   #length = 0;
-  /** Changes with a content so far. */
+  /** Number of changes with a content so far. */
   #count = 0;
 
-  /** @param tell gets the records, many at a time */
+  /** @param tell receives many records at a time */
   constructor(contents: ContentWriter, tell: (records: Uint8Array<ArrayBuffer>) => void) {
     this.contents = contents;
     this.#tell = tell;
   }
 
   /**
-   * An entry was put at `path`, its content last in `contents`.
+   * Records that an entry was put at `path`. The last content in `contents` belongs to it.
    *
-   * @param target of a hard link: its other path on disk
+   * @param target for a hard link: its other path on disk
    * @throws Error for a file or symlink without a content of its own
    */
   written(path: string, { type, mode }: Pick<Entry, 'type' | 'mode'>, target: string): void {
@@ -60,17 +63,17 @@ export class ChangeLog {
     }
   }
 
-  /** A directory was made at `path`, or was there. */
+  /** Records that a directory was made at `path`, or existed already. */
   made(path: string): void {
     if (path !== '') this.#add('directory', path, '', 0);
   }
 
-  /** The entry at `path` was removed, with all below it. */
+  /** Records that the entry at `path` was removed, with all below it. */
   removed(path: string): void {
     this.#add('removed', path, '', 0);
   }
 
-  /** Sends all records, and has the reader of `contents` answer for all that it got. */
+  /** Sends all records, and has the reader of `contents` send the ids of all contents so far. */
   flush(): void {
     this.contents.flush();
     this.#send();
@@ -96,7 +99,7 @@ export class ChangeLog {
   }
 }
 
-/** The changes in records of a ChangeLog. */
+/** Yields the changes in records of a ChangeLog. */
 export function* readChanges(records: Uint8Array): Generator<Change, void, void> {
   const bytes = Buffer.from(records.buffer, records.byteOffset, records.length);
   for (let at = 0; at < bytes.length;) {

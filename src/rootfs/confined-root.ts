@@ -17,16 +17,16 @@ import {
 import { LinuxFilesystem } from './linux.ts';
 import { PortableFilesystem } from './portable.ts';
 
-/** Which of the two back ends writes: libc's calls, or Node's. */
+/** The back end that makes the calls: libc's or Node's. */
 export type Backend = 'libc' | 'node';
 
 const { EACCES, EEXIST, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
 /**
- * Opens a directory as the root of a file system: by Linux's system calls where they can be made, else by Node's. Symlinks to it are followed.
+ * Opens a directory as the root of a file system, following symlinks to it.
  *
- * @param backend which one to use; left out: the best available
- * @returns an errno below zero where it cannot be opened, -ENOSYS where the back end is not available
+ * @param backend the one to use; left out: libc's if available, else Node's
+ * @returns an errno below zero if it cannot be opened; -ENOSYS if the back end is not available
  */
 export function openFilesystem(
   path: Uint8Array,
@@ -38,9 +38,10 @@ export function openFilesystem(
 }
 
 /**
- * The files of a rootfs as a process would see them after chroot into it: absolute and climbing symlinks stay inside, also for the last
- * name of a path. Each directory is opened from the one above without following links, so that no change by another process
- * leads outside the root. Paths are text; a leading slash means the root.
+ * The files of a rootfs as a process would see them after chroot(2) into it. Absolute and climbing symlinks
+ * stay inside, also for the last name of a path. Each directory is opened from its parent without following
+ * symlinks. So no change by another process leads outside the root. Paths are text; a leading slash means the
+ * root.
  */
 export class ConfinedRoot implements Disposable {
   readonly #filesystem: DiskFilesystem;
@@ -57,12 +58,15 @@ export class ConfinedRoot implements Disposable {
     this.#filesystem.close();
   }
 
-  /** The status of a path, symlinks followed; undefined if it does not exist. */
+  /** Returns the status of a path, following symlinks; undefined if it does not exist. */
   stat(path: string): FileStat | undefined {
     return this.#at(path, (parent, name) => statusOf(this.#filesystem, { parent, name }));
   }
 
-  /** The text of a regular file, in UTF-8; undefined when there is none, it may not be read, or has more than 4 MiB (as in an ImageTree). */
+  /**
+   * Returns the text of a regular file, in UTF-8. Undefined if it does not exist, may not be read, or has
+   * more than 4 MiB (as in an ImageTree).
+   */
   readText(path: string): string | undefined {
     return this.#at(path, (parent, name) => {
       const bytes = this.#filesystem.readFile(parent, name, LARGEST_ACCOUNT_FILE);
@@ -71,7 +75,7 @@ export class ConfinedRoot implements Disposable {
   }
 
   /**
-   * Makes a directory with exactly this mode. False where its parent is missing.
+   * Makes a directory with exactly this mode. Returns false if its parent is missing.
    *
    * @throws SyscallError, also when it exists
    */
@@ -86,7 +90,8 @@ export class ConfinedRoot implements Disposable {
   }
 
   /**
-   * Makes a file of mode 0644, or fills an empty regular file. False where its parent is missing or something else exists.
+   * Makes a file of mode 0644, or fills an empty regular file. Returns false if its parent is missing or
+   * something else exists.
    *
    * @throws SyscallError
    */
@@ -113,15 +118,15 @@ export class ConfinedRoot implements Disposable {
   }
 
   /**
-   * Calls `use` with the directory and name that a path leads to, symlinks followed. Undefined where a directory is missing, is not a
-   * directory, or may not be entered.
+   * Follows the symlinks of a path, and calls `use` with the directory and name that it leads to. Undefined
+   * if a directory is missing, is not a directory, or may not be entered.
    */
   #at<T>(path: string, use: (parent: Directory, name: ByteName) => T): T | undefined {
     try {
       const found = this.#directories.follow(bytePath(path));
       return found && use(found.parent, found.name);
     } catch (error) {
-      // Symlinks in a circle, or a path that is too long.
+      // The path has a loop of symlinks, or is too long.
       if (error instanceof IntegrityError) return undefined;
       if (hasErrno(error, ENOENT, ENOTDIR, EACCES, ELOOP, ENAMETOOLONG)) return undefined;
       throw error;

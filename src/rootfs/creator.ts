@@ -8,9 +8,12 @@ import { randomName } from '../sys/temp-file.ts';
 export interface Creator {
   readonly uid: number;
   readonly gid: number;
-  /** Mode bits that are removed from it. */
+  /** Mode bits that the system removes from the requested mode. */
   readonly umask: number;
-  /** Owner, mode and access lists may be inherited from the directory: all are set or removed on every file. */
+  /**
+   * Owner, mode and access lists may be inherited from the directory, so they are set or removed on every
+   * file.
+   */
   careful: boolean;
   /** Names are case-insensitive. */
   readonly caseInsensitive: boolean;
@@ -18,7 +21,7 @@ export interface Creator {
   readonly fixedModes: boolean;
 }
 
-/** For a tree that other programs made: nothing is assumed. */
+/** Assumes nothing, for a tree that other programs made. */
 export const carefulCreator: Creator = {
   uid: -1,
   gid: -1,
@@ -29,10 +32,10 @@ export const carefulCreator: Creator = {
 };
 
 /**
- * Finds out what the file system of an empty root gives to new files, by two nested directories that are removed at once.
- * New files may inherit the group (setgid, mount option grpid) and access lists of their directory.
+ * Finds out what new files in an empty root inherit. It makes two nested directories and removes them. New
+ * files may inherit the group (setgid, mount option grpid) and access lists of their directory.
  *
- * @throws SyscallError when they cannot be removed
+ * @throws SyscallError if they cannot be removed
  */
 export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator {
   const { root } = filesystem;
@@ -53,7 +56,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
     const handle = filesystem.openDirectory(root, name);
     if (typeof outer === 'number' || typeof changed === 'number' || handle < 0) return carefulCreator;
     const directory = { path: name as BytePath, handle };
-    // Where groups are inherited, a new directory has the group of the directory above.
+    // If groups are inherited, a new directory has the group of the directory above.
     filesystem.setOwner(outerNode, outer.uid, (outer.gid + 1) % 0xffff);
     filesystem.makeDirectory(directory, 'a', 0o777);
     const inner = filesystem.stat(directory, 'a');

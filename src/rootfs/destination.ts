@@ -21,10 +21,10 @@ import {
   swapped,
 } from './stage.ts';
 
-/** Of missing directories above DIR, less the umask. */
+/** Mode of missing directories above DIR, less the umask. */
 const LEVEL_MODE = 0o777;
 
-/** What a Destination is made of. */
+/** The parts of a Destination. */
 interface Prepared {
   readonly root: OpenDirectory;
   readonly mode: RunOptions['mode'];
@@ -34,22 +34,25 @@ interface Prepared {
 }
 
 /**
- * Where the rootfs is built and how it gets its name: the three cases of DIR. The directory above DIR is opened once, and so is the one that
- * is written into: all names are resolved from these two descriptors.
+ * The directory that the rootfs is written to: a stage, an empty DIR, or a DIR with files. DIR's parent and
+ * the directory to write into are each opened once; all names are resolved from them.
  */
 export class Destination implements Disposable {
   /** The directory to write into: a stage, or DIR itself. */
   readonly root: OpenDirectory;
-  /** `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has files. */
+  /**
+   * `stage`: a new directory beside DIR. `empty`: DIR, which cannot be replaced. `overlay`: DIR, which has
+   * files.
+   */
   readonly mode: RunOptions['mode'];
-  /** For the root when no layer has an entry for it; undefined: it keeps its own. */
+  /** Metadata of the root when no layer has an entry for it; undefined: it keeps its own. */
   readonly metadata: RootMetadata | undefined;
-  /** Of the directory that existed before. */
+  /** Owner of the directory that existed before. */
   readonly ownerBefore: number | undefined;
-  /** Where DIR is, or is to be. */
+  /** DIR's parent directory, and DIR's name in it. */
   readonly #place: EntryPlace;
   readonly #stage: string | undefined;
-  /** Undefined: the stage takes the place of an empty directory at most. */
+  /** The existing DIR to replace; undefined: the stage can only replace an empty directory. */
   readonly #replacement: Replacement | undefined;
 
   private constructor(
@@ -67,17 +70,17 @@ export class Destination implements Disposable {
     if (before !== root) before?.close();
   }
 
-  /** DIR, symlinks followed: for messages. */
+  /** DIR with symlinks followed, for messages. */
   get target(): string {
     return this.#place.directory.shown(this.#place.name);
   }
 
   /**
-   * Prepares DIR for writing. What it makes (a stage, missing levels above a new DIR) `discard` removes.
+   * Prepares DIR for writing. It may make a stage and missing levels above a new DIR; `discard` removes them.
    *
    * @param directory as the user gave it; a symlink to a directory is followed
-   * @param merge write over files that are there
-   * @throws DestinationError when it is not a directory, has files, or cannot be written
+   * @param merge write over existing files
+   * @throws DestinationError if it is not a directory, has files, or cannot be written
    */
   static async open(directory: string, merge = false): Promise<Destination> {
     return await withLocation(directory, async (location) => {
@@ -95,7 +98,7 @@ export class Destination implements Disposable {
    * Prepares a stage for a tree that will replace DIR with its content.
    *
    * @param kept files and directories that must not be in DIR
-   * @throws DestinationError when DIR cannot be replaced
+   * @throws DestinationError if DIR cannot be replaced
    */
   static async replace(directory: string, kept: readonly ProtectedPath[]): Promise<Destination> {
     return await withLocation(directory, async (location) => {
@@ -114,10 +117,10 @@ export class Destination implements Disposable {
   }
 
   /**
-   * Gives the finished rootfs its name: by one rename(2), where it was built in a stage. Then it removes the earlier directory.
+   * Gives a rootfs built in a stage the name of DIR, and removes the directory that it replaces.
    *
    * @param identity of the root that was written (`Rootfs.identity`): any other directory is refused
-   * @returns what could not be removed, and why
+   * @returns the tree that could not be removed, and the reason
    * @throws DestinationError
    */
   async commit(identity: string): Promise<Leftover | undefined> {
@@ -130,7 +133,7 @@ export class Destination implements Disposable {
         leftover = { path: directory.shown(name), reason: reasonOf(error) };
       });
     }
-    // Once more: a program that a killed run had started may have written on while its stage was removed at the beginning.
+    // A program that a killed run started may have written on while that run's stage was removed.
     await removeStaleStages(this.#place);
     return leftover;
   }
@@ -145,23 +148,27 @@ export class Destination implements Disposable {
       using location = findDirectory(directory);
       refuseReplacement(location, directory, kept);
     } catch (error) {
-      // Nothing is there to be replaced, nor the directory above.
+      // Neither DIR nor its parent exists, so nothing would be replaced.
       if (!hasCode(error, 'ENOENT')) throw explanation(directory, error);
     }
   }
 
-  /** Refuses a DIR that `open` would refuse for its files, before anything is done. @throws DestinationError */
+  /**
+   * Refuses a DIR that `open` would refuse for its files, before anything is done. @throws DestinationError
+   */
   static requireEmpty(directory: string): void {
     try {
       using location = findDirectory(directory);
       if (contentOf(location.root) === 'files') throw notEmpty(directory);
     } catch (error) {
-      // Not even the directory above is there.
+      // DIR's parent does not exist either.
       if (!hasCode(error, 'ENOENT')) throw explanation(directory, error);
     }
   }
 
-  /** Removes what killed runs have left beside a DIR that this run does not use. A failure is ignored. */
+  /**
+   * Removes the stages that killed runs left beside a DIR that this run does not use. Failures are ignored.
+   */
   static async tidy(directory: string): Promise<void> {
     try {
       using location = findDirectory(directory);
@@ -171,7 +178,7 @@ export class Destination implements Disposable {
     }
   }
 
-  /** Opens DIR as it is; undefined where it is not a directory. */
+  /** Opens an existing DIR; undefined if that fails or it is not a directory. */
   static openExisting(directory: string): OpenDirectory | undefined {
     try {
       return OpenDirectory.open(directory);
@@ -180,7 +187,7 @@ export class Destination implements Disposable {
     }
   }
 
-  /** Removes the stage and the levels that were made for it. To be called after the Rootfs was discarded. */
+  /** Removes the stage and the levels made for it. Discard the Rootfs first. */
   async discard(): Promise<void> {
     const { directory } = this.#place;
     try {
@@ -195,7 +202,7 @@ export class Destination implements Disposable {
     this.#place.directory.close();
   }
 
-  /** Returns where the earlier trees are now. */
+  /** Renames the stage to DIR, and returns the trees that were there, with their names now. */
   #giveName(stage: string, identity: string): readonly Replaced[] {
     const { directory, name } = this.#place;
     if (directory.identityOf(stage) !== identity) throw swapped(directory.shown(stage));
@@ -211,7 +218,10 @@ export interface Leftover {
   readonly reason: string;
 }
 
-/** Calls `work` with the place of DIR, and closes that if it fails. Missing levels above DIR are made, and removed again. */
+/**
+ * Calls `work` with the location of DIR. If it fails, the location is closed and the missing levels that were
+ * made above DIR are removed.
+ */
 async function withLocation<T>(
   directory: string,
   work: (location: DirectoryLocation) => Promise<T>,
@@ -244,7 +254,7 @@ function inPlace(root: OpenDirectory, mode: 'empty' | 'overlay'): Prepared {
   return { root, mode, metadata: mode === 'empty' ? metadataOf(root) : undefined };
 }
 
-/** A stage; or DIR itself, where it is empty and nothing can be made beside it. `metadata` is for a stage. */
+/** Makes a stage with `metadata`. Where nothing can be made beside an empty DIR, DIR itself is used. */
 async function staged(location: DirectoryLocation, metadata: RootMetadata): Promise<Prepared> {
   const { root, directory, name } = location;
   await removeStaleStages(location);
@@ -259,8 +269,9 @@ async function staged(location: DirectoryLocation, metadata: RootMetadata): Prom
 }
 
 /**
- * The metadata of a root without an entry, when it replaces an empty directory: that directory's mode, and its owner if that is
- * the caller. Otherwise the caller owns it: the root of a system must not belong to one of its users.
+ * Returns the metadata of a root without an entry. It has the mode of the directory that it replaces. It
+ * keeps that directory's owner only if this is the caller; otherwise the caller owns it. The root of a system
+ * must not belong to one of its users.
  */
 function metadataOf(before: OpenDirectory | undefined): RootMetadata {
   if (before === undefined) return { mode: 0o755, uid: undefined, gid: undefined };
@@ -272,7 +283,7 @@ function metadataOf(before: OpenDirectory | undefined): RootMetadata {
   return { mode: permissions, uid: geteuid!(), gid: getegid!() };
 }
 
-/** By code: why the wanted name is not available. */
+/** Reasons, by error code, why the wanted name is not available. */
 const REASONS: Readonly<Record<string, string>> = {
   ENOTEMPTY: 'it was filled by another process in the meantime',
   EEXIST: 'it was made by another process in the meantime',
@@ -280,7 +291,7 @@ const REASONS: Readonly<Record<string, string>> = {
   EXDEV: 'its file system does not rename it (EXDEV)',
 };
 
-/** Runs `work` on a DIR. @throws DestinationError that explains what the system refuses */
+/** Runs `work` on a DIR. @throws DestinationError that explains an error of the system */
 function explained<T>(directory: string, work: () => T): T {
   try {
     return work();
@@ -289,7 +300,7 @@ function explained<T>(directory: string, work: () => T): T {
   }
 }
 
-/** The error that explains what the system refuses. */
+/** Returns a DestinationError that explains an error of the system. */
 function explanation(directory: string, error: unknown): unknown {
   if (error instanceof DlrootfsError) return error;
   const action = `write ${printable(directory)}`;
@@ -301,9 +312,10 @@ function explanation(directory: string, error: unknown): unknown {
 }
 
 /**
- * The directory for temporary blobs while DIR is built: on the same disk, beside DIR if that can be written, else in DIR.
+ * Returns the directory for temporary blobs while DIR is built, on the same disk. If DIR exists and the
+ * directory above is not writable, it is DIR; else the nearest existing one above.
  *
- * @throws DestinationError where DIR or its parent is not a directory
+ * @throws DestinationError if DIR or its parent is not a directory
  */
 export function spoolPlace(directory: string): string {
   return explained(directory, () => {
@@ -318,7 +330,7 @@ export function spoolPlace(directory: string): string {
   });
 }
 
-/** Whether this process can make files in a directory. */
+/** Returns true if this process can make files in a directory. */
 export function isWritable(directory: string): boolean {
   try {
     accessSync(osPath(directory), constants.W_OK | constants.X_OK);

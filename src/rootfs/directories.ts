@@ -8,21 +8,27 @@ import { MAX_LINKS } from '../sys/os-path.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
-/** The kernel takes paths of up to 4095 bytes at once; a path beyond this length is an attack on time and memory. */
+/** Longer paths are an attack on time and memory. The kernel takes up to 4095 bytes at once. */
 const MAX_PATH_BYTES = 16_384;
-/** Directories that stay open from one entry to the next, where the limit of open files allows; a pull with -g has two such sets. */
+/**
+ * Directories that stay open between two entries, if the limit of open files allows it. A pull with -g has
+ * two such sets.
+ */
 const MAX_OPEN = 256;
 const SHARE = 0.3;
 /**
- * Directories with a path of up to KEPT_BYTES stay open while those below them are used. Of deeper ones, the first after each multiple of
- * KEPT_SPACING bytes does. So a deep path needs few descriptors, and every later path is near an open directory.
+ * Directories with a path of up to KEPT_BYTES stay open while those below them are used. Below them, a
+ * directory stays open if its path is the first past a multiple of KEPT_SPACING bytes. So a deep path needs
+ * few descriptors, and every later path is near an open directory.
  */
 const KEPT_BYTES = 256;
 const KEPT_SPACING = 128;
 /** The most components of one path, including those in targets of symlinks. */
 const MAX_STEPS = 20_000;
 
-/** An open directory. `trim`, `drop` and `close` close it if it is `kept`, else the walk does when it leaves it. */
+/**
+ * An open directory. `trim`, `drop` and `close` close it if it is `kept`; else the walk closes it on leaving.
+ */
 interface OpenDirectory extends Directory {
   kept: boolean;
 }
@@ -34,16 +40,17 @@ type Walkable = Pick<Filesystem, 'root' | 'openDirectory' | 'closeDirectory' | '
 export interface Pathfinder {
   /** Makes the missing directory. */
   make(parent: Directory, name: ByteName): void;
-  /** Removes what is not a directory; false if it must stay. */
+  /** Removes an entry that is not a directory; false if it must stay. */
   clear(parent: Directory, name: ByteName): boolean;
   /** Gives this process access to a directory that it owns; false if it cannot. */
   unlock(directory: Directory): boolean;
 }
 
 /**
- * The walker: finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside the root. It opens
- * each directory from its parent's descriptor, without following symlinks. So no path leaves the root, even if other processes change the
- * tree. It keeps recently used directories open. Layers, `-g` and ConfinedRoot (`--for`) use it.
+ * Finds the directory of a path as the kernel would after chroot(2). Absolute symlinks and `..` stay inside
+ * the root. Each directory is opened from its parent's descriptor, without following symlinks. So no path
+ * leaves the root, even if other processes change the tree. Recently used directories stay open. Layers, `-g`
+ * and ConfinedRoot (`--for`) use it.
  */
 export class Directories {
   readonly #filesystem: Walkable;
@@ -52,7 +59,7 @@ export class Directories {
   readonly #most = openFilesFor(SHARE, MAX_OPEN);
   readonly #root: OpenDirectory;
 
-  /** @param pathfinder left out: nothing is made, cleared or unlocked */
+  /** @param pathfinder left out: nothing is made, removed or unlocked */
   constructor(filesystem: Walkable, pathfinder?: Pathfinder) {
     this.#filesystem = filesystem;
     this.#pathfinder = pathfinder;
@@ -60,23 +67,35 @@ export class Directories {
   }
 
   /**
-   * The directory at a normalised path, symlinks followed inside the root. Valid until the next `trim` or `drop`.
+   * Returns the directory at a normalised path, following symlinks inside the root. It is valid until the
+   * next `trim` or `drop`.
    *
-   * @param create make missing directories, also the target of a dangling symlink (as containerd and umoci do). Replace any other file,
-   * unless the path goes through a symlink (as umoci does, and as overlayfs shows it)
+   * @param create make missing directories, also the target of a dangling symlink (as containerd and umoci
+   * do). Replace any other file, unless the path goes through a symlink (as umoci and overlayfs do)
    * @returns undefined if it is missing, or (without `create`) if something else has its name
-   * @throws IntegrityError for a loop of symlinks, a path that is too long, or (with `create`) a file used as a directory; SyscallError
+   * @throws IntegrityError for a loop of symlinks or a path that is too long; with `create`, also for a file
+   * used as a directory
+   * @throws SyscallError
    */
   find(path: string, create: boolean): Directory | undefined {
     return this.#open.get(path) ?? this.#walk(path, create);
   }
 
-  /** The directory at `path` without following symlinks; undefined if any component is not a directory. @throws as `find` */
+  /**
+   * Returns the directory at `path` without following symlinks; undefined if a component is no directory.
+   *
+   * @throws as `find`
+   */
   findExact(path: string): Directory | undefined {
     return this.#open.get(path) ?? this.#walk(path, false, false);
   }
 
-  /** The place of a path's last name, in the directory that `find` or `findExact` has; undefined without that. @throws as `find` */
+  /**
+   * Returns the place of a path's last name in the directory that `find` or `findExact` returns. Undefined if
+   * that directory does not exist.
+   *
+   * @throws as `find`
+   */
   place(path: string, how: 'find' | 'findExact'): Place | undefined {
     const above = parentPath(path);
     const parent = how === 'find' ? this.find(above, false) : this.findExact(above);
@@ -84,8 +103,9 @@ export class Directories {
   }
 
   /**
-   * The directory and name that a process would reach by a path. All symlinks are followed, also at the last name. The name is `.` for
-   * a path that can only be a directory. Valid until the next `trim` or `drop`.
+   * Returns the directory and name that a process would reach by a path. All symlinks are followed, also at
+   * the last name. The name is `.` for a path that can only be a directory. Valid until the next `trim` or
+   * `drop`.
    *
    * @returns undefined where a directory is missing or is something else
    * @throws SyscallError (ELOOP) for a loop of symlinks at the last name; else as `find`
@@ -106,7 +126,7 @@ export class Directories {
     throw new SyscallError(ELOOP, `follow the symlinks of ${displayPath(path)}`);
   }
 
-  /** Closes the directories opened first, if many are open. To be called between two entries. */
+  /** Closes the directories opened first, if many are open. Call it between two entries. */
   trim(): void {
     if (this.#open.size <= this.#most) return;
     for (const [path, directory] of this.#open) {
@@ -151,7 +171,7 @@ export class Directories {
         links += 1;
         if (links > MAX_LINKS) throw tooManyLinks(path);
         rest = rest === '' ? next : `${next}/${rest}`;
-        // The target of a relative symlink is below the same directory.
+        // The target of a relative symlink starts from the same directory.
         if (!next.startsWith('/')) continue;
       }
       this.#leave(current);
@@ -162,8 +182,8 @@ export class Directories {
   }
 
   /**
-   * The directory above, and the rest of `rest` after the leading `..` components. It does not open `..`: that leads elsewhere if another
-   * process has moved the directory.
+   * Returns the directory above, and `rest` without its leading `..` components. It does not open `..`, which
+   * leads elsewhere if another process has moved the directory.
    */
   #climb(directory: OpenDirectory, rest: string): [OpenDirectory, string] {
     let above = parentPath(directory.path);
@@ -174,7 +194,7 @@ export class Directories {
     return [start, way + left];
   }
 
-  /** The nearest open directory above `path`, and the rest of the path. */
+  /** Returns the nearest open directory above `path`, and the rest of the path. */
   #start(path: string): [OpenDirectory, string] {
     const end = path.lastIndexOf('/');
     for (let cut = end; cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
@@ -185,7 +205,10 @@ export class Directories {
     return [this.#root, path];
   }
 
-  /** One component further: the directory, or the target of a symlink. Undefined if it does not exist and is not to be made. */
+  /**
+   * Takes one component: returns the directory, or the target of a symlink. Undefined if it does not exist
+   * and is not to be made.
+   */
   #step(
     parent: OpenDirectory,
     name: ByteName,
@@ -213,7 +236,7 @@ export class Directories {
     }
     if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
     const directory = { path, handle, kept: false };
-    // The last one of a walk is kept in any case.
+    // `#walk` keeps the last directory of a path in any case.
     return spaced && this.#open.size < this.#most ? this.#keep(directory) : directory;
   }
 
@@ -234,7 +257,7 @@ export class Directories {
   }
 }
 
-/** Whether the directory at the first `length` bytes of `path` stays open: see `KEPT_SPACING`. */
+/** Returns true if the directory at the first `length` bytes of `path` stays open: see `KEPT_SPACING`. */
 function isSpaced(path: string, length: number): boolean {
   if (length <= KEPT_BYTES) return true;
   const above = path.lastIndexOf('/', length - 1);
@@ -245,27 +268,27 @@ function tooManyLinks(path: string): IntegrityError {
   return impossible(ELOOP, `follow the symlinks of ${displayPath(path)}`);
 }
 
-/** The place of `name` in `parent`. */
+/** Returns the place of `name` in `parent`. */
 export function placeIn(parent: Directory, name: ByteName): Place {
   return { parent, name, file: -1, path: join(parent.path, name) };
 }
 
-/** The place of a directory itself. */
+/** Returns the place of a directory itself. */
 export function itself(directory: Directory): Place {
   return { parent: directory, name: '.', file: -1, path: directory.path };
 }
 
-/** The path of `name` in the directory `path`. */
+/** Returns the path of `name` in the directory `path`. */
 export function join(path: string, name: ByteName): BytePath {
   return (path === '' ? name : `${path}/${name}`) as BytePath;
 }
 
-/** The path of the directory above; empty for the root. */
+/** Returns the path of the directory above; empty for the root. */
 export function parentPath(path: string): BytePath {
   return path.slice(0, Math.max(0, path.lastIndexOf('/'))) as BytePath;
 }
 
-/** The last component of `path`. */
+/** Returns the last component of `path`. */
 export function nameOf(path: string): ByteName {
   return path.slice(path.lastIndexOf('/') + 1);
 }

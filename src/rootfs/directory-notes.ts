@@ -2,29 +2,31 @@ import type { BytePath, Entry } from '../tar/entry.ts';
 import type { Mtime } from './filesystem.ts';
 import { PathSet } from './path-set.ts';
 
-/** Of the log of directories, in bytes. */
+/** Size of one chunk of the log, in bytes. */
 const CHUNK_BYTES = 65_536;
 const NO_MODE = 0xffff;
-/** In bytes: length of the shared prefix, length of the rest, mode, seconds, nanoseconds. */
+/**
+ * Bytes of one record without its path: length of the shared prefix, of the rest, mode, seconds, nanoseconds.
+ */
 const FIXED_BYTES = 2 + 2 + 2 + 8 + 4;
 
-/** What is known of the directories of a run until its end, when they get their modes and times. */
+/** Modes and times that the directories of a run get at its end. */
 export class DirectoryNotes {
   readonly #log = new DirectoryLog();
-  /** Directories that were given a mode for the end: later entries for them need one too. */
+  /** Directories with a mode for the end: later entries for them need one too. */
   readonly #lateModes = new PathSet();
   /** Names of extended attributes that were set on directories. */
   readonly xattrs = new Set<string>();
   /** The last entry for the root itself. */
   rootEntry: Entry | undefined;
 
-  /** @param isLate the mode is for the end; else the directory has it already */
+  /** @param isLate the mode is set at the end; else the directory already has it */
   add(path: string, mode: number, isLate: boolean, mtime: Mtime): void {
     if (isLate) this.#lateModes.add(path);
     this.#log.add(path, isLate || this.#lateModes.has(path) ? mode : undefined, mtime);
   }
 
-  /** In the order of `add`: the last record of a path applies. */
+  /** Yields records in the order of `add`: the last record of a path applies. */
   [Symbol.iterator](): Iterator<DirectoryRecord, void, void> {
     return this.#log[Symbol.iterator]();
   }
@@ -38,8 +40,8 @@ interface DirectoryRecord extends Mtime {
 }
 
 /**
- * The directories of a run in the order of their entries, in about thirty bytes each: a path is stored without the prefix that it shares
- * with the previous one. The last record of a path applies.
+ * The directories of a run in the order of their entries, in about thirty bytes each. A path is stored
+ * without the prefix that it shares with the previous one. Its last record applies.
  */
 export class DirectoryLog {
   readonly #chunks: Buffer[] = [];
@@ -48,7 +50,7 @@ export class DirectoryLog {
 
   add(path: string, mode: number | undefined, { mtimeSeconds, mtimeNanoseconds }: Mtime): void {
     const most = Math.min(path.length, this.#last.length);
-    // A child after its parent is the usual case, and the costly one at thousands of levels.
+    // Most directories follow their parent; comparing byte by byte is slow at thousands of levels.
     let shared = path.startsWith(this.#last) ? most : 0;
     while (shared < most && path.charCodeAt(shared) === this.#last.charCodeAt(shared)) shared += 1;
     const rest = path.length - shared;
@@ -85,7 +87,7 @@ export class DirectoryLog {
     }
   }
 
-  /** The last chunk, or a new one if fewer than `size` bytes are left in it. */
+  /** Returns the last chunk, or a new one if fewer than `size` bytes are left in it. */
   #room(size: number): Buffer {
     const chunk = this.#chunks.at(-1);
     if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;

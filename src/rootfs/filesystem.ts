@@ -6,20 +6,23 @@ import { SyscallError, osError } from '../sys/os-error.ts';
 
 const { EFBIG, EINVAL } = constants.errno;
 
-/** One name in a directory: any bytes but `/` and NUL, one character a byte, never `..`; `.`, for metadata only, is the directory itself. */
+/**
+ * One name in a directory: any bytes but `/` and NUL, one character a byte, never `..`. For metadata only,
+ * `.` is the directory itself.
+ */
 export type ByteName = string;
 
 /** An open directory inside the root. */
 export interface Directory {
-  /** Its path from the root, without symlinks; empty for the root itself. */
+  /** Path from the root, without symlinks; empty for the root itself. */
   readonly path: BytePath;
   /** Handle of the back end, 0 if it needs none. */
   readonly handle: number;
 }
 
 /**
- * The target of metadata: a name in a directory; a symlink is not followed. `file` is the open file of that name, which the back end may use
- * instead, or -1.
+ * The target of metadata: a name in a directory; a symlink is not followed. `file` is that name's open file,
+ * which the back end may use instead, or -1.
  */
 export interface Node {
   parent: Directory;
@@ -27,34 +30,34 @@ export interface Node {
   file: number;
 }
 
-/** A name in a directory that the walker has found. */
+/** A name in a directory that `Directories` found. */
 export interface Place extends Node {
-  /** From the root, without symlinks. */
+  /** Path from the root, without symlinks. */
   readonly path: BytePath;
 }
 
-/** What mknod(2) makes. */
+/** The types that mknod(2) makes here. */
 export type Special = Pick<Entry, 'deviceMajor' | 'deviceMinor'> & {
   readonly type: 'character' | 'block' | 'fifo';
 };
 
-/** When a file was written last. */
+/** Time of a file's last modification. */
 export type Mtime = Pick<Entry, 'mtimeSeconds' | 'mtimeNanoseconds'>;
 
-/** What stat(2) returns of an inode; `deviceMajor` and `deviceMinor` are 0 for everything but devices. */
+/** The status of an inode, as in stat(2). `deviceMajor` and `deviceMinor` are 0 for all but devices. */
 export interface FileStat
   extends Mtime, Pick<Entry, 'mode' | 'uid' | 'gid' | 'size' | 'deviceMajor' | 'deviceMinor'> {
   readonly type: EntryType | 'other';
-  /** When the inode changed last: its content, owner, mode, attributes or names. */
+  /** Time of the inode's last change: of its content, owner, mode, attributes or names. */
   readonly ctimeSeconds: number;
   readonly ctimeNanoseconds: number;
-  /** How many names the inode has. */
+  /** Number of names of the inode. */
   readonly links: number;
   /** `DEVICE:INODE`: equal for two names of one file. */
   readonly identity: string;
 }
 
-/** The types of files in st_mode: inode(7). */
+/** File types in st_mode: inode(7). */
 export const FORMATS = {
   fifo: 0o010000,
   character: 0o020000,
@@ -67,49 +70,64 @@ const TYPES = new Map<number, FileStat['type']>(
   Object.entries(FORMATS).map(([type, format]) => [format, type as keyof typeof FORMATS]),
 );
 
-/** The type in st_mode. */
+/** Returns the type in st_mode. */
 export function typeOfMode(mode: number): FileStat['type'] {
   return TYPES.get(mode & 0o170000) ?? 'other';
 }
 
 /**
- * A file system to which layers are applied. Every call takes a name in a directory that was opened from the root downward, so no call
- * reaches outside the root.
+ * A file system to which layers are applied. Every call takes a name in a directory that was opened from the
+ * root downward. So no call reaches outside the root.
  *
  * Results below zero are errors, the negated errno; a call without a result returns 0.
  */
 export interface Filesystem {
   readonly root: Directory;
-  /** Opens a directory in the parent, not a symlink to one. Returns its handle, -ENOENT, or -ENOTDIR or -ELOOP for another type. */
+  /**
+   * Opens a directory in the parent, not a symlink to one. Returns its handle, -ENOENT if it does not exist,
+   * or -ENOTDIR or -ELOOP for another type.
+   */
   openDirectory(parent: Directory, name: ByteName): number;
   /** Closes a handle of `openDirectory`. */
   closeDirectory(directory: Directory): void;
-  /** The target of a symlink; -EINVAL for any other type. */
+  /** Returns the target of a symlink; -EINVAL for any other type. */
   readLink(parent: Directory, name: ByteName): BytePath | number;
   stat(parent: Directory, name: ByteName): FileStat | number;
-  /** The content of a regular file of at most `most` bytes; -EFBIG where it has more, -EINVAL for any other type. */
+  /**
+   * Returns the content of a regular file of at most `most` bytes. -EFBIG if it has more, -EINVAL for any
+   * other type.
+   */
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number;
-  /** The names in a directory, without `.` and `..`. */
+  /** Returns the names in a directory, without `.` and `..`. */
   list(directory: Directory): ByteName[] | number;
 
-  /** This and what else is new gets its mode less the umask; a directory only the low ten bits of it. */
+  /**
+   * Makes a directory. It and other new entries get their mode less the umask, a directory only the low ten
+   * bits of it.
+   */
   makeDirectory(parent: Directory, name: ByteName, mode: number): number;
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number;
   makeSpecial(parent: Directory, name: ByteName, special: Special, mode: number): number;
-  /** A second name for what is at the target, itself a symlink or not. */
+  /** Makes a second name for the file at the target. A symlink there is not followed. */
   makeLink(targetParent: Directory, targetName: ByteName, parent: Directory, name: ByteName): number;
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number;
   /** Removes anything but a directory; -EISDIR or -EPERM for a directory. */
   remove(parent: Directory, name: ByteName): number;
   removeDirectory(parent: Directory, name: ByteName): number;
-  /** Removes the attributes immutable and append-only, if a file or directory has them and the system allows it. Returns whether it did. */
+  /**
+   * Removes the attributes immutable and append-only from a file or directory. Returns true if it had one and
+   * the system allowed the change.
+   */
   unprotect?(parent: Directory, name: ByteName): boolean;
 
-  /** A new file that nobody else opened; -EEXIST when anything has the name. Returns the open file. */
+  /** Makes and opens a new file; -EEXIST if anything has the name. Returns the open file. */
   createFile(parent: Directory, name: ByteName, mode: number): number;
-  /** All of `bytes`, at `position`. */
+  /** Writes all of `bytes` at `position`. */
   write(file: number, bytes: Uint8Array, position: number): number;
-  /** The most bytes of a new file's content; infinite if unknown, as on a file system that compresses. */
+  /**
+   * Returns the most bytes that a new file can hold. Infinite if unknown, as on a file system that
+   * compresses.
+   */
   freeSpace(file: number): number;
   truncate(file: number, size: number): number;
   closeFile(file: number): number;
@@ -119,11 +137,13 @@ export interface Filesystem {
   /** Sets modification and access time; returns 1 if the stored time is not exact. */
   setTimes(node: Node, seconds: number, nanoseconds: number): number;
   setXattr(node: Node, name: string, value: Uint8Array): number;
-  /** How many bytes an extended attribute has; -ENOTSUP where the file system has none of its kind. */
+  /** Returns the size of an extended attribute; -ENOTSUP if the file system has none of its kind. */
   xattrSize(node: Node, name: string): number;
-  /** All extended attributes that this process may see. */
+  /** Returns all extended attributes that this process may see. */
   readXattrs(node: Node): Map<string, Uint8Array> | number;
-  /** -ENODATA if it does not exist; for access lists some file systems return 0 then. */
+  /**
+   * Removes an attribute. -ENODATA if it does not exist; for access lists some file systems return 0 then.
+   */
   removeXattr(node: Node, name: string): number;
 
   close(): void;
@@ -133,19 +153,22 @@ export interface Filesystem {
 export interface DiskFilesystem extends Filesystem {
   /** Opens a regular file to read; -EINVAL for any other type, which is not opened. `closeFile` closes it. */
   openFile(parent: Directory, name: ByteName): number;
-  /** Where data begins in an open file, from `position` on: what is before it reads as zeros. -ENXIO: none follows. */
+  /**
+   * Returns where data begins in an open file, at or after `position`: bytes before it are zeros. -ENXIO if
+   * no data follows.
+   */
   nextData(file: number, position: number): number;
 }
 
 /** Magic numbers of btrfs and ZFS: statfs(2). */
 const compressing = new Set([0x9123_683e, 0x2fc1_2fc1]);
 
-/** Whether a file may take less space than its size on this type of file system. */
+/** Returns true if files may take less space than their size on this type of file system. */
 export function compressesFiles(type: number): boolean {
   return compressing.has(type);
 }
 
-/** `Filesystem.readFile` for a file system of the kernel. No driver sees an open(2) of its device. */
+/** Implements `Filesystem.readFile` for a file system of the kernel. It opens no device. */
 export function readRegularFile(
   filesystem: DiskFilesystem,
   parent: Directory,
@@ -167,7 +190,7 @@ export function readRegularFile(
 }
 
 /**
- * `result` if it is no error.
+ * Returns `result` if it is no error.
  *
  * @throws SyscallError for `action` otherwise
  */
@@ -178,7 +201,7 @@ export function granted<T>(result: T | number, action: string): T | number {
   return result;
 }
 
-/** The status of a name; undefined where it does not exist, or this process may not see it. */
+/** Returns the status of a name; undefined if it does not exist or this process may not see it. */
 export function statusOf(
   filesystem: Pick<Filesystem, 'stat'>,
   { parent, name }: Omit<Node, 'file'>,
@@ -187,7 +210,7 @@ export function statusOf(
   return typeof stat === 'number' ? undefined : stat;
 }
 
-/** The error for a request of a layer that no system can fulfil, in the words of the system. */
+/** Returns the error for a request of a layer that no system can fulfil, with the system's words. */
 export function impossible(errno: number, action: string): IntegrityError {
   const { code, text } = osError(errno);
   return new IntegrityError(`cannot ${action}: ${text}`, {
@@ -199,9 +222,9 @@ export function impossible(errno: number, action: string): IntegrityError {
 const ELSEWHERE = 'choose a directory on another disk with -d';
 
 /**
- * The error that a user sees for a failed system call.
+ * Returns the error that a user sees for a failed system call.
  *
- * @param where what was being written, fit for a terminal: a layer and the path of an entry; undefined: unknown
+ * @param where the layer and the path of an entry, fit for a terminal; undefined: unknown
  */
 export function explain(
   failure: SyscallError,
@@ -222,7 +245,7 @@ export function explain(
   });
 }
 
-/** Runs `work`. @throws what `explain` makes of a SyscallError; any other error as it is */
+/** Runs `work`. @throws the error that `explain` makes of a SyscallError; any other error as it is */
 export function explained<T>(where: string | undefined, destination: string, work: () => T): T {
   try {
     return work();

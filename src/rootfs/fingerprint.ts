@@ -12,16 +12,17 @@ import { type DiskFilesystem, type FileStat, granted } from './filesystem.ts';
 /** Fingerprint of a tree: it differs after any change in the tree. */
 export interface Fingerprint {
   readonly digest: Digest;
-  /** When anything in the tree changed last, in milliseconds since 1970. */
+  /** Time of the last change below the root, in milliseconds since 1970. */
   readonly newest: number;
 }
 
 /**
- * Names, types, modes, owners, sizes, inodes and times of all entries in a directory. No file is read. The times include the time of the
- * last change (ctime). The system sets it with every change, and no call can set it back. So no process can change a file and hide that.
- * The ctime of the root itself is left out, since a rename changes it; its attributes are read instead.
+ * Hashes names, types, modes, owners, sizes, inodes and times of all entries in a directory. No file is read.
+ * The times include the ctime, the time of the last change. The system sets it with every change, and no call
+ * can set it back. So no process can hide a change. The root's own ctime is left out, since a rename changes
+ * it. Its attributes are read instead.
  *
- * @returns undefined where the tree cannot be read
+ * @returns undefined if the tree cannot be read
  * @throws the signal's reason
  */
 export async function fingerprintOf(
@@ -50,7 +51,11 @@ export async function fingerprintOf(
   }
 }
 
-/** @throws SyscallError if the tree changes during the walk, or cannot be read */
+/**
+ * Adds all entries below the root, and returns the newest ctime in milliseconds.
+ *
+ * @throws SyscallError if the tree changes during the walk, or cannot be read
+ */
 async function addTree(
   hash: Hash,
   filesystem: DiskFilesystem,

@@ -8,27 +8,30 @@ import { Directories, itself, join } from './directories.ts';
 import type { FileStat } from './filesystem.ts';
 import { mountPointsBelow } from './location.ts';
 
-/** A file or directory in a tree that does not belong to the user who looks. */
+/** A file or directory in a tree that does not belong to the user who runs this. */
 export interface ForeignOwner {
-  /** From the root of the tree, with a slash before it. */
+  /** Path from the root of the tree, with a slash before it. */
   readonly path: string;
   readonly uid: number;
   readonly gid: number;
 }
 
-/** What a search for owners found: the first of each kind. */
+/** The first file of each kind that the search found. */
 export interface ForeignOwners {
-  /** With a user or group among the wanted ids. */
+  /** The first file whose user or group is wanted. */
   readonly wanted?: ForeignOwner | undefined;
-  /** A directory of an id without an account, as those of ranges are, in which this user may not remove anything. */
+  /**
+   * A directory that belongs to an id without an account, as ids of ranges do. This user may not remove
+   * anything in it.
+   */
   readonly closed?: ForeignOwner | undefined;
 }
 
 /**
- * Searches a tree, level by level, for owners; ends at the first one that is wanted. Mount points are left out. Others may change
- * the tree during the search: no link is followed.
+ * Searches a tree for owners, level by level, until it finds one that is wanted. Mount points are left out.
+ * Others may change the tree meanwhile: no symlink is followed.
  *
- * @param accounts ids of users, with the one who looks
+ * @param accounts ids of users, including the one who runs this
  * @throws the signal's reason
  */
 export async function findForeignOwners(
@@ -73,7 +76,9 @@ export async function findForeignOwners(
   }
 }
 
-/** Undefined for a directory that cannot be entered, has too long a path, or has been removed. */
+/**
+ * Returns undefined for a directory that cannot be entered, has too long a path, or was removed meanwhile.
+ */
 function entered<T>(find: () => T): T | undefined {
   try {
     return find();

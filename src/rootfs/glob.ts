@@ -1,15 +1,16 @@
 import { UsageError, printable } from '../errors.ts';
 
-/** What each item has to be; `any`: any number of items. */
+/** Tests of the items of a sequence, in order; `any` matches any number of items. */
 type Sequence = readonly ('any' | ((item: string) => boolean))[];
 
 /**
- * A pattern of paths, as in gitignore(5), but without a leading `!`. `*`, `?` and `[a-z]` (`[!a-z]`) match in one name. A backslash quotes
- * the next character. `**` between slashes matches any number of names. A pattern without a slash before its end matches at every level,
- * any other from the root. One that ends in a slash matches directories only.
+ * A pattern of paths, as in gitignore(5), but without a leading `!`. `*`, `?` and `[a-z]` (`[!a-z]`) match in
+ * one name. A backslash quotes the next character. `**` between slashes matches any number of names. A
+ * pattern without a slash before its end matches at every level, any other from the root. One that ends in a
+ * slash matches directories only.
  */
 export class Glob {
-  /** Of the names of a path. */
+  /** Tests of the names of a path. */
   readonly #levels: Sequence;
   readonly #directoriesOnly: boolean;
 
@@ -25,7 +26,7 @@ export class Glob {
       throw new UsageError(`"${printable(pattern)}" cannot take back what other patterns leave out`, {
         hint: 'leave it out; for a name that begins with !, write a backslash before it',
       });
-    // It matches the content of a directory, not the directory itself.
+    // A final `**` matches the content of a directory, not the directory itself.
     if (names.at(-1) === '**') names.splice(-1, 0, '*');
     const levels = names.map((name) => (name === '**' ? 'any' : nameTest(name)));
     this.#levels = text.includes('/') ? levels : ['any', ...levels];
@@ -40,7 +41,7 @@ export class Glob {
 }
 
 function nameTest(pattern: string): (name: string) => boolean {
-  // A set, a backslash with a character, or one character.
+  // The parts are sets, characters after a backslash, and single characters.
   const parts = pattern.matchAll(/\[([!^]?)(\]?[^\]]*)\]|\\[^]|[^]/gu);
   const characters: Sequence = Array.from(parts, ([text, negation, set]) => {
     if (text === '*') return 'any';
@@ -62,11 +63,11 @@ function isIn(ranges: readonly (readonly [first: string, last: string])[], chara
   return ranges.some(([first, last]) => first.codePointAt(0)! <= point && point <= last.codePointAt(0)!);
 }
 
-/** Whether items match a pattern. It takes at most pattern length times item count steps. */
+/** Returns true if the items match a pattern, after at most pattern length times item count steps. */
 function isSequence(items: readonly string[], pattern: Sequence): boolean {
   let at = 0;
   let item = 0;
-  /** After the last `any`, and the item after those that it covers. */
+  /** Position after the last `any`, and the first item that it does not cover. */
   let again: { readonly at: number; item: number } | undefined;
   while (item < items.length) {
     const part = pattern[at];

@@ -10,7 +10,10 @@ import type { Spool } from './spool.ts';
 export interface ImageLayer {
   /** Its name in messages: `layer 0123456789ab`. */
   readonly name: string;
-  /** The layer's tar, from the start. Its end shows that it is verified. Each chunk is valid until the next is asked for. */
+  /**
+   * Opens the layer's tar at its start. Reaching its end shows that it is verified. Each chunk is valid until
+   * the next is asked for.
+   */
   open(): AsyncIterable<Uint8Array>;
 }
 
@@ -18,17 +21,18 @@ export interface ImageLayer {
 export interface OpenFile {
   /** Extents of a sparse file; undefined for any other file. */
   readonly extents: readonly SparseExtent[] | undefined;
-  /** The stored bytes, extents back to back; each piece is valid until the next is asked for. */
+  /** The stored bytes, extents back to back. Each piece is valid until the next is asked for. */
   readonly pieces: AsyncIterable<Uint8Array>;
 }
 
-/** In the spool: the length of a file's extents, the extents, its data. */
+/** Bytes of the length before a file's extents and data in the spool. */
 const LENGTH_BYTES = 4;
 const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
 
 /**
- * Reads the contents of files in an order that differs a little from that of the layers. All layers are open at once, each read as far as
- * needed. Data that is read too early is kept in the spool. Nearly all archives are in the order of names, so that this is little data.
+ * Reads the contents of files in nearly the order of the layers. All layers are open at once, and each is
+ * read as far as needed. Contents before the wanted one are kept in the spool. They are few, since nearly all
+ * archives are in the order of names.
  */
 export class ImageContents {
   readonly #inodes: MemoryInodes;
@@ -37,7 +41,7 @@ export class ImageContents {
 
   /**
    * @param wanted the inodes that will be read
-   * @param spool makes the file for data that is read too early
+   * @param spool makes the file for contents that are read too early
    */
   constructor(
     layers: readonly ImageLayer[],
@@ -57,12 +61,12 @@ export class ImageContents {
     }
   }
 
-  /** The inodes in the order of their contents in the layers. Opening files in this order needs no disk space. */
+  /** Yields the inodes in the order of their contents in the layers, which needs no disk space to open. */
   *inOrder(): Generator<number, void, void> {
     for (const { wanted } of this.#cursors) for (const inode of wanted) if (inode !== undefined) yield inode;
   }
 
-  /** Opens a file, to be read to its end before the next one is opened. */
+  /** Opens a file. Read it to its end before the next one is opened. */
   async open(inode: number): Promise<OpenFile> {
     const content = this.#inodes.content(inode);
     if (content === undefined || content.stored === 0)
@@ -73,7 +77,7 @@ export class ImageContents {
     return { extents: entry.sparse, pieces: this.#piecesOf(cursor) };
   }
 
-  /** Frees what is open, after an error too. */
+  /** Closes the open layers, also after an error. */
   async close(): Promise<void> {
     for (const cursor of this.#cursors) await cursor.close();
   }
@@ -120,16 +124,16 @@ export class ImageContents {
   }
 }
 
-/** Whether the bytes of a file are to be read from its layer: it has some, and they are not in the spool. */
+/** Returns true if a file has bytes in its layer that are not in the spool. */
 export function isInLayer(content: FileContent | undefined): content is FileContent {
   return content !== undefined && content.stored > 0 && content.position === undefined;
 }
 
-/** A layer that is read when it is first needed, and the position in it. */
+/** The reading position in a layer, which is opened when it is first needed. */
 class Cursor {
-  /** By the ordinal of an entry, the inode that has its content and will be read. */
+  /** Inode that will be read, by the ordinal of the entry that has its content. */
   readonly wanted: (number | undefined)[] = [];
-  /** How many of them were not read yet. */
+  /** Number of wanted contents that were not read yet. */
   waiting = 0;
   ordinal = -1;
   readonly #layer: ImageLayer;

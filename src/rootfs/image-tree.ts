@@ -19,38 +19,44 @@ import { SyscallError } from '../sys/os-error.ts';
 
 /** One name in an image's tree. */
 export interface ImageTreeEntry extends InodeMetadata {
-  /** Without a slash at the ends; empty for the root. */
+  /** Path without a slash at either end; empty for the root. */
   readonly path: BytePath;
-  /** Of an inode that has more than one name: the path that came first. It is undefined for that one, and for directories. */
+  /**
+   * For an inode with more than one name: the path that came first. Undefined for that path itself, and for
+   * directories.
+   */
   readonly linkTo: BytePath | undefined;
-  /** Equal for two names of one inode. */
+  /** Number of the inode: equal for two names of one file. */
   readonly inode: number;
 }
 
 export interface ImageTreeOptions {
-  /** What messages call it. */
+  /** Name of the image in messages. */
   readonly name: string;
-  /** A new empty file, open for reading and writing, that nobody else has: for what would take too much memory. */
+  /**
+   * Makes a new empty file of this process alone, open for reading and writing. It holds data that would take
+   * too much memory.
+   */
   readonly temporaryFile: () => Promise<FileHandle>;
-  /** Where that file is, for errors. */
+  /** Directory of that file, for errors. */
   readonly temporaryDirectory: string;
   /** Called when a layer is opened, and with its number of entries when it has been read. */
   readonly onLayer?: (index: number, entries?: number) => void;
 }
 
-/** Bytes of all account files together; more is an attack on memory. */
+/** Most bytes of all account files together: more is an attack on memory. */
 const MOST_ACCOUNT_BYTES = 4 * LARGEST_ACCOUNT_FILE;
 
 const nothing: Content = { data: () => undefined };
 
 /**
- * The root file system of an image in memory, by the rules by which it is written to disk: all names with their metadata, in about
- * 150 bytes each. Contents of files are read from the layers again, on request.
+ * The root file system of an image in memory, by the rules that apply on disk. All names with their metadata
+ * take about 150 bytes each. Contents of files are read from the layers again.
  */
 export class ImageTree {
-  /** How many entries each layer has. */
+  /** Number of entries of each layer. */
   readonly layerEntries: number[] = [];
-  /** Where the tree differs from the image. */
+  /** Differences between the tree and the image. */
   counts: Readonly<NotRestored> = nothingLost();
   /** An entry of the layers describes the root directory. */
   hasRoot = false;
@@ -67,9 +73,10 @@ export class ImageTree {
   }
 
   /**
-   * Applies layers, base layer first, each to its last byte: only there it is known to be verified.
+   * Applies layers, base layer first. Each is read to its last byte, since only then is it verified.
    *
-   * @throws IntegrityError for an invalid layer, with its name and the entry; the errors of the layers themselves
+   * @throws IntegrityError for an invalid layer, with its name and the entry
+   * @throws the errors of the layers themselves
    */
   static async build(
     layers: Iterable<ImageLayer> | AsyncIterable<ImageLayer>,
@@ -97,7 +104,7 @@ export class ImageTree {
     }
   }
 
-  /** Returns how many entries the layer had. */
+  /** Returns the number of entries in the layer. */
   async #apply(run: Run, layer: ImageLayer, index: number): Promise<number> {
     const filesystem = this.#filesystem;
     const chunks = layer.open()[Symbol.asyncIterator]();
@@ -126,7 +133,7 @@ export class ImageTree {
     }
   }
 
-  /** Whether it may be the image's passwd or group, which `accountFile` returns. */
+  /** Returns true if it may be the image's passwd or group, which `accountFile` returns. */
   #isAccountFile({ type, path, size, sparse }: Entry): boolean {
     if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
     if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;
@@ -135,10 +142,11 @@ export class ImageTree {
   }
 
   /**
-   * From now on the tree is a part of it only. A file of several names is where it has the first one that is left.
+   * Limits the tree to a part of it. A file with several names is at the first that is left.
    *
-   * @param onAbsent gets each path that the tree lacks; left out: a missing path is an error
-   * @throws NotFoundError, UsageError for contradictions
+   * @param onAbsent receives each path that the tree lacks; left out: a missing path is an error
+   * @throws NotFoundError
+   * @throws UsageError for contradictions
    */
   select(options: PartOptions, onAbsent?: (path: string) => void): void {
     const refuse = (path: string): never => {
@@ -147,7 +155,7 @@ export class ImageTree {
     this.#selection = Selection.of(options, (path) => this.find(path, false), onAbsent ?? refuse);
   }
 
-  /** Whether a path that the tree may not have would be in the part that is selected. */
+  /** Returns true if a path, whether or not the tree has it, would be in the selected part. */
   isSelected(path: BytePath, isDirectory: boolean): boolean {
     if (!this.#selection) return true;
     let wanted: 'whole' | 'way' | undefined = this.#selection.root;
@@ -157,10 +165,10 @@ export class ImageTree {
   }
 
   /**
-   * The path that a process in the image would reach by a path.
+   * Resolves a path as a process in the image would.
    *
-   * @param followLast a symlink there is followed too
-   * @returns undefined where it does not exist
+   * @param followLast follow a symlink at the last name too
+   * @returns undefined if it does not exist
    */
   find(path: BytePath, followLast: boolean): ResolvedPath | undefined {
     const filesystem = this.#filesystem;
@@ -185,22 +193,23 @@ export class ImageTree {
       const { path: own } = found;
       return isDirectory && type !== 'directory' ? undefined : { path: own, inode, type, size, links };
     } catch (error) {
-      // Symlinks in a circle, or a path that is too long.
+      // The path has a loop of symlinks, or is too long.
       if (error instanceof IntegrityError || error instanceof SyscallError) return undefined;
       throw error;
     }
   }
 
   /**
-   * All names: each directory before what is in it, all of that before anything else, names by their bytes. So readers can finish a
-   * directory when they leave it, and the order does not depend on the layers. The root is included only if a layer has an entry for it.
+   * Yields all names, sorted by their bytes: each directory, then all that is in it, then the next name. So
+   * readers can finish a directory when they leave it, and the order does not depend on the layers. The root
+   * is included only if a layer has an entry for it.
    */
   [Symbol.iterator](): Generator<ImageTreeEntry, void, boolean | undefined> {
     return this.walk();
   }
 
   /**
-   * The same. `next(false)` after a directory skips its content.
+   * Does the same. `next(false)` after a directory skips its content.
    *
    * @param withRoot false: the root is left out
    */
@@ -211,7 +220,9 @@ export class ImageTree {
     const selection = this.#selection;
     const firstNames = new Map<number, BytePath>();
     if (withRoot) yield { ...inodes.metadata(root), path: '' as BytePath, linkTo: undefined, inode: root };
-    /** The directories on the way, each with the length of its path and the slash after it: the path itself may be long. */
+    /**
+     * The directories above the next name, each with the length of its path and slash: the path may be long.
+     */
     const way = [
       { names: filesystem.inOrder(root), length: 0, wanted: selection?.root ?? ('whole' as const) },
     ];
@@ -237,7 +248,10 @@ export class ImageTree {
     }
   }
 
-  /** The text of the image's /etc/passwd or /etc/group; undefined where it has none, or one of more than 4 MiB. */
+  /**
+   * Returns the text of the image's /etc/passwd or /etc/group. Undefined if it has none, or one of more than
+   * 4 MiB.
+   */
   accountFile(name: 'passwd' | 'group'): string | undefined {
     const found = this.find(`etc/${name}` as BytePath, true);
     const bytes = found && this.#filesystem.written(found.inode);
@@ -245,9 +259,10 @@ export class ImageTree {
   }
 
   /**
-   * The contents of files, each to be read once.
+   * Opens the contents of files, each to be read once.
    *
-   * @param inodes those to be read, or more, in the order of reading; any other order costs disk space. Left out: all
+   * @param inodes those to be read, or more, in the order of reading; any other order costs disk space. Left
+   * out: all
    */
   contents(inodes: Iterable<number> = this.#firstInodes()): ImageContents {
     return new ImageContents(this.#layers, this.#filesystem.inodes, inodes, () => this.#openSpool());
@@ -261,14 +276,14 @@ export class ImageTree {
     return this.#filesystem.inodes.metadata(inode);
   }
 
-  /** Where the bytes of a file are; undefined for anything else. */
+  /** Returns where the bytes of a file are; undefined for anything else. */
   contentOf(inode: number): FileContent | undefined {
     return this.#filesystem.inodes.content(inode);
   }
 
   /**
-   * Reads the contents of files in the order of the layers, so that nothing has to be stored temporarily. Calls `use` for each of
-   * `inodes`; it reads the file to its end.
+   * Calls `use` for each of `inodes` in the order of the layers, so that nothing goes to the spool. `use`
+   * reads the file to its end.
    */
   async readInOrder(
     inodes: readonly number[] | ReadonlySet<number>,
@@ -296,7 +311,7 @@ export class ImageTree {
   }
 }
 
-/** The tree refuses only names that are too long for every Linux. */
+/** Returns a name that is too long for every Linux as an IntegrityError: the tree refuses nothing else. */
 function malformed(error: unknown): unknown {
   if (!(error instanceof DestinationError) || error.code !== 'ENAMETOOLONG') return error;
   const { message, code } = error;

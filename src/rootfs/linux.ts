@@ -32,24 +32,25 @@ import { O_CLOEXEC, O_PATH } from '../sys/os-path.ts';
 const { EAGAIN, EINTR, EINVAL, EIO, ENOSYS, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = constants;
 
-/** For a descriptor that only refers to a file. */
+/** Flags for a descriptor that only refers to a file. */
 const OPEN_PATH = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC;
 const OPEN_LIST = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 
-/** In bytes: of a value, and of all names together (xattr(7)). */
+/** Most bytes of a value, and of all names together: xattr(7). */
 const MAX_XATTR_BYTES = 64 * 1024;
 
 /**
- * The file system by Linux's system calls. Each directory is opened from its parent's descriptor, the kernel follows no symlink,
- * and no path is longer than one name. So no name leads out of the root, and PATH_MAX is no limit.
+ * The file system by Linux's system calls. Each directory is opened from its parent's descriptor. The kernel
+ * follows no symlink, and no path is longer than one name. So no name leads out of the root, and PATH_MAX is
+ * no limit.
  */
 export class LinuxFilesystem implements DiskFilesystem {
   readonly root: Directory;
   readonly #calls: SystemCalls;
   readonly #memory: CallMemory;
   #knowsFchmodat2 = true;
-  /** Linux 6.13. Using /proc takes several times as long. */
+  /** listxattrat(2) is new in Linux 6.13; using /proc instead takes several times as long. */
   #knowsListxattrat = true;
   #attribute: Buffer | undefined;
 
@@ -70,12 +71,15 @@ export class LinuxFilesystem implements DiskFilesystem {
     return root < 0 ? root : new LinuxFilesystem(calls, memory, root);
   }
 
-  /** The calls for files that are open already. */
+  /** Returns the calls for files that are open already. */
   static ofOpenFiles(calls: SystemCalls): OpenFiles {
     return new LinuxFilesystem(calls, new CallMemory((bytes) => calls.address(bytes)), -1);
   }
 
-  /** Locks the root until this process ends, however it ends; false if another process has the lock. True if the file system has no locks. */
+  /**
+   * Locks the root until this process ends, however it ends. Returns false if another process has the lock.
+   * True also if the file system has no locks.
+   */
   lock(): boolean {
     return lockFile(this.root.handle, 'exclusive') !== 'busy';
   }
@@ -88,7 +92,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.openat(directory, this.#memory.putName(name), flags, mode);
   }
 
-  /** The path of a node, for calls that take no directory. */
+  /** Writes the path of a node, for calls that take no directory, and returns its address. */
   #putPath({ parent, name }: Omit<Node, 'file'>): Address {
     return this.#memory.putName(`/proc/self/fd/${parent.handle}/${name}`);
   }
@@ -134,7 +138,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return done;
   }
 
-  /** Opens a file of one of these types; of any other, the driver of a device does not see an open(2). */
+  /** Opens a file of one of these types; -EINVAL for any other, without an open(2) of a device. */
   #openToRead(parent: Directory, name: ByteName, types: readonly FileStat['type'][]): number {
     const place = this.#open(parent.handle, name, OPEN_PATH);
     if (place < 0) return place;
@@ -245,7 +249,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     if (this.#knowsFchmodat2) {
       const name = this.#memory.putName(node.name);
       const result = this.#calls.fchmodat2(node.parent.handle, name, mode, AT_SYMLINK_NOFOLLOW);
-      // A seccomp filter that does not know the call answers EPERM.
+      // A seccomp filter that does not know the call returns EPERM.
       if (result !== -ENOSYS && result !== -EPERM) return result;
       if (result === -ENOSYS) this.#knowsFchmodat2 = false;
     }
@@ -256,7 +260,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return result;
   }
 
-  /** For a descriptor that was opened with O_PATH, which fchmod(2) refuses. */
+  /** Sets the mode through a descriptor opened with O_PATH, which fchmod(2) refuses. */
   #setModeByHandle(handle: number, mode: number): number {
     return this.#calls.fchmodat(AT_FDCWD, this.#memory.putName(`/proc/self/fd/${handle}`), mode);
   }
@@ -303,7 +307,7 @@ export class LinuxFilesystem implements DiskFilesystem {
       const { handle } = node.parent;
       const name = this.#memory.putName(node.name);
       const length = this.#calls.listxattrat(handle, name, AT_SYMLINK_NOFOLLOW, buffer, size);
-      // A seccomp filter that does not know the call answers EPERM.
+      // A seccomp filter that does not know the call returns EPERM.
       if (length !== -ENOSYS && length !== -EPERM) return length;
       this.#knowsListxattrat = false;
     }

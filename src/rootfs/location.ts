@@ -11,20 +11,22 @@ import type { BytePath } from '../tar/entry.ts';
 
 const ELSEWHERE = 'choose another directory with -d';
 
-/** Where a DIR is, symlinks followed. */
+/** The place of a DIR, with symlinks followed. */
 export interface DirectoryLocation extends EntryPlace, Disposable {
-  /** DIR itself; undefined when nothing exists. */
+  /** DIR itself; undefined if nothing exists. */
   readonly root: OpenDirectory | undefined;
-  /** An empty directory there may be replaced by a new one of the same owner with rename(2). */
+  /** An empty directory there may be replaced with rename(2) by a new one of the same owner. */
   readonly replaceable: boolean;
 }
 
 /**
- * Finds the place that `directory` names, and opens what is there.
+ * Finds the place that `directory` names, and opens the directory there.
  *
- * @param options.make the mode of missing directories above it, which are made; left out: one of them is ENOENT
- * @throws DestinationError for a file that is not a directory, for the root of the running system, and for a symlink that another user may
- * have made; the system's errors
+ * @param options.make the mode of missing directories above it, which are made; left out: one of them is
+ * ENOENT
+ * @throws DestinationError for a file that is not a directory, and for the root of the running system
+ * @throws DestinationError for a symlink that another user may have made
+ * @throws the system's errors
  */
 export function locate(directory: string, options: OpenOptions = {}): DirectoryLocation {
   if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
@@ -38,7 +40,10 @@ export function locate(directory: string, options: OpenOptions = {}): DirectoryL
   }
 }
 
-/** Opens what is at a place; the directory above is closed with it. `shown` is DIR as the user gave it. */
+/**
+ * Opens the directory at a place. Disposing of the result also closes the one above. `shown` is DIR as the
+ * user gave it.
+ */
 export function lookAt(place: EntryPlace, shown: string): DirectoryLocation {
   const root = openRoot(place, shown);
   return {
@@ -54,7 +59,7 @@ export function lookAt(place: EntryPlace, shown: string): DirectoryLocation {
 }
 
 /**
- * Opens DIR; undefined where nothing exists. `shown` is as the user gave it.
+ * Opens DIR; undefined if nothing exists. `shown` is DIR as the user gave it.
  *
  * @throws DestinationError as `locate`; the system's errors
  */
@@ -84,7 +89,7 @@ export function openRoot({ directory, name }: EntryPlace, shown: string): OpenDi
   );
 }
 
-/** Whether it is the root of this process, or of the host's first one, under any name or mount. */
+/** Returns true for the root of this process, or of process 1, under any name or mount. */
 function isRunningSystem(root: OpenDirectory): boolean {
   if ([identityOf('/'), identityOf('/proc/1/root')].includes(root.identity)) return true;
   const mounts = readMounts();
@@ -93,7 +98,7 @@ function isRunningSystem(root: OpenDirectory): boolean {
   return whole !== undefined && own?.content === whole.content && own.point === root.currentPath;
 }
 
-/** Device and inode of a file or directory, as `DEVICE:INODE`, links followed; undefined where it may not be seen. */
+/** Returns `DEVICE:INODE` of a file or directory, following symlinks; undefined if it cannot be seen. */
 function identityOf(place: string): string | undefined {
   try {
     const { dev, ino } = statSync(osPath(place), { bigint: true });
@@ -104,14 +109,14 @@ function identityOf(place: string): string | undefined {
 }
 
 interface Mount {
-  /** As `OpenDirectory.mountID`. */
+  /** The same number as `OpenDirectory.mountID`. */
   readonly mountID: string;
-  /** Device, and the directory of it that is mounted: the same for two mounts of the same directory. */
+  /** Device, and the directory of it that is mounted: equal for two mounts of the same directory. */
   readonly content: string;
   readonly point: string;
 }
 
-/** proc_pid_mountinfo(5); later mounts cover earlier ones. Empty where /proc is not mounted. */
+/** Reads proc_pid_mountinfo(5); later mounts cover earlier ones. Empty if /proc is not mounted. */
 function readMounts(): Mount[] {
   return systemText('/proc/self/mountinfo')
     .split('\n')
@@ -125,7 +130,7 @@ function readMounts(): Mount[] {
     });
 }
 
-/** The text with its bytes in place of their escapes: `\ooo`, as proc_pid_mountinfo(5) has them. */
+/** Replaces escapes `\ooo` of proc_pid_mountinfo(5) by their bytes. */
 function unescapeOctal(text: string): string {
   if (!text.includes('\\')) return text;
   return text.replaceAll(/\\([0-7]{3})/g, (_, octal: string) =>
@@ -133,7 +138,7 @@ function unescapeOctal(text: string): string {
   );
 }
 
-/** The paths below a directory, relative to it, at which something is mounted; its own symlinks are followed. */
+/** Returns the mount points below a directory, relative to it. Symlinks in `directory` are followed. */
 export function mountPointsBelow(directory: string): ReadonlySet<BytePath> {
   const found = realPath(directory);
   const start = found === '/' ? found : `${found}/`;
@@ -146,24 +151,26 @@ function realPath(place: string): string {
   return pathText(realpathSync.native(osPath(place), { encoding: 'buffer' }));
 }
 
-/** A mount point, or another file system than the directory above, as in a container without /proc. */
+/**
+ * Returns true for a mount point. Device numbers show most of them also without /proc, as in some containers.
+ */
 function isMountPoint({ directory }: EntryPlace, root: OpenDirectory): boolean {
   return directory.mountID !== root.mountID || directory.status.dev !== root.status.dev;
 }
 
-/** The first mount point below a directory, if there is one: removing the directory would remove what is mounted. */
+/** Returns the first mount point below a directory. Removing the directory would remove the files there. */
 export function mountWithin(directory: OpenDirectory): string | undefined {
   const start = `${directory.currentPath}/`;
   return readMounts().find(({ point }) => point.startsWith(start))?.point;
 }
 
 function isReplaceable(place: EntryPlace, root: OpenDirectory): boolean {
-  // Processes that work in it would be left in a directory that is gone.
+  // Processes that work in it would be left in a removed directory.
   if (identityOf('.') === root.identity) return false;
   return canGiveOwner(root.status) && !isMountPoint(place, root);
 }
 
-/** Whether this process can give a new directory the owner of this one: only root can give one away. */
+/** Returns true if this process can give a new directory this owner: only root can give one away. */
 function canGiveOwner({ uid, gid }: Stats): boolean {
   return geteuid!() === 0 || (uid === geteuid!() && gid === getegid!());
 }
@@ -171,9 +178,9 @@ function canGiveOwner({ uid, gid }: Stats): boolean {
 /** A file or directory that must be kept: no directory that contains it is replaced. */
 export interface ProtectedPath {
   readonly path: string;
-  /** For messages: `the cache`. */
+  /** Description in messages: `the cache`. */
   readonly what: string;
-  /** Nothing in it is replaced either. */
+  /** Directories inside it are not replaced either. */
   readonly inside?: boolean;
 }
 
@@ -184,9 +191,9 @@ const SYSTEM_DIRECTORIES = (
 ).split(' ');
 
 /**
- * Refuses to replace a DIR where that would delete something other than a rootfs.
+ * Refuses to replace a DIR if that would delete anything but a rootfs.
  *
- * @param shown as the user gave it
+ * @param shown DIR as the user gave it
  * @throws DestinationError that names the obstacle
  */
 export function refuseReplacement(
@@ -221,7 +228,7 @@ export function refuseReplacement(
     refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
 }
 
-/** @throws DestinationError where something is mounted in a directory that is to be replaced */
+/** @throws DestinationError if there is a mount in a directory that is to be replaced */
 function refuseMounts(root: OpenDirectory, shown = root.path): void {
   const inner = mountWithin(root);
   if (inner === undefined) return;
@@ -234,18 +241,21 @@ function notReplaceable(directory: string, why: string, hint: string): Destinati
   return new DestinationError(message, { code: 'NOT_REPLACEABLE', hint });
 }
 
-/** The identities of a directory and of all above it. */
+/** Returns the identities of a directory and of all above it. */
 function identitiesAbove(directory: OpenDirectory): (string | undefined)[] {
   const levels: (string | undefined)[] = [];
   for (let level = directory.self; ; level += '/..') {
     const identity = identityOf(level);
-    // The root of the system is above itself.
+    // The parent of the system's root is the root itself.
     if (identity === undefined || identity === levels.at(-1)) return levels;
     levels.push(identity);
   }
 }
 
-/** The identities of a place and of all directories above it but the root, symlinks followed; none where it does not exist. */
+/**
+ * Returns the identities of a place and of all directories above it but the root, following symlinks. Empty
+ * if the place does not exist.
+ */
 function identities(place: string): (string | undefined)[] {
   const levels: (string | undefined)[] = [];
   try {

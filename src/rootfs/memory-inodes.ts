@@ -5,12 +5,12 @@ import { type FileStat, FORMATS } from './filesystem.ts';
 import type { Spool } from './spool.ts';
 
 /**
- * In bytes. If the extended attributes of a file take more, hard links cannot add others: each would rewrite all of them. All attributes
- * of one entry are kept. ext4 takes 4 KiB, xfs names of 64 KiB.
+ * Most bytes of a file's extended attributes to which a hard link can add others: each rewrites all of them.
+ * All attributes of one entry are kept. ext4 takes 4 KiB, xfs names of 64 KiB.
  */
 const MOST_XATTR_BYTES = 64 * 1024;
 
-/** Targets and attributes of more bytes go to the spool, if there is one. */
+/** Longer targets and attributes go to the spool, if there is one. */
 export const MOST_IN_MEMORY = 1024;
 const CHUNK_BITS = 14;
 const CHUNK_NUMBERS = 1 << CHUNK_BITS;
@@ -18,10 +18,10 @@ const types = Object.keys(FORMATS) as InodeType[];
 
 /** The source of the next new file: the data of one entry of one layer. */
 export interface FileSource {
-  /** From 0. */
+  /** Index of the layer, from 0. */
   readonly layer: number;
   readonly ordinal: number;
-  /** Bytes of the file, and those that the layer stores of it. */
+  /** Bytes of the file, and the bytes of it that the layer stores. */
   readonly size: number;
   readonly stored: number;
   readonly sparse: boolean;
@@ -29,9 +29,9 @@ export interface FileSource {
   readonly linkMode: number;
 }
 
-/** Where the bytes of a file are. */
+/** The place where the bytes of a file are. */
 export interface FileContent extends Omit<FileSource, 'linkMode'> {
-  /** In the spool; undefined: they are read from the layer. */
+  /** Position in the spool; undefined: the bytes are read from the layer. */
   readonly position: number | undefined;
 }
 
@@ -39,19 +39,19 @@ type InodeStatus = Omit<FileStat, 'type' | 'ctimeSeconds' | 'ctimeNanoseconds' |
   readonly type: InodeType;
 };
 
-/** All that stat(2), readlink(2) and getxattr(2) return for an inode. */
+/** All metadata that stat(2), readlink(2) and getxattr(2) return for an inode. */
 export interface InodeMetadata extends InodeStatus {
-  /** Bytes of a file that the layers store. */
+  /** Number of a file's bytes that the layers store. */
   readonly stored: number;
   /** Target of a symlink, else empty. */
   readonly linkPath: BytePath;
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
 }
 
-/** A byte string, or where it is in the spool: at `position`, where it may grow to `room` bytes. */
+/** A byte string, or its place in the spool: at `position`, where it may grow to `room` bytes. */
 type Text = string | { readonly position: number; readonly length: number; readonly room: number };
 
-/** Numbers by index; 0 where none was set. They are in chunks, which are not copied, and not on JavaScript's heap. */
+/** Numbers by index, 0 by default. They are in chunks outside JavaScript's heap, which are never copied. */
 class Column {
   readonly #chunks: (Uint32Array | Float64Array)[] = [];
   readonly #kind: Uint32ArrayConstructor | Float64ArrayConstructor;
@@ -74,9 +74,9 @@ class Column {
 export class MemoryInodes {
   /** Once it is set, long targets and attributes go into it. */
   spool: Spool | undefined;
-  /** How many names it has. */
+  /** Number of names of an inode. */
   readonly links = new Column();
-  /** In bytes. */
+  /** Size of a file in bytes. */
   readonly size = new Column(Float64Array);
   readonly uid = new Column();
   readonly gid = new Column();
@@ -84,26 +84,26 @@ export class MemoryInodes {
   readonly mtimeNanoseconds = new Column();
   readonly #type = new Column();
   readonly #mode = new Column();
-  /** Of a file: how many bytes the layers store of it, whether it is sparse, and where the layers have its content. */
+  /** Place of a file's content in the layers: bytes stored, whether it is sparse, its layer and entry. */
   readonly #stored = new Column(Float64Array);
   readonly #sparse = new Column();
   readonly #layer = new Column();
   readonly #ordinal = new Column();
-  /** Of a device: the numbers share columns with files. */
+  /** Device numbers, which share columns with the content of files. */
   readonly major = this.#layer;
   readonly minor = this.#ordinal;
-  /** Of files whose content is in the spool. */
+  /** Positions of the contents that are in the spool. */
   readonly #positions = new Map<number, number>();
   readonly #targets = new Map<number, Text>();
-  /** As `serialize` writes a Map. */
+  /** Extended attributes by inode, each a Map that `serialize` wrote. */
   readonly #xattrs = new Map<number, Text>();
-  /** The inode whose attributes were changed last; 0: none. The text of them does not have these changes yet. */
+  /** The inode whose attributes were changed last; 0: none. `#xattrs` does not have these changes yet. */
   #opened = 0;
   #openXattrs = new Map<string, Uint8Array>();
   readonly #removed: number[] = [];
   #last = 0;
 
-  /** Adds an inode with one name. */
+  /** Adds an inode with one name, and returns its number. */
   add(type: InodeType, mode: number): number {
     const inode = this.#removed.pop() ?? (this.#last += 1);
     const { size, uid, gid, mtimeSeconds, mtimeNanoseconds } = this;
@@ -156,7 +156,7 @@ export class MemoryInodes {
     this.#sparse.set(inode, Number(sparse));
   }
 
-  /** Where the bytes of a file are; undefined for anything else. */
+  /** Returns the place of a file's bytes; undefined for any other type. */
   content(inode: number): FileContent | undefined {
     if (this.type(inode) !== 'file') return undefined;
     return {
@@ -169,7 +169,7 @@ export class MemoryInodes {
     };
   }
 
-  /** The bytes of a file have been copied to the spool. */
+  /** Records that the bytes of a file were copied to the spool. */
   moveToSpool(inode: number, position: number): void {
     this.#positions.set(inode, position);
   }
@@ -201,7 +201,7 @@ export class MemoryInodes {
     };
   }
 
-  /** A copy. */
+  /** Returns a copy of the extended attributes. */
   xattrs(inode: number): Map<string, Uint8Array> {
     if (inode === this.#opened) return new Map(this.#openXattrs);
     const text = this.#xattrs.get(inode);
@@ -215,12 +215,13 @@ export class MemoryInodes {
   }
 
   /**
-   * As setxattr(2); an access list changes the mode too. Any name is accepted, and the order is kept. An access list with names
-   * (`textKeys`) stays under its record's key until a list in numbers replaces it. False where there are too many.
+   * Sets an attribute as setxattr(2) does; an access list changes the mode too. Any name is accepted, and the
+   * order is kept. An access list with names (`textKeys`) stays under its record's key until a list in
+   * numbers replaces it. Returns false if the file's attributes are too long.
    */
   setXattr(inode: number, name: string, value: Uint8Array): boolean {
     const isDirectory = this.type(inode) === 'directory';
-    // The attributes of earlier entries are too long for a hard link to add more.
+    // A hard link may not add to attributes that are too long.
     if (!isDirectory && (this.#xattrs.get(inode)?.length ?? 0) > MOST_XATTR_BYTES) return false;
     const xattrs = this.#openXattrsOf(inode);
     const text = keyOfList.get(name);
@@ -228,7 +229,7 @@ export class MemoryInodes {
       const inNumbers = [...xattrs].map((pair) => (pair[0] === text ? ([name, value] as const) : pair));
       this.#openXattrs = new Map(inNumbers);
     } else {
-      // A directory has the order of its last entry.
+      // A directory's attributes are in the order of its last entry.
       if (isDirectory) xattrs.delete(name);
       xattrs.set(name, value);
     }
@@ -236,7 +237,7 @@ export class MemoryInodes {
     return true;
   }
 
-  /** False if it does not have the attribute. */
+  /** Removes an attribute; false if the inode does not have it. */
   removeXattr(inode: number, name: string): boolean {
     return this.hasXattr(inode, name) && this.#openXattrsOf(inode).delete(name);
   }
@@ -252,7 +253,10 @@ export class MemoryInodes {
     return this.#openXattrs;
   }
 
-  /** Long texts go to the spool: in place of the text before where they fit, else with room to grow. */
+  /**
+   * Stores a text, in the spool if it is long. It replaces the text before if it fits, else gets room to
+   * grow.
+   */
   #store(text: string, before: Text = ''): Text {
     if (!this.spool || text.length <= MOST_IN_MEMORY) return text;
     const bytes = Buffer.from(text, 'latin1');

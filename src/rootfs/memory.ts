@@ -10,17 +10,18 @@ const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, 
 const ROOT = 1;
 
 /**
- * A file system in memory, about 150 bytes for each file. It keeps all metadata that an image can have. Of contents it keeps only
- * their source (`FileSource`). It keeps the bytes only of files that are written to: etc/passwd and etc/group.
+ * A file system in memory, about 150 bytes for each file. It keeps all metadata that an image can have. For a
+ * content it keeps only the source (`FileSource`). It keeps the bytes only of files that are written to:
+ * etc/passwd and etc/group.
  */
 export class MemoryFilesystem implements Filesystem {
   readonly root: Directory = { path: '' as BytePath, handle: ROOT };
-  /** To be set before a file or symlink is made. */
+  /** Source of the next file and mode of the next symlink: set it before they are made. */
   source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
   readonly inodes = new MemoryInodes();
-  /** By the inode of a directory, the inodes of what is in it. */
+  /** Names in a directory with their inodes, by the directory's inode. */
   readonly #names = new Map<number, Map<ByteName, number>>();
-  /** Of the files that were written to. */
+  /** Contents of files that were written to. */
   readonly #written = new Map<number, Buffer>();
 
   constructor() {
@@ -52,7 +53,7 @@ export class MemoryFilesystem implements Filesystem {
     return inode < 0 ? inode : (this.#written.get(inode) ?? -EINVAL);
   }
 
-  /** The content of a file that was written to. */
+  /** Returns the content of a file that was written to. */
   written(file: number): Uint8Array | undefined {
     return this.#written.get(file);
   }
@@ -120,7 +121,7 @@ export class MemoryFilesystem implements Filesystem {
     return 0;
   }
 
-  /** A file with the content that `source` names. */
+  /** Makes a file with the content that `source` names. */
   createFile(parent: Directory, name: ByteName, mode: number): number {
     const inode = this.#make(parent, name, 'file', mode);
     if (inode > 0) this.inodes.setSource(inode, this.source);
@@ -172,14 +173,14 @@ export class MemoryFilesystem implements Filesystem {
     return 0;
   }
 
-  /** See `MemoryInodes.setXattr`. */
+  /** Sets an attribute: see `MemoryInodes.setXattr`. */
   setXattr(node: Node, name: string, value: Uint8Array): number {
     const inode = this.#inodeOf(node);
     if (inode < 0) return inode;
     return this.inodes.setXattr(inode, name, value) ? 0 : -ENOSPC;
   }
 
-  /** Of one that it has, 0. */
+  /** Returns 0 for an attribute that exists. */
   xattrSize(node: Node, name: string): number {
     const inode = this.#inodeOf(node);
     return inode > 0 && this.inodes.hasXattr(inode, name) ? 0 : -ENODATA;
@@ -198,12 +199,12 @@ export class MemoryFilesystem implements Filesystem {
 
   close(): void {}
 
-  /** Name and inode of all that is in a directory, by the bytes of the names. */
+  /** Returns name and inode of all entries of a directory, sorted by the bytes of the names. */
   inOrder(directory: number): IterableIterator<[name: ByteName, inode: number]> {
     return [...this.#namesIn(directory)].toSorted(([one], [other]) => (one < other ? -1 : 1)).values();
   }
 
-  /** The inode of a name; an errno below zero if it does not exist. */
+  /** Returns the inode of a name; an errno below zero if it does not exist. */
   inodeAt(parent: Directory, name: ByteName): number {
     if (name === '.') return parent.handle;
     const found = this.#namesIn(parent.handle).get(name);
@@ -219,13 +220,13 @@ export class MemoryFilesystem implements Filesystem {
     return file >= 0 ? file : this.inodeAt(parent, name);
   }
 
-  /** The error for a name that cannot be used for a new file; 0: it can. */
+  /** Returns the errno, below zero, for a name that a new file cannot have; 0 if it can. */
   #refuse(parent: Directory, name: ByteName): number {
     if (name.length > LONGEST_NAME) return -ENAMETOOLONG;
     return this.#namesIn(parent.handle).has(name) ? -EEXIST : 0;
   }
 
-  /** The new inode; an errno below zero where none can be made. */
+  /** Makes an inode with a name. Returns its number, or an errno below zero if that is not possible. */
   #make(parent: Directory, name: ByteName, type: InodeType, mode: number): number {
     const error = this.#refuse(parent, name);
     if (error < 0) return error;
@@ -236,7 +237,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   #name(parent: Directory, name: ByteName, inode: number): void {
-    // A copy: a part of a string keeps all of it in memory.
+    // A part of a string keeps the whole string in memory, so the name is copied.
     this.#namesIn(parent.handle).set(Buffer.from(name, 'latin1').toString('latin1'), inode);
   }
 

@@ -28,18 +28,18 @@ import { refuseReserved, type Run } from './run.ts';
 
 const { EACCES, EDQUOT, EIO, ENODATA, EPERM, EROFS } = constants.errno;
 
-/** Attributes that the system sets, or that the overlay file system keeps for itself. */
+/** Attributes that the system sets, or that overlayfs reserves for itself. */
 export const systemAttribute =
   /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
 
-/** The owner needs all three to fill a directory. */
+/** Mode bits that the owner needs to fill a directory. */
 const OWNER_BITS = 0o700;
-/** Of a file's capabilities: capabilities(7). */
+/** The attribute of a file's capabilities: capabilities(7). */
 export const capability = 'security.capability';
 /** Errors of setxattr(2) that come from the disk, not from the attribute. */
 const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
 
-/** What the root is given when no layer has an entry for it. */
+/** Metadata of the root when no layer has an entry for it. */
 export interface RootMetadata {
   readonly mode: number;
   readonly uid: number | undefined;
@@ -49,8 +49,8 @@ export interface RootMetadata {
 /**
  * Sets extended attributes. Those that the system or the file system denies are counted.
  *
- * @returns `entry.mode`, or this mode with the access list applied: chmod(2) with that does not change the list
- * @throws SyscallError where the disk fails
+ * @returns `entry.mode`, with the access list applied if there is one: chmod(2) with it keeps the list
+ * @throws SyscallError if the disk fails
  */
 export function restoreXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>): number {
   let { mode } = entry;
@@ -66,13 +66,16 @@ export function restoreXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 
   return mode;
 }
 
-/** Removes the access lists that a new node has from its directory. */
+/** Removes the access lists that a new node inherited from its directory. */
 function removeInherited(run: Run, node: Node, directory: boolean): void {
   run.filesystem.removeXattr(node, accessList);
   if (directory) run.filesystem.removeXattr(node, defaultAccessList);
 }
 
-/** Sets owner, attributes, mode and times of a new file that is not a directory, in an order in which no step undoes another. */
+/**
+ * Sets owner, attributes, mode and times of a new file that is not a directory. The order is such that no
+ * step undoes another.
+ */
 export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
   const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
   if (run.creator.careful) removeInherited(run, node, false);
@@ -84,34 +87,36 @@ export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: numbe
   restoreTimes(run, node, entry);
 }
 
-/** Whether `applyToOpenFile` is enough: no call needs the file's name, and no attribute is set or removed. */
+/** Returns true if `applyToOpenFile` is enough: no call needs the file's name, and it has no attributes. */
 export function needsOnlyOpenFile(run: Run, { uid, gid, xattrs, mtimeSeconds }: Entry): boolean {
   const areIds = uid >= 0 && uid < nobody && gid >= 0 && gid < nobody;
   return isCommon(mtimeSeconds) && areIds && !run.creator.careful && !xattrs;
 }
 
 /**
- * The mode of a directory while it is filled. Bits that keep its owner out, or that new files inherit, are set at the end.
+ * Returns the mode of a directory while it is filled. Setuid and setgid, and modes that keep the owner out,
+ * are set at the end.
  */
 export function fillingMode(mode: number): number {
   return (mode & ~SET_ID_BITS) | OWNER_BITS;
 }
 
-/** Records the time of a directory for the end. Records its mode too, if that has differed in this run. */
+/** Records the time of a directory for the end. Its mode too, if that has differed in this run. */
 export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime): void {
   run.atEnd.add(path, mode, mode !== fillingMode(mode), mtime);
 }
 
-/** Records what the root gets at the end. */
+/** Records the metadata that the root gets at the end. */
 export function noteRoot(run: Run, entry: Entry): void {
   run.atEnd.rootEntry = entry;
 }
 
 /**
- * Gives a directory the metadata of its entry: one that was just made with `fillingMode`, or one from a lower layer or the user.
+ * Gives a directory the metadata of its entry. It was just made with `fillingMode`, or it comes from a lower
+ * layer or the user.
  *
  * @param existing undefined: it is new
- * @returns the mode that it is to have
+ * @returns the mode that it is to have at the end
  * @throws SyscallError
  */
 export function applyDirectoryMetadata(
@@ -130,7 +135,7 @@ export function applyDirectoryMetadata(
   return ownMode;
 }
 
-/** Sets the mode of a new directory again where the system may have changed it. */
+/** Sets the mode of a new directory again if the system may have changed it. */
 function ensureMode(run: Run, node: Node, mode: number): void {
   if (run.creator.careful) removeInherited(run, node, true);
   if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
@@ -140,7 +145,7 @@ function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
   if (!entry.xattrs) return entry.mode;
   const mode = restoreXattrs(run, node, entry);
   for (const name of entry.xattrs.keys()) run.atEnd.xattrs.add(name);
-  // From here on new files inherit it.
+  // New files inherit it from now on.
   if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
   return mode;
 }
@@ -161,9 +166,11 @@ function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
 }
 
 /**
- * Makes a directory of an entry's path that has no entry: mode 0755, owner root, the time of that entry.
+ * Makes a directory without an entry, above an entry's path. It has mode 0755, owner root, and that entry's
+ * time.
  *
- * @throws SyscallError, IntegrityError for a reserved name
+ * @throws SyscallError
+ * @throws IntegrityError for a reserved name
  */
 export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   const place = placeIn(parent, name);
@@ -181,8 +188,8 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
 }
 
 /**
- * Gives this process access to a directory that it owns; the directory's mode is restored at the end. False if access was not the
- * problem, or if it is not possible.
+ * Gives this process access to a directory that it owns; the directory's mode is restored at the end. Returns
+ * false if access was not the problem, or cannot be given.
  */
 export function unlock(run: Run, directory: Directory): boolean {
   const place = itself(directory);
@@ -193,7 +200,7 @@ export function unlock(run: Run, directory: Directory): boolean {
   return true;
 }
 
-/** The result of `work`; if the system denies it, that of a second attempt after `unlock`. */
+/** Returns the result of `work`. If the system denies access, it calls `unlock` and tries again. */
 export function retryUnlocked<T>(run: Run, directory: Directory, work: () => T): T {
   const result = work();
   return result === -EACCES && unlock(run, directory) ? work() : result;
@@ -206,11 +213,11 @@ export function retryUnlocked<T>(run: Run, directory: Directory, work: () => T):
  * @throws SyscallError
  */
 export function finishRun(run: Run, root: RootMetadata | undefined): void {
-  /** Modes that keep the owner out: set after all others, the deepest first. */
+  /** Modes that keep the owner out: set after all others, longer paths first. */
   const closed = new Map<BytePath, number>();
   let gone: string | undefined;
   for (const { path, mode, ...mtime } of run.atEnd) {
-    // A whole tree of directories may have been removed: it is skipped.
+    // Skips the directories below one that was removed.
     if (gone !== undefined && path.startsWith(gone)) continue;
     const directory = findAgain(run, path);
     gone = directory ? gone : `${path}/`;
@@ -261,7 +268,7 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
     if (root.uid !== undefined && root.gid !== undefined) {
       granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');
     }
-    // Only the owner can set it, even where it does not change.
+    // Only the owner can set it, so a mode that is right already is not set.
     if (statusOf(run.filesystem, node)?.mode !== root.mode) setMode(run, node, root.mode);
   }
 }

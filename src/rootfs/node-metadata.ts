@@ -11,16 +11,16 @@ const { EINVAL, ENOSYS, ENOTSUP, EPERM } = constants.errno;
 /** S_ISUID and S_ISGID of inode(7). */
 export const SET_ID_BITS = 0o6000;
 
-/** For chown(2), (uid_t) -1 means "do not change the owner": no user has this id. */
+/** (uid_t) -1: chown(2) takes it for "do not change the owner", so no user has this id. */
 export const nobody = 0xffff_ffff;
 
-/** In 2038: every file system can store times up to here, in seconds. */
+/** Largest time in seconds, in 2038, that every file system can store. */
 const latestCommon = 0x7fff_ffff;
 
 /** Errors of chown(2): this process lacks permission, or the number is not mapped in its user namespace. */
 const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
 
-/** The part of a run that is needed here. */
+/** The part of a run that this file uses. */
 export type MetadataState = {
   readonly counts: NotRestored;
   readonly filesystem: Pick<Filesystem, 'stat' | 'setOwner' | 'setMode' | 'setTimes'>;
@@ -32,7 +32,7 @@ type Owner = Pick<Entry, 'uid' | 'gid'>;
 /**
  * Gives `node` the owner of `entry`. An owner that the system denies is counted.
  *
- * @param known owner that the node has already, undefined: not known
+ * @param known the node's present owner; undefined: unknown
  * @returns whether the owner is right now
  * @throws SyscallError for any other failure
  */
@@ -56,24 +56,30 @@ function isOwner(run: MetadataState, node: Node, uid: number, gid: number): bool
   return stat?.uid === uid && stat.gid === gid;
 }
 
-/** The owner that a new file has before anyone sets it, where that is known. */
+/** Returns the owner that a new file has at first; undefined if unknown. */
 export function newOwner(run: MetadataState): Owner | undefined {
   return run.creator.careful ? undefined : run.creator;
 }
 
-/** Whether a new file that was made with `mode` may have another mode. */
+/** Returns true if a new file that was made with `mode` may have another mode. */
 export function isModeDoubtful(run: MetadataState, mode: number): boolean {
   return run.creator.careful || (mode & run.creator.umask) !== 0;
 }
 
-/** The mode that a file may have: without setuid and setgid when it is not its owner's. Counted. */
+/**
+ * Returns the mode that a file may have. It drops setuid and setgid, and counts them, if the owner is wrong.
+ */
 export function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
   if (ownerIsRight || (mode & SET_ID_BITS) === 0) return mode;
   run.counts.setuid += 1;
   return mode & ~SET_ID_BITS;
 }
 
-/** Sets both times. A time that is not exact is counted, also one that the kernel has rounded for the file system. @throws SyscallError */
+/**
+ * Sets both times. Counts a time that is not exact, also one that the kernel has rounded for the file system.
+ *
+ * @throws SyscallError
+ */
 export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
   const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
   const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
@@ -85,7 +91,10 @@ export function isCommon(seconds: number): boolean {
   return seconds >= 0 && seconds <= latestCommon;
 }
 
-/** `applyMetadata` for a file that `needsOnlyOpenFile`, which was opened with the low nine bits of its mode. */
+/**
+ * Does the work of `applyMetadata` for a file that `needsOnlyOpenFile`. The file was opened with the low nine
+ * bits of its mode.
+ */
 export function applyToOpenFile(
   state: MetadataState,
   node: Node,

@@ -1,6 +1,6 @@
-/** How many things of each kind the system did not let dlrootfs restore. */
+/** Counts, by kind, of metadata and entries that the system did not let dlrootfs restore. */
 export interface NotRestored {
-  /** Entries whose owner or group is another one than in the image. */
+  /** Entries whose owner or group differs from the image. */
   owners: number;
   /** Devices (on some systems also FIFOs), and hard links to them, that could not be made. */
   devices: number;
@@ -12,11 +12,11 @@ export interface NotRestored {
   setuid: number;
   /** Entries whose time is not exact to the nanosecond. */
   times: number;
-  /** Files and directories whose mode is what the file system gives them. */
+  /** Files and directories whose mode comes from the file system. */
   modes: number;
   /** Names that the file system treats as an existing one, such as `A` and `a`. */
   collisions: number;
-  /** Entries that would have replaced the root by something other than a directory. */
+  /** Entries that would have replaced the root by a file that is not a directory. */
   ignored: number;
 }
 
@@ -33,7 +33,7 @@ const WORDS: Readonly<Record<keyof NotRestored, readonly [one: string, many: str
   ignored: ['entry for the root that is no directory', 'entries for the root that are no directory'],
 };
 const KINDS = Object.keys(WORDS) as (keyof NotRestored)[];
-/** What root would be allowed; with --userns all of it but devices. */
+/** Kinds that root would be allowed; with --userns all of them but devices. */
 const PRIVILEGED: ReadonlySet<keyof NotRestored> = new Set(['devices', 'owners', 'capabilities', 'setuid']);
 
 export function nothingLost(): NotRestored {
@@ -41,9 +41,9 @@ export function nothingLost(): NotRestored {
 }
 
 /**
- * One line about what is not in the rootfs as the image has it, or undefined when everything is.
+ * Returns one line about the counts, or undefined if all of them are 0.
  *
- * @param root whether the run had the rights of root, so that trying as root is no advice
+ * @param root the run had the rights of root, so running as root is no advice
  */
 export function describeNotRestored(counts: Readonly<NotRestored>, root: boolean): string | undefined {
   const lost = KINDS.filter((kind) => counts[kind] > 0);

@@ -3,11 +3,12 @@ import { randomFillSync } from 'node:crypto';
 const INITIAL_CAPACITY = 1024;
 
 /**
- * A set of paths in 16 to 32 bytes each, of any length. It keeps 64 bits of a hash, with a random key for every set.
- * So nobody can make paths that collide. Among a million paths there is one false positive in 10^13 lookups.
+ * A set of paths of any length, in 16 to 32 bytes each. It keeps 64 bits of a hash. Every set has a random
+ * key, so nobody can choose paths that collide. With a million paths there is one false positive in 10^13
+ * lookups.
  */
 export class PathSet {
-  /** Two words for each place, both zero where it is free. */
+  /** Two words for each slot, both zero if it is free. */
   #table = new Uint32Array(2 * INITIAL_CAPACITY);
   #capacity = INITIAL_CAPACITY;
   #size = 0;
@@ -19,7 +20,7 @@ export class PathSet {
     return this.#size;
   }
 
-  /** Returns whether the path was new. */
+  /** Adds a path; returns true if it is new. */
   add(path: string): boolean {
     this.#hash(path);
     const place = this.#find(this.#first, this.#second);
@@ -45,7 +46,7 @@ export class PathSet {
     this.#size = 0;
   }
 
-  /** Index in the table of this hash, or of the free place where it belongs. */
+  /** Returns the table index of this hash, or of the free slot where it belongs. */
   #find(first: number, second: number): number {
     const mask = this.#capacity - 1;
     const table = this.#table;
@@ -71,7 +72,7 @@ export class PathSet {
     }
   }
 
-  /** Two rounds of murmur-like mixing side by side, each with its own key and multiplier. */
+  /** Runs two murmur-like mixing rounds side by side, each with its own key and multiplier. */
   #hash(path: string): void {
     let first = this.#keys[0]!;
     let second = this.#keys[1]!;
@@ -85,7 +86,7 @@ export class PathSet {
     first = Math.imul(first ^ path.length, 0x9e37_79b1);
     second = Math.imul(second ^ first, 0x27d4_eb2f);
     this.#first = (first ^ (first >>> 16)) >>> 0;
-    // Two zero words would mark a free place.
+    // Two zero words would mark a free slot.
     this.#second = ((second ^ (second >>> 15)) | 1) >>> 0;
   }
 }

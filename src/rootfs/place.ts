@@ -28,19 +28,20 @@ import { refuseReserved, type Run } from './run.ts';
 
 const { EISDIR, ENOENT, ENOSPC, EPERM } = constants.errno;
 
-/** In bytes. A file of this size or more is refused before any of it is written, where the disk has no room for it. */
+/** A file of this many bytes or more is refused before it is written, if the disk has no room for it. */
 const LARGE_BYTES = 1024 * 1024;
-/** How many obstacles are removed at one name; more mean that another process makes them again. */
+/** Most obstacles that are removed at one name. If there are more, another process makes them again. */
 const MOST_OBSTACLES = 3;
 const NONE: readonly number[] = [];
 
-/** The data of an entry: more of it with each call. */
+/** The data of an entry; each call returns more of it. */
 export type Content = Pick<EntryReader, 'data'>;
 
 /**
  * Puts the entry at `normalPath`, in place of the existing file.
  *
- * @throws IntegrityError for an entry that no file system can hold, SyscallError where the system refuses
+ * @throws IntegrityError for an entry that no file system can hold
+ * @throws SyscallError if the system refuses
  */
 export function placeEntry(run: Run, content: Content, entry: Entry, normalPath: BytePath): void {
   if (normalPath === '') return placeRoot(run, entry);
@@ -70,7 +71,10 @@ export function placeEntry(run: Run, content: Content, entry: Entry, normalPath:
   run.written.add(place, isNew);
 }
 
-/** The root takes metadata only, at the end. An entry that would make it something else is left out, as by containerd, and counted. */
+/**
+ * Records the root's metadata for the end. An entry of any other type for the root is ignored, as by
+ * containerd, and counted.
+ */
 function placeRoot(run: Run, entry: Entry): void {
   if (entry.type === 'directory') {
     noteRoot(run, entry);
@@ -78,10 +82,10 @@ function placeRoot(run: Run, entry: Entry): void {
 }
 
 /**
- * Calls `make` until it has made `place`, after each failure with the obstacle there removed.
+ * Calls `make` until it has made `place`. After each failure it removes the obstacle there.
  *
  * @param expected errors that are returned
- * @returns what the last call returned
+ * @returns the result of the last call
  * @throws SyscallError for any other error
  */
 function create(run: Run, place: Place, make: () => number, expected = NONE): number {
@@ -94,7 +98,7 @@ function create(run: Run, place: Place, make: () => number, expected = NONE): nu
   return made;
 }
 
-/** Makes the directory, or merges with the existing one; returns whether it is new. */
+/** Makes the directory, or merges with the existing one; returns true if it is new. */
 function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
   const { filesystem } = run;
   const { parent, name, path } = place;
@@ -119,7 +123,8 @@ function placeSymlink(run: Run, entry: Entry, place: Place): void {
 }
 
 /**
- * A second name. Owner, mode and times are the file's, not this entry's (as umoci and GNU tar); attributes are set again.
+ * Makes a hard link. Owner, mode and times stay the file's, as with umoci and GNU tar. The attributes of this
+ * entry are set.
  *
  * @returns the path of the first name
  */
@@ -136,21 +141,21 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
     if (!statusOf(filesystem, place)) throw impossible(ENOENT, action);
     return path;
   }
-  // The directory that the link replaces would be gone first, and its target with it.
+  // The link would replace the directory that contains its target.
   if (target.path.startsWith(`${path}/`)) throw impossible(ENOENT, action);
   const make = (): number => filesystem.makeLink(target.parent, target.name, parent, name);
   const made = create(run, place, make, [-ENOENT, -EPERM]);
   if (made === -ENOENT) throw impossible(ENOENT, action);
   if (made === -EPERM) throw linkDenied(filesystem, target, action);
   if (entry.xattrs) {
-    // A change of owner that is yet to come would remove capabilities.
+    // A job of an earlier entry may still change the owner, which would remove capabilities.
     run.jobs?.drain();
     restoreXattrs(run, place, entry);
   }
   return target.path;
 }
 
-/** The first name of a hard link. */
+/** Returns the place of a hard link's first name. @throws IntegrityError if it does not exist */
 function linkTarget(run: Run, wanted: BytePath, action: string): Place {
   const place = run.directories.place(wanted, 'find');
   if (!place || wanted === '') throw impossible(ENOENT, action);
@@ -171,7 +176,7 @@ function placeSpecial(run: Run, entry: Entry & Special, place: Place): void {
   applyMetadata(run, place, entry, mode);
 }
 
-/** The device cannot be made, and what it should replace must not stay in its place. */
+/** Counts a device that cannot be made, and removes the file that it should replace. */
 function loseDevice(run: Run, place: Place): void {
   run.counts.devices += 1;
   run.lostDevices.add(place.path);
@@ -191,7 +196,7 @@ function placeFile(run: Run, content: Content, entry: Entry, place: Place): void
     else if (writeContent(run, file, entry, content, path)) return;
     applyMetadata(run, { parent, name, file }, entry, openMode);
   } catch (error) {
-    // Jobs that need it come before.
+    // Waits for the jobs that use this descriptor.
     jobs?.drain();
     filesystem.closeFile(file);
     throw error;
@@ -201,8 +206,8 @@ function placeFile(run: Run, content: Content, entry: Entry, place: Place): void
 }
 
 /**
- * Writes the content of a file without holes. Where no later step needs the file's name, it hands pieces to the other thread whenever that has
- * time for them; once it has one, the end of the file too.
+ * Writes the content of a file without holes. If no later step needs the file's name, the other thread gets
+ * pieces whenever it has time. Once it has one, it also completes the file.
  *
  * @returns whether the other thread completes the file
  */
@@ -232,7 +237,10 @@ function writeContent(run: Run, file: number, entry: Entry, content: Content, pa
   return true;
 }
 
-/** Writes the content of a sparse file, holes as holes, into the new and empty `file`; also to `run.changes`. */
+/**
+ * Writes the content of a sparse file to the new and empty `file`, keeping its holes. `run.changes` gets the
+ * holes as zeros.
+ */
 function writeSparse(
   { filesystem, changes }: Run,
   file: number,
@@ -246,7 +254,7 @@ function writeSparse(
   // git has no holes: it stores as many bytes as the file has.
   refuseTooLarge(filesystem, file, storedSize(entry) + (contents ? size : 0));
   const cursor = new ExtentCursor(extents);
-  /** Where `contents` is. */
+  /** Position up to which `contents` has the file. */
   let end = 0;
   for (let bytes = content.data(); bytes; bytes = content.data()) {
     for (const { position, part } of cursor.split(bytes)) {
@@ -266,9 +274,10 @@ function refuseTooLarge(filesystem: Filesystem, file: number, size: number): voi
 }
 
 /**
- * Writes dlrootfs's own file into the root: new, or in place of its earlier version. In overlay mode it also replaces the user's file.
+ * Writes a file of dlrootfs itself into the root: new, or in place of its earlier version. If the mode is
+ * `overlay`, it also replaces the user's file.
  *
- * @returns false, and nothing is written, where anything else has the name: an entry of the image, a symlink
+ * @returns false, with nothing written, if an entry of the image or a symlink has the name
  * @throws SyscallError
  */
 export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean {

@@ -15,26 +15,30 @@ import {
 
 const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
-/** Linux: a descriptor that only refers to a directory, which needs no permission to read. */
+/** Linux's flag for a descriptor that only refers to a directory, which needs no permission to read. */
 const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
 
 const BILLION = 1_000_000_000n;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
-/** The first millisecond that a Date can be. */
+/** The earliest time in milliseconds that a Date can have. */
 const EARLIEST_DATE = -8.64e15;
 const OPEN_READ = O_RDONLY | O_NONBLOCK | O_NOFOLLOW;
 
 /**
- * The file system by Node's calls, for macOS and where system calls cannot be made. It has no extended attributes, devices and FIFOs.
+ * The file system by Node's calls, for macOS and where system calls cannot be made. It has no extended
+ * attributes, devices and FIFOs.
  *
- * On Linux a directory is opened from its parent and named by its descriptor in /proc. So a symlink by which another process
- * replaces it is not followed. Elsewhere paths are used, after a check of each directory: no entry can leave the root.
+ * On Linux a directory is opened from its parent and named by its descriptor in /proc. So a symlink that
+ * another process puts in its place is not followed. On other systems paths are used, after a check of each
+ * directory: no entry can leave the root.
  */
 export class PortableFilesystem implements DiskFilesystem {
   readonly root: Directory;
-  /** The root: through its descriptor where the system has links to these. */
+  /** Path of the root, through its descriptor if the system has links to descriptors. */
   readonly #rootPath: Buffer;
-  /** The directory of links to descriptors; undefined: directories are named by `#rootPath` and their path. */
+  /**
+   * The directory of links to descriptors; undefined: directories are named by `#rootPath` and their path.
+   */
   readonly #descriptors: string | undefined;
 
   private constructor(rootPath: Buffer, handle: number, descriptors: string | undefined) {
@@ -95,13 +99,13 @@ export class PortableFilesystem implements DiskFilesystem {
     if (typeof stat === 'number') return stat;
     if (stat.type !== 'file') return -EINVAL;
     const file = attempt(() => fs.openSync(this.#path(parent, name), OPEN_READ));
-    // Something else may have taken the name since.
+    // Another process may have replaced the file since `stat`.
     if (file < 0 || attempt(() => Number(fs.fstatSync(file).isFile())) === 1) return file;
     fs.closeSync(file);
     return -EINVAL;
   }
 
-  /** Node cannot tell. */
+  /** Returns `position`: Node has no SEEK_DATA. */
   nextData(_file: number, position: number): number {
     return position;
   }
@@ -120,7 +124,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   makeSpecial(parent: Directory, name: ByteName): number {
-    // As mknod(2): EEXIST comes before EPERM.
+    // EEXIST comes before EPERM, as with mknod(2).
     const stat = this.stat(parent, name);
     return typeof stat === 'number' ? -EPERM : -osConstants.errno.EEXIST;
   }
@@ -187,7 +191,7 @@ export class PortableFilesystem implements DiskFilesystem {
     if (node.file >= 0) return attempt(() => fs.fchmodSync(node.file, mode));
     const path = this.#path(node.parent, node.name);
     return attempt(() => {
-      // For directories only: everything else is open when it is made.
+      // chmod(2) follows symlinks. Only directories come here: other files are open when they are made.
       if (!fs.lstatSync(path).isDirectory()) throw Object.assign(new Error(), { errno: -ENOTDIR });
       fs.chmodSync(path, mode);
     });
@@ -239,7 +243,7 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 }
 
-/** The result of `call`, 0 if it has none, the negated errno if it throws. */
+/** Returns the result of `call`, 0 if it has none, or the negated errno if it throws. */
 function attempt<T>(call: () => T): Exclude<T, void> | number {
   try {
     return (call() ?? 0) as Exclude<T, void> | number;
@@ -250,7 +254,7 @@ function attempt<T>(call: () => T): Exclude<T, void> | number {
   }
 }
 
-/** Node's stat as a FileStat. */
+/** Converts Node's stat to a FileStat. */
 function fileStat(stat: fs.BigIntStats): FileStat {
   const [mtimeSeconds, mtimeNanoseconds] = timeOf(stat.mtimeNs);
   const [ctimeSeconds, ctimeNanoseconds] = timeOf(stat.ctimeNs);
@@ -271,7 +275,7 @@ function fileStat(stat: fs.BigIntStats): FileStat {
   };
 }
 
-/** Seconds, and the nanoseconds after them, before 1970 too. */
+/** Returns seconds and the nanoseconds after them, also before 1970. */
 function timeOf(time: bigint): [seconds: number, nanoseconds: number] {
   const nanoseconds = ((time % BILLION) + BILLION) % BILLION;
   return [Number((time - nanoseconds) / BILLION), Number(nanoseconds)];

@@ -11,30 +11,30 @@ import { randomName } from '../sys/temp-file.ts';
 const { EACCES, EBUSY, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, ENOTEMPTY, EPERM } =
   constants.errno;
 
-/** Directories in directories that are held open while a tree is removed. A deeper directory is moved up first. */
+/** Nested directories that stay open while a tree is removed. A deeper directory is moved up first. */
 const DEEPEST = 100;
 const SHARE = 0.2;
 
-/** Whether unlink(2) failed as it does for a directory: Linux the first, POSIX the second. */
+/** Returns true if unlink(2) may have failed because of a directory: EISDIR on Linux, EPERM in POSIX. */
 function maybeDirectory(result: number): boolean {
   return result === -EISDIR || result === -EPERM;
 }
 
 /**
- * After `place` could not be made: removes the entry there, or unlocks its directory, so that a second try can succeed. False where neither
- * is the reason.
+ * Removes the entry that prevented making `place`, or unlocks its directory, so that a second try can
+ * succeed. Returns false if neither was the reason.
  */
 export function clearObstacle(run: Run, failure: number, place: Place): boolean {
   if (failure === -EEXIST) clear(run, place);
   return failure === -EEXIST || (failure === -EACCES && unlock(run, place.parent));
 }
 
-/** Whether this run wrote the entry at `path` under a name in different case. */
+/** Returns true if names are case-insensitive and this run made no entry with this spelling of `path`. */
 function isOtherName(run: Run, path: string): boolean {
   return run.creator.caseInsensitive && run.written.isMade(path) === false;
 }
 
-/** Removes the entry at `place`; in overlay mode no directory that has files of the user. */
+/** Removes the entry at `place`. In overlay mode it keeps directories that have files of the user. */
 export function clear(run: Run, place: Place): void {
   const isOther = isOtherName(run, place.path);
   const clearInside = run.options.mode === 'overlay' ? removeOurs : empty;
@@ -50,7 +50,10 @@ export function clearForDirectory(run: Run, parent: Directory, name: ByteName): 
   return true;
 }
 
-/** Hides what lower layers have at `place`. Entries of this layer stay, and in overlay mode all that this run did not make. */
+/**
+ * Removes the entries of lower layers at `place`. Entries of this layer stay. An overlay keeps all that this
+ * run did not make.
+ */
 export function hide(run: Run, place: Place): void {
   const { path } = place;
   if (isReserved(run, path) || isOtherName(run, path)) return;
@@ -66,7 +69,9 @@ function hideInside(run: Run, place: Place): void {
   withDirectory(run, place, (directory) => hideContent(run, directory));
 }
 
-/** Hides all entries of lower layers in `directory`. Once per layer is enough: later entries are the layer's own. */
+/**
+ * Removes all entries of lower layers in `directory`. Once per layer is enough: later entries are its own.
+ */
 export function hideContent(run: Run, directory: Directory): void {
   if (!run.written.hide(directory.path)) return;
   for (const name of list(run, directory)) hide(run, placeIn(directory, name));
@@ -75,7 +80,7 @@ export function hideContent(run: Run, directory: Directory): void {
 /**
  * Removes the entry at `place`. Returns whether there was one.
  *
- * @param clearInside takes out what is in a directory; left out: a directory that has anything stays
+ * @param clearInside empties a directory; left out: a directory that is not empty stays
  */
 function removeAny(
   run: Run,
@@ -99,7 +104,7 @@ function removeAny(
   return true;
 }
 
-/** In overlay mode: removes all that this run made in `directory`, in any layer. */
+/** Removes all that this run made in `directory`, in any layer. For overlay mode. */
 function removeOurs(run: Run, directory: Directory): void {
   for (const name of list(run, directory)) {
     const place = placeIn(directory, name);
@@ -121,7 +126,7 @@ export function empty(run: Run, directory: Directory, top = directory, depth = 0
       const removed = unprotected(run, place, () => removeFile(run, place));
       if (removed === 0 || removed === -ENOENT) continue;
       if (!maybeDirectory(removed)) throw new SyscallError(removed, `remove ${displayPath(place.path)}`);
-      // A mount point is busy (rmdir(2)), with files or without: what is mounted there is not entered.
+      // A mount point is busy (rmdir(2)), with files or without: its content is not removed.
       const removedEmpty = run.filesystem.removeDirectory(directory, name);
       if (removedEmpty === 0) continue;
       if (removedEmpty === -EBUSY)
@@ -138,7 +143,10 @@ export function empty(run: Run, directory: Directory, top = directory, depth = 0
   }
 }
 
-/** The result of `work`; after EPERM, once more without the attributes that protect a file and its directory. */
+/**
+ * Returns the result of `work`. After EPERM it removes the attributes that protect the file and its
+ * directory, and tries again.
+ */
 function unprotected({ filesystem }: Run, { parent, name }: Place, work: () => number): number {
   const result = work();
   if (result !== -EPERM || !filesystem.unprotect) return result;
@@ -159,13 +167,16 @@ function moveUp(run: Run, place: Place, top: Directory): void {
   granted(moved, `remove ${displayPath(path)}`);
 }
 
-/** As `Filesystem.remove`, in a directory that may have to be unlocked; -ENOENT also for a name that is too long to exist. */
+/**
+ * Removes a file as `Filesystem.remove`, and unlocks its directory if necessary. -ENOENT also for a name that
+ * is too long to exist.
+ */
 function removeFile(run: Run, { parent, name }: Place): number {
   const removed = retryUnlocked(run, parent, () => run.filesystem.remove(parent, name));
   return removed === -ENAMETOOLONG ? -ENOENT : removed;
 }
 
-/** All names in a directory but those that stay. */
+/** Returns all names in a directory but those that stay. */
 function list(run: Run, directory: Directory): ByteName[] {
   const listed = retryUnlocked(run, directory, () => run.filesystem.list(directory));
   const names = granted(listed, `read the directory ${displayPath(directory.path)}`);

@@ -5,29 +5,29 @@ import { hasCode } from '../sys/os-error.ts';
 import { openRoot, type ProtectedPath, refuseReplacement } from './location.ts';
 import { swapped } from './stage.ts';
 
-/** What a stage is to replace: DIR as it was found. */
+/** DIR as it was found, for the stage to replace. */
 export interface Replacement {
   readonly identity: string | undefined;
-  /** What it must not hold. */
+  /** Files and directories that must not be in DIR. */
   readonly kept: readonly ProtectedPath[];
 }
 
-/** What was at DIR: its name now, beside DIR. */
+/** A directory that was at DIR: its name now, beside DIR. */
 export interface Replaced {
   readonly name: string;
   readonly identity: string;
 }
 
-/** How often a name is tried where other runs put directories of their own. */
+/** Tries to take a name where other runs put directories of their own. */
 const TRIES = 10;
 
 /**
  * Replaces DIR by the stage: in one step where the system can (renameat2(2)), else by two renames.
  *
- * What comes out is compared with what was checked. Where another user may rename in the directory above, DIR must be the directory that
- * was found at the start. Elsewhere it may be one that another run has put there since.
+ * Another user may be able to rename in the directory above. Then DIR must be the directory that was found at
+ * the start. Otherwise it may be one that another run has put there since.
  *
- * @throws DestinationError where it is another one: then both have the names they had
+ * @throws DestinationError if it is another one; both then have the names they had
  */
 export function replaceDirectory(
   place: EntryPlace,
@@ -55,12 +55,16 @@ export function replaceDirectory(
   return [{ name: stage, identity: came }];
 }
 
-/** Whether another user than root may rename DIR. */
+/** Returns true if a user other than root may rename DIR. */
 function isSharedPlace({ directory }: EntryPlace, root: OpenDirectory | undefined): boolean {
   return directory.mayOthersRename(root?.status ?? directory.status);
 }
 
-/** @param expected what must be at DIR; left out: any directory */
+/**
+ * Moves DIR aside, then renames the stage to DIR.
+ *
+ * @param expected identity that DIR must have; left out: any directory
+ */
 function replaceInTwoSteps(place: EntryPlace, stage: string, expected?: string): readonly Replaced[] {
   const { directory, name } = place;
   const moved: Replaced[] = [];
@@ -90,7 +94,7 @@ function moveAside({ directory, name }: EntryPlace, aside: string): Replaced | u
   return identity === undefined ? undefined : { name: aside, identity };
 }
 
-/** Gives back its name to what was moved aside. Returns the error for something else than DIR. */
+/** Gives its name back to the directory that was moved aside. Returns the error to throw. */
 function putBack({ directory, name }: EntryPlace, moved: Replaced | undefined): DestinationError {
   const shown = directory.shown(name);
   if (moved === undefined) return swapped(shown);

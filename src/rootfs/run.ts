@@ -14,18 +14,20 @@ export interface RunOptions {
   /** Name of the root in messages. */
   readonly name: string;
   /**
-   * `stage`: the root is new, made by this run, and locked against other runs. `empty`: it existed, with nothing but `lost+found`. `overlay`:
-   * it holds files of the user, which are kept. Only files that this run wrote are removed.
+   * `stage`: the root is new, made by this run, and locked against other runs. `empty`: it existed, with
+   * nothing but `lost+found`. `overlay`: it holds files of the user, which are kept. Only files that this run
+   * wrote are removed.
    */
   readonly mode: 'stage' | 'empty' | 'overlay';
-  /** Nothing is written, so the file system is not probed. */
+  /** A run that writes nothing does not probe the file system. */
   readonly leftover?: boolean;
 }
 
 /**
  * The state of one pull's tree, from the first layer to the last. `startRun` begins it.
  *
- * What changes has one owner: `creator.careful` and `atEnd` metadata.ts, `mtime` and `lostDevices` place.ts, `written` its class. All add to `counts`.
+ * Each variable part has one owner: metadata.ts changes `creator.careful` and `atEnd`. The file place.ts
+ * changes `mtime` and `lostDevices`. All add to `counts`.
  */
 export class Run {
   readonly filesystem: Filesystem;
@@ -33,9 +35,12 @@ export class Run {
   readonly creator: Creator;
   readonly directories: Directories;
   readonly counts = nothingLost();
-  /** Names at the root of an `empty` directory: `lost+found`, which stays. */
+  /** Names at the root of an `empty` directory that stay: `lost+found`. */
   readonly kept: ReadonlySet<ByteName>;
-  /** For -g. Then the name `.git` at the root is reserved, in any case: an entry with it is an error. */
+  /**
+   * Changes for -g. With it the name `.git` at the root is reserved, in any case: an entry with it is an
+   * error.
+   */
   readonly changes: ChangeLog | undefined;
   /** Passes the writing of open files to another thread, when that thread has time. */
   readonly jobs: FileJobs | undefined;
@@ -66,7 +71,7 @@ export class Run {
   }
 }
 
-/** Whether `path` is reserved or below a reserved path. */
+/** Returns true if `path` is reserved or below a reserved path. */
 export function isReserved({ changes }: Run, path: string): boolean {
   return changes !== undefined && /^\.git(?:\/|$)/i.test(path);
 }

@@ -4,34 +4,34 @@ import { type BytePath, displayPath, type InodeType } from '../tar/entry.ts';
 import { parentPath } from './directories.ts';
 import { Glob } from './glob.ts';
 
-/** The part of an image that is wanted. */
+/** The wanted part of an image. */
 export interface PartOptions {
-  /** Files and directories with all that is in them, from the root of the image; none: everything. */
+  /** Files and directories, with all that is in them, from the root of the image; empty: everything. */
   readonly paths: readonly string[];
-  /** Patterns (`Glob`) of what is left out, with all that is in it. */
+  /** Patterns (`Glob`) of paths that are left out, with all below them. */
   readonly excludes: readonly string[];
 }
 
-/** Where a path of an image leads to. */
+/** The file of an image that a path leads to. */
 export interface ResolvedPath {
-  /** Without symlinks, but perhaps one itself. */
+  /** Path without symlinks; the last name may be one. */
   readonly path: BytePath;
   readonly inode: number;
   readonly type: InodeType;
-  /** Of a file, in bytes. */
+  /** Size of a file in bytes. */
   readonly size: number;
-  /** The symlinks on the way, themselves without symlinks. */
+  /** Paths of the symlinks that were followed, themselves without symlinks. */
   readonly links: readonly BytePath[];
 }
 
 /**
- * The wanted paths of an image: each of `paths` with all below it, the symlinks on the way to it, and the directories above. A path that
- * matches a pattern is not wanted, nor is anything below it.
+ * The wanted paths of an image: each of `paths` with all below it, the symlinks on the way to it, and the
+ * directories above. A path that matches a pattern is not wanted, nor is anything below it.
  */
 export class Selection {
   readonly #excludes: readonly Glob[];
   readonly #wanted = new Set<BytePath>();
-  /** Directories above, and symlinks on the way. */
+  /** Directories above the wanted paths, and symlinks on the way to them. */
   readonly #ways = new Set<BytePath>();
 
   private constructor({ paths, excludes }: PartOptions) {
@@ -50,8 +50,8 @@ export class Selection {
   /**
    * Looks up the paths.
    *
-   * @param find looks up a path
-   * @param onAbsent gets each path that does not exist
+   * @param find resolves a path
+   * @param onAbsent receives each path that does not exist
    * @throws UsageError for a path that a pattern leaves out
    */
   static of(
@@ -73,9 +73,10 @@ export class Selection {
   }
 
   /**
-   * Whether a path is wanted: with all below it, or itself alone, as a directory on the way to what is wanted.
+   * Returns `whole` for a path that is wanted with all below it. Returns `way` for a directory or symlink on
+   * the way to a wanted path; undefined for any other.
    *
-   * @param above what was answered for the directory that it is in
+   * @param above the result for the directory that contains it
    */
   of(path: BytePath, isDirectory: boolean, above: 'whole' | 'way'): 'whole' | 'way' | undefined {
     if (this.#isExcluded(path, isDirectory)) return undefined;
@@ -83,7 +84,7 @@ export class Selection {
     return this.#ways.has(path) ? 'way' : undefined;
   }
 
-  /** The answer for the root. */
+  /** Returns the result for the root. */
   get root(): 'whole' | 'way' {
     return this.#wanted.has('' as BytePath) ? 'whole' : 'way';
   }
@@ -101,7 +102,7 @@ export class Selection {
     }
   }
 
-  /** The existing directories above a path that does not exist. */
+  /** Adds the existing directories above a path that does not exist. */
   #addWay(path: BytePath, find: (path: BytePath) => ResolvedPath | undefined): void {
     for (let above = parentPath(path); above !== ''; above = parentPath(above)) {
       const place = find(above);
@@ -117,7 +118,7 @@ export class Selection {
   }
 }
 
-/** The error for a path that an image does not have. */
+/** Returns the error for a path that an image does not have. */
 export function noSuchPath(path: string, name: string): NotFoundError {
   return new NotFoundError(`${printable(name)} has no ${shown(path)}`, {
     code: 'PATH_NOT_FOUND',

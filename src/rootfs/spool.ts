@@ -12,7 +12,7 @@ export class Spool {
 
   /**
    * @param file a descriptor of an empty file, open for reading and writing; the caller closes it
-   * @param directory where the file is, for errors
+   * @param directory of the file, for errors
    */
   constructor(file: number, directory: string) {
     this.#file = file;
@@ -53,7 +53,7 @@ export class Spool {
     }
   }
 
-  /** The `size` bytes from `position` on. Each piece is valid until the next is asked for. */
+  /** Yields the `size` bytes from `position` on. Each piece is valid until the next is asked for. */
   async *pieces(position: number, size: number): AsyncGenerator<Uint8Array, void, void> {
     const buffer = Buffer.allocUnsafe(Math.min(size, PIECE_BYTES));
     for (let done = 0; done < size;) {

@@ -12,11 +12,11 @@ import { Rootfs } from './rootfs.ts';
 export interface Stage {
   /** Its name in the directory above. */
   readonly name: string;
-  /** Opened when it was made. */
+  /** The directory, opened when it was made. */
   readonly root: OpenDirectory;
 }
 
-/** What comes after the hidden name of DIR; with `-old`, what was at DIR. */
+/** Matches the end of a stage's name, after the hidden name of DIR. With `-old` it is an earlier DIR. */
 const STAGE = /^\.dlrootfs-(\d+)-[0-9a-f]{12}(?:-old\d*)?$/;
 const MOVED_ASIDE = /-old\d*$/;
 
@@ -24,10 +24,10 @@ const MOVED_ASIDE = /-old\d*$/;
 const DENIED = ['EACCES', 'EPERM', 'EROFS'];
 
 /**
- * Makes a stage, `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. Returns why not (EACCES, EPERM, EROFS) where the directory may not be
- * written.
+ * Makes a stage, `.NAME.dlrootfs-PID-RANDOM`, for its owner alone. If the directory may not be written, it
+ * returns the error's code: EACCES, EPERM or EROFS.
  *
- * @throws DestinationError where another process has put something in its place; the system's other errors
+ * @throws DestinationError if another process has put something in its place; the system's other errors
  */
 export function makeStage({ directory, name: target }: EntryPlace): Stage | { readonly denied: string } {
   const name = `${hiddenName(target)}.dlrootfs-${pid}-${randomBytes(6).toString('hex')}`;
@@ -43,7 +43,7 @@ export function makeStage({ directory, name: target }: EntryPlace): Stage | { re
   throw swapped(directory.shown(name));
 }
 
-/** Something else has the name of what this run has made, or is to replace. */
+/** Returns the error for a path that another process has replaced. */
 export function swapped(shown: string, and = ''): DestinationError {
   return new DestinationError(`${printable(shown)} was replaced by another process${and}`, {
     code: 'SWAPPED',
@@ -54,16 +54,18 @@ export function swapped(shown: string, and = ''): DestinationError {
 /**
  * Removes a tree with all that is in it.
  *
- * @param root of the tree: another one of its name is not removed
- * @param mode `stage`: only when no other run has it; `empty`: this run is known to have it
- * @throws DestinationError, the system's errors, an Error where something is mounted in it
+ * @param root of the tree: another one with its name is not removed
+ * @param mode `stage`: only if no other run uses it; `empty`: this run is known to own it
+ * @throws DestinationError
+ * @throws the system's errors
+ * @throws Error if something is mounted in it
  */
 export async function removeTree(
   { directory, name }: EntryPlace,
   root: OpenDirectory,
   mode: 'stage' | 'empty',
 ): Promise<void> {
-  // Another run may have just made a stage, and not locked it yet.
+  // Another run may have just made an empty stage, and not locked it yet: its lock is checked.
   if (mode === 'stage' || !isEmpty(root)) {
     const inner = mountWithin(root);
     if (inner !== undefined) throw new Error(`${printable(inner)} is mounted in it`);
@@ -74,7 +76,7 @@ export async function removeTree(
   if (directory.identityOf(name) === root.identity) rmdirSync(directory.at(name));
 }
 
-/** Whether a directory has no content, as far as this process may see. A directory that it may not read counts as full. */
+/** Returns true if a directory is empty. One that this process may not read counts as full. */
 function isEmpty(directory: OpenDirectory): boolean {
   try {
     return directory.names().length === 0;
@@ -84,10 +86,13 @@ function isEmpty(directory: OpenDirectory): boolean {
   }
 }
 
-/** What mke2fs(8) makes in a new file system. */
+/** The directory that mke2fs(8) makes in a new file system. */
 const LOST_AND_FOUND = 'lost+found';
 
-/** What DIR has in it; nothing where it does not exist. A directory that this process may not read counts as one with files. */
+/**
+ * Returns the kind of content in DIR; `nothing` if it does not exist. A directory that this process may not
+ * read counts as one with files.
+ */
 export function contentOf(root: OpenDirectory | undefined): 'nothing' | 'lost+found' | 'files' {
   if (root === undefined || isEmpty(root)) return 'nothing';
   const found = root.stat(LOST_AND_FOUND);
@@ -95,7 +100,7 @@ export function contentOf(root: OpenDirectory | undefined): 'nothing' | 'lost+fo
   return isOfSystem && root.names().length === 1 ? 'lost+found' : 'files';
 }
 
-/** The error for a DIR that has files. */
+/** Returns the error for a DIR that has files. */
 export function notEmpty(directory: string): DestinationError {
   const name = printable(directory);
   return new DestinationError(`cannot unpack into ${name}: it is not empty`, {
@@ -104,7 +109,10 @@ export function notEmpty(directory: string): DestinationError {
   });
 }
 
-/** Removes what was at DIR: a tree, or what another process has made of it. `identity` is that of what is removed. */
+/**
+ * Removes the tree that was at DIR, or the file that another process has put in its place. `identity` is that
+ * of the tree or file.
+ */
 export async function removeReplaced(place: EntryPlace, identity: string): Promise<void> {
   const { directory, name } = place;
   if (directory.identityOf(name) !== identity) throw swapped(directory.shown(name));
@@ -114,7 +122,9 @@ export async function removeReplaced(place: EntryPlace, identity: string): Promi
   await removeTree(place, root, 'empty');
 }
 
-/** Removes the stages and the replaced trees that killed runs have left for `target`. Failures are ignored. */
+/**
+ * Removes the stages and the replaced trees that killed runs have left for `target`. Failures are ignored.
+ */
 export async function removeStaleStages(target: EntryPlace): Promise<void> {
   for (const name of staleStages(target)) {
     try {
@@ -127,7 +137,10 @@ export async function removeStaleStages(target: EntryPlace): Promise<void> {
   }
 }
 
-/** Gives `target`, which is missing, to the tree that a killed run has moved aside to put a new one there; returns whether there was one. */
+/**
+ * Renames to `target`, which is missing, the tree that a killed run has moved aside. Returns whether there
+ * was one.
+ */
 export function restoreMoved(target: EntryPlace): boolean {
   const { directory } = target;
   for (const name of staleStages(target)) {
@@ -141,8 +154,8 @@ export function restoreMoved(target: EntryPlace): boolean {
 }
 
 /**
- * Directories beside `target` that are named as stages of it, of processes that are no more (also in another container: a living one holds
- * a lock).
+ * Returns directories beside `target` that are named as its stages and whose process does not run here. A
+ * process in another container may still use one: it holds a lock, which `removeTree` checks.
  */
 function staleStages(target: EntryPlace): string[] {
   const stages = hiddenBeside(target, STAGE);
@@ -154,8 +167,8 @@ function staleStages(target: EntryPlace): string[] {
 }
 
 /**
- * Whether it is certain that a run has left this tree: this user's; for root also others', and only where nobody but the tree's owner could
- * have given another directory the name of a stage.
+ * Returns true if a run of this user has surely left this tree; for root, also a run of another user. For
+ * root, nobody but the tree's owner or root may be able to rename in the directory above.
  */
 function isOurs(root: OpenDirectory, above: OpenDirectory): boolean {
   const { uid } = root.status;

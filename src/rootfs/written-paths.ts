@@ -2,22 +2,22 @@ import { parentPath } from './directories.ts';
 import type { Place } from './filesystem.ts';
 import { PathSet } from './path-set.ts';
 
-/** Which paths a run has written, and which of them the current layer. */
+/** The paths that a run has written, and which of them the current layer wrote. */
 export class WrittenPaths {
   /** Paths that this run made; only for an overlay or a case-insensitive file system. */
   readonly #made: PathSet | undefined;
   /** Paths that this layer wrote, and the directories above them: its whiteouts do not hide them. */
   readonly #layer = new PathSet();
-  /** Directories in which this layer has hidden what lower layers have. */
+  /** Directories in which this layer has hidden the entries of lower layers. */
   readonly #hidden = new PathSet();
   /** dlrootfs's own files at the root, not the image's: `json`, `layersize`. */
   readonly #own = new Set<string>();
   /** A directory whose path and all paths above it are in `#layer`. */
   #marked: string | undefined;
-  /** This is the first layer: whiteouts hide nothing. */
+  /** The first layer is being applied: whiteouts hide nothing. */
   #isFirstLayer = true;
 
-  /** @param keepsMade `isMade` will be asked */
+  /** @param keepsMade `isMade` will be called */
   constructor(keepsMade: boolean) {
     this.#made = keepsMade ? new PathSet() : undefined;
   }
@@ -27,7 +27,7 @@ export class WrittenPaths {
   }
 
   /**
-   * Notes that this layer wrote `place`, so that none of its whiteouts hides it, nor a directory above it.
+   * Records that this layer wrote `place`, so that none of its whiteouts hides it, nor a directory above it.
    *
    * @param isNew it was created, not merged with an existing directory
    */
@@ -41,7 +41,7 @@ export class WrittenPaths {
     for (let above: string = parent.path; above !== '' && this.#layer.add(above);) above = parentPath(above);
   }
 
-  /** Notes a file of dlrootfs's own at the root. */
+  /** Records a file of dlrootfs's own at the root. */
   addOwn(name: string): void {
     this.#own.add(name);
   }
@@ -50,7 +50,7 @@ export class WrittenPaths {
     return this.#own.has(name);
   }
 
-  /** This run made it; undefined where that is not kept. */
+  /** Returns true if this run made it; undefined if that is not recorded. */
   isMade(path: string): boolean | undefined {
     return this.#made?.has(path);
   }
@@ -59,12 +59,12 @@ export class WrittenPaths {
     return this.#layer.has(path);
   }
 
-  /** False from the second call in a layer on. */
+  /** Returns false from the second call in a layer on. */
   hide(directory: string): boolean {
     return this.#hidden.add(directory);
   }
 
-  /** Forgets what the layer wrote, so that it can be hidden; `nextLayer` is still to come. */
+  /** Forgets the paths that the layer wrote, so that they can be hidden. `nextLayer` is still to come. */
   forgetLayer(): void {
     this.#layer.clear();
     this.#hidden.clear();
