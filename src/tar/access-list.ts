@@ -1,14 +1,20 @@
-/** The extended attributes in which Linux keeps POSIX access lists: acl(5). The second one is what new files in a directory are given. */
+/**
+ * The extended attributes in which Linux keeps POSIX access lists: acl(5). New files in a directory inherit
+ * from the second one.
+ */
 export const accessList = 'system.posix_acl_access';
 export const defaultAccessList = 'system.posix_acl_default';
 
-/** Keys of pax records with an access list as text, and its attribute (star's, which GNU tar and bsdtar write). */
+/**
+ * Keys of pax records with an access list as text, and their attributes. They are star's; GNU tar and bsdtar
+ * write them too.
+ */
 export const textKeys: ReadonlyMap<string, string> = new Map([
   ['SCHILY.acl.access', accessList],
   ['SCHILY.acl.default', defaultAccessList],
 ]);
 
-/** The key for each of these attributes. */
+/** The key of each of these attributes. */
 export const keyOfList: ReadonlyMap<string, string> = new Map(
   [...textKeys].map(([key, name]) => [name, key]),
 );
@@ -30,10 +36,14 @@ const OTHERS = 0x20;
 const noId = 0xffff_ffff;
 const HEAD_SIZE = 4;
 const PART_SIZE = 8;
-/** Parts that fit into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list. */
+/**
+ * Most parts that fit into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list.
+ */
 const MAX_PARTS = Math.floor((65_536 - HEAD_SIZE) / PART_SIZE);
 
-/** Words of acl(5), each with its tag without a qualifier and with one. A word may be its first letter alone. */
+/**
+ * Words of acl(5), each with its tag without a qualifier and with one. A word may be its first letter alone.
+ */
 const KINDS: readonly (readonly [word: string, own: number, named?: number])[] = [
   ['user', OWNER, USER],
   ['group', OWNING_GROUP, GROUP],
@@ -43,12 +53,13 @@ const KINDS: readonly (readonly [word: string, own: number, named?: number])[] =
 const kindOf = new Map(KINDS.flatMap((kind) => [kind[0], kind[0][0]!].map((word) => [word, kind] as const)));
 const words = new Map(KINDS.flatMap(([word, ...tags]) => tags.map((tag) => [tag, word] as const)));
 
-/** Each right of a part is a bit, the first one the highest. */
+/** Rights of a part: each is a bit, the first one the highest. */
 const RIGHTS = ['r', 'w', 'x'] as const;
 
 /**
- * An access list as the kernel takes it, from text of acl(5), parts separated by newlines or commas. A number counts before a name: star
- * and bsdtar put it behind the permissions (`user:daemon:rwx:1`), others in the name's place.
+ * Converts text of acl(5), with parts separated by newlines or commas, to an access list of the kernel. A
+ * number is preferred to a name. Star and bsdtar put it behind the permissions (`user:daemon:rwx:1`). Others
+ * put it in the name's place.
  *
  * @returns undefined for text that is not an access list, or has a name without a number
  */
@@ -79,7 +90,7 @@ export function accessListBytes(text: string): Buffer | undefined {
   return bytes;
 }
 
-/** The text of an access list, with numbers for names; undefined where the bytes are none. */
+/** Returns the text of an access list, with numbers for names; undefined if the bytes are no access list. */
 export function accessListText(bytes: Uint8Array): string | undefined {
   const parts = partsOf(bytes)?.map(({ tag, permissions, id }) => {
     const word = words.get(tag);
@@ -91,12 +102,15 @@ export function accessListText(bytes: Uint8Array): string | undefined {
   return parts === undefined || parts.length === 0 || parts.includes(undefined) ? undefined : parts.join(',');
 }
 
-/** Whether an access list adds nothing to a mode. */
+/** Returns true if an access list adds nothing to a mode. */
 export function isPlainList(bytes: Uint8Array): boolean {
   return partsOf(bytes)?.every(({ tag }) => [OWNER, OWNING_GROUP, OTHERS].includes(tag)) === true;
 }
 
-/** The mode of a file with this access list: the list has the rights of owner and others, and its mask is that of the group. */
+/**
+ * Returns the mode of a file with this access list. The list has the rights of owner and others. Its mask, or
+ * else its owning group, has the rights of the group.
+ */
 export function modeWithList(mode: number, bytes: Uint8Array): number {
   const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
   const right = (tag: number | undefined, shift: number): number =>

@@ -5,19 +5,19 @@ const READ_SIZE = 1 << 20;
 const nothing = Buffer.alloc(0);
 
 /**
- * An archive's bytes as header blocks and runs of data. Blocks lie where the source has them; only one that straddles two of the
- * source's chunks, or is not aligned to four bytes, is copied.
+ * Splits an archive's bytes into header blocks and runs of data. Blocks stay in the source's chunks. A block
+ * is copied only if it crosses two chunks, or is not aligned to four bytes.
  */
 export class BlockStream {
-  /** Where the block from the last `nextBlock` is, valid until the next call of any method. */
+  /** The block from the last `nextBlock`, at `at`. Valid until the next call of any method. */
   block: Buffer;
   at = 0;
   /** The same block as words. */
   words: Int32Array;
   wordsAt = 0;
-  /** Bytes of the run of data that were not taken. */
+  /** Number of bytes of the run of data that were not taken. */
   remaining = 0;
-  /** Bytes between the run of data and the next block that were not passed over. */
+  /** Number of bytes between the run of data and the next block that were not skipped. */
   padding = 0;
 
   readonly #source: ByteSource;
@@ -25,7 +25,7 @@ export class BlockStream {
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
   #chunk: Buffer = nothing;
   #chunkWords: Int32Array = this.#scratchWords;
-  /** Add it to a position in the chunk: the byte in `#chunkWords`. */
+  /** Difference between the index of a byte in the chunk and in `#chunkWords`. */
   #chunkShift = 0;
   #position = 0;
   #bytesBefore = 0;
@@ -36,12 +36,12 @@ export class BlockStream {
     this.words = this.#scratchWords;
   }
 
-  /** Bytes taken so far. */
+  /** Number of bytes taken so far. */
   get offset(): number {
     return this.#bytesBefore + this.#position;
   }
 
-  /** Bytes that are here without another read of the source. */
+  /** Number of bytes available without another read of the source. */
   get buffered(): number {
     return this.#chunk.length - this.#position;
   }
@@ -49,8 +49,8 @@ export class BlockStream {
   /**
    * Takes one block.
    *
-   * @returns false where the archive ends before it.
-   * @throws MalformedTarError where it ends within.
+   * @returns false if the archive ends before it
+   * @throws MalformedTarError if the archive ends within it
    */
   nextBlock(): boolean {
     const start = this.#position;
@@ -69,16 +69,16 @@ export class BlockStream {
     return true;
   }
 
-  /** The next bytes are data of this length, padded to whole blocks. */
+  /** Starts a run of data of this length, padded to whole blocks. */
   startData(size: number): void {
     this.remaining = size;
     this.padding = paddingOf(size);
   }
 
   /**
-   * The next bytes of the run, valid until the next call.
+   * Returns the next bytes of the run, valid until the next call.
    *
-   * @throws MalformedTarError where the archive ends
+   * @throws MalformedTarError if the archive ends
    */
   takeData(): Uint8Array {
     const bytes = this.#take(this.remaining);
@@ -88,9 +88,9 @@ export class BlockStream {
   }
 
   /**
-   * Passes over what is left of the run, and its padding.
+   * Skips the rest of the run, and its padding.
    *
-   * @throws MalformedTarError where the archive ends before
+   * @throws MalformedTarError if the archive ends before
    */
   skipData(): void {
     if (this.remaining === 0 && this.padding === 0) return;
@@ -101,7 +101,7 @@ export class BlockStream {
     this.padding = 0;
   }
 
-  /** At most `max` bytes; undefined at the end of the archive. */
+  /** Returns at most `max` bytes; undefined at the end of the archive. */
   #take(max: number): Uint8Array | undefined {
     if (this.#position === this.#chunk.length && !this.#refill()) return undefined;
     const start = this.#position;
@@ -110,7 +110,7 @@ export class BlockStream {
     return this.#chunk.subarray(start, end);
   }
 
-  /** Passes over `count` bytes; false where the archive ends before. */
+  /** Skips `count` bytes; false if the archive ends before. */
   #skip(count: number): boolean {
     let rest = count;
     for (;;) {
@@ -146,7 +146,7 @@ export class BlockStream {
     this.wordsAt = 0;
   }
 
-  /** Copies what is left of the source's last chunk, so that the chunk may go. */
+  /** Copies the rest of the source's last chunk, so that the source may reuse its memory. */
   detach(): void {
     const rest = Buffer.from(this.#chunk.subarray(this.#position));
     this.#bytesBefore += this.#position;

@@ -1,36 +1,39 @@
 import { IntegrityError, printable } from '../errors.ts';
 
-/** A path as the archive has it: one character per byte (latin1), any byte but NUL. Decode as UTF-8 only for people. */
+/**
+ * A path as in the archive: one character per byte (latin1), any byte but NUL. Decode it as UTF-8 only for
+ * messages.
+ */
 export type BytePath = string & { readonly bytePath: unique symbol };
 
 export type EntryType = 'file' | 'directory' | 'symlink' | 'hardlink' | 'character' | 'block' | 'fifo';
 
-/** What an inode is: a hard link is a further name of one. */
+/** The type of an inode: a hard link is another name of one. */
 export type InodeType = Exclude<EntryType, 'hardlink'>;
 
-/** Whether it has a device number. */
+/** Returns true if files of this type have a device number. */
 export function isDevice(type: string): type is 'character' | 'block' {
   return type === 'character' || type === 'block';
 }
 
-/** A stretch of data in a sparse file; between stretches the file reads as zeros. */
+/** A range of data in a sparse file; between ranges the file reads as zeros. */
 export interface SparseExtent {
   readonly offset: number;
   readonly length: number;
 }
 
-/** One entry of a tar archive, all headers before it (pax, GNU) already applied. */
+/** One entry of a tar archive, with the headers before it (pax, GNU) applied. */
 export interface Entry {
   readonly type: EntryType;
-  /** Not normalised: may be absolute, climb, end in a slash, or name a whiteout. */
+  /** Path, not normalised: it may be absolute, climb, end in a slash, or name a whiteout. */
   readonly path: BytePath;
   /** Target of a symlink or hard link, else empty. */
   readonly linkPath: BytePath;
-  /** The low twelve bits. */
+  /** The low twelve bits of the mode. */
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** Size of the file once written (with its holes), in bytes; 0 for everything but files. */
+  /** Size of the file on disk, with its holes, in bytes; 0 for all other types. */
   readonly size: number;
   /** Seconds since 1970, may be negative; `mtimeNanoseconds` (0 to 999,999,999) is added to it. */
   readonly mtimeSeconds: number;
@@ -38,39 +41,44 @@ export interface Entry {
   readonly deviceMajor: number;
   readonly deviceMinor: number;
   /**
-   * Full name (`security.capability`, a byte string too) to value, in archive order; undefined when there is none. An access list with
-   * names instead of numbers is kept unchanged under its record's key (`textKeys`).
+   * Values by full name (`security.capability`, also a byte string), in archive order; undefined: none. An
+   * access list with names instead of numbers is unchanged under its record's key (`textKeys`).
    */
   readonly xattrs: ReadonlyMap<string, Uint8Array> | undefined;
-  /** Undefined for a file without holes. */
+  /** Ranges of data; undefined for a file without holes. */
   readonly sparse: readonly SparseExtent[] | undefined;
 }
 
-/** Tar bytes, pulled synchronously. */
+/** Bytes of a tar archive, read synchronously. */
 export interface ByteSource {
-  /** The next bytes, at most `max`, at least one; undefined at the end. The view is valid until the next call. */
+  /**
+   * Returns the next bytes, at least one and at most `max`; undefined at the end. Valid until the next call.
+   */
   read(max: number): Uint8Array | undefined;
 }
 
-/** Entries of one archive, pulled synchronously, in archive order. */
+/** Entries of one archive, read synchronously, in archive order. */
 export interface EntryReader {
-  /** The next entry, or undefined after the end mark; skips what was not read of the one before. */
+  /** Returns the next entry, or undefined after the end mark. Skips the rest of the entry before. */
   next(): Entry | undefined;
-  /** More of the current file's stored data (extents back to back when sparse); undefined at its end. The view is valid until the next call. */
+  /**
+   * Returns more of the current file's stored data (extents back to back when sparse); undefined at its end.
+   * The view is valid until the next call.
+   */
   data(): Uint8Array | undefined;
 }
 
-/** Buffer's own decoder of one encoding: half the time of `toString('latin1', start, end)`. */
+/** Buffer's decoder of this encoding alone: half the time of `toString('latin1', start, end)`. */
 interface Latin1Slice {
   latin1Slice(start: number, end: number): BytePath;
 }
 
-/** The bytes from `start` to `end` as they are, one character each. */
+/** Returns the bytes from `start` to `end`, one character each. */
 export function sliceBytes(bytes: Buffer, start: number, end: number): BytePath {
   return (bytes as unknown as Latin1Slice).latin1Slice(start, end);
 }
 
-/** Bytes up to the first NUL, at most `length` of them. */
+/** Returns the bytes up to the first NUL, at most `length` of them. */
 export function sliceUntilNul(bytes: Buffer, start: number, length: number): BytePath {
   if (length === 0 || bytes[start] === 0) return noBytes;
   const limit = start + length;
@@ -79,7 +87,10 @@ export function sliceUntilNul(bytes: Buffer, start: number, length: number): Byt
   return sliceBytes(bytes, start, end);
 }
 
-/** Where `byte` is first, from `start` to `end`; −1: nowhere. A loop: the native search costs more than the few bytes there are to look at. */
+/**
+ * Returns the first index of `byte` from `start` to `end`, or -1. For a few bytes the loop is faster than
+ * the native search.
+ */
 export function indexOfByte(bytes: Buffer, byte: number, start: number, end: number): number {
   for (let index = start; index < end; index += 1) if (bytes[index] === byte) return index;
   return -1;
@@ -87,18 +98,19 @@ export function indexOfByte(bytes: Buffer, byte: number, start: number, end: num
 
 export const noBytes = '' as BytePath;
 
-/** A name that people wrote, as the UTF-8 bytes it has on disk. */
+/** Converts a name from a user to the UTF-8 bytes that it has on disk. */
 export function bytePath(text: string): BytePath {
   return Buffer.from(text).toString('latin1') as BytePath;
 }
 
-/** For messages: decoded as UTF-8 and harmless to a terminal. */
+/** Decodes a path as UTF-8 and escapes it for a terminal, for messages. */
 export function displayPath(path: string): string {
   return printable(Buffer.from(path, 'latin1').toString());
 }
 
 /**
- * The archive breaks tar's rules. Parsers of single parts say only what is wrong; `TarReader` adds the layer and the entry.
+ * The archive breaks tar's rules. Parsers of single parts state only the fault. `TarReader` adds the layer
+ * and the entry.
  */
 export class MalformedTarError extends IntegrityError {
   constructor(message: string, cause?: unknown) {

@@ -3,12 +3,12 @@ import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } 
 
 export const BLOCK_SIZE = 512;
 
-/** How many bytes fill `size` bytes of data up to a block border. */
+/** Returns the number of bytes that pad `size` bytes of data to a block border. */
 export function paddingOf(size: number): number {
   return -size & (BLOCK_SIZE - 1);
 }
 
-/** One header block, as it is: meta headers before it are not applied. */
+/** One header block; meta headers before it are not applied. */
 export interface Header {
   /** The type flag's byte. */
   readonly type: number;
@@ -17,11 +17,11 @@ export interface Header {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
-  /** May be negative; ignored for links, directories and devices. */
+  /** Size in bytes. It may be negative; it is ignored for links, directories and devices. */
   readonly size: number;
   /** Seconds since 1970. */
   readonly mtime: number;
-  /** 0 for everything but devices. */
+  /** Device number; 0 for all types but devices. */
   readonly deviceMajor: number;
   readonly deviceMinor: number;
 }
@@ -40,7 +40,7 @@ const field = {
   deviceMajor: 329,
   deviceMinor: 337,
   prefix: 345,
-  /** GNU has times where ustar has the prefix. */
+  /** GNU has times here, ustar the prefix. */
   gnuAccessTime: 345,
   gnuChangeTime: 357,
   /** `tar` and a NUL in archives of star, whose prefix is shorter. */
@@ -53,8 +53,8 @@ const BLOCK_DEVICE = 0x34;
 type Format = 'v7' | 'ustar' | 'gnu';
 
 /**
- * The sum of all bytes of a block, as words: four bytes at a time in two lanes of 16 bits, which 128 words cannot overflow.
- * 0 means a block of zeros.
+ * Returns the sum of all bytes of a block. It adds four bytes at a time in two lanes of 16 bits. 128 words
+ * cannot overflow these. 0 means a block of zeros.
  */
 export function sumWords(words: Int32Array, start: number): number {
   let lanes = 0;
@@ -66,8 +66,8 @@ export function sumWords(words: Int32Array, start: number): number {
 }
 
 /**
- * Whether the checksum field says what the bytes add up to (`sum`), the field itself taken as spaces. Old tars added signed bytes:
- * that passes too, and any padding of the field.
+ * Returns true if the checksum field equals the sum of the bytes (`sum`), with the field itself as spaces.
+ * Old tars added signed bytes: that sum passes too. The field may have any padding.
  */
 export function checksumMatches(block: Buffer, at: number, sum: number): boolean {
   const stored = parseNumber(block, at + field.checksum, 8);
@@ -83,9 +83,9 @@ export function checksumMatches(block: Buffer, at: number, sum: number): boolean
 }
 
 /**
- * Decodes the header block at `at`, whose checksum was found right: v7, ustar (with prefix), star, GNU.
+ * Decodes the header block at `at`, after its checksum was verified: v7, ustar (with prefix), star, GNU.
  *
- * @throws MalformedTarError for a field that is not a number.
+ * @throws MalformedTarError for a field that is not a number
  */
 export function parseHeader(block: Buffer, at: number): Header {
   const format = formatOf(block, at);
@@ -105,12 +105,12 @@ export function parseHeader(block: Buffer, at: number): Header {
   };
 }
 
-/** Whether the block has GNU's magic: only then type `S` has GNU's sparse map in it. */
+/** Returns true if the block has GNU's magic: only then type `S` has GNU's sparse map in it. */
 export function isGnu(block: Buffer, at: number): boolean {
   return formatOf(block, at) === 'gnu';
 }
 
-/** A numeric field, for the header and GNU's sparse maps. */
+/** Parses a numeric field of a header or of GNU's sparse maps. @throws MalformedTarError */
 export function numberField(block: Buffer, start: number, length: number, name: string): number {
   const value = parseNumber(block, start, length);
   if (value !== value) {
@@ -120,7 +120,10 @@ export function numberField(block: Buffer, start: number, length: number, name: 
   return value;
 }
 
-/** By the magic alone, as Go does: `ustar` and a NUL, `ustar` and two spaces; everything else is v7. */
+/**
+ * Returns the format by the magic alone, as Go does. It is `ustar` and a NUL, or `ustar` and two spaces for
+ * GNU; everything else is v7.
+ */
 function formatOf(block: Buffer, at: number): Format {
   const magic = sliceBytes(block, at + field.magic, at + field.magic + 8);
   if (magic.startsWith('ustar\0')) return 'ustar';
@@ -140,8 +143,9 @@ function ustarPrefix(block: Buffer, at: number): BytePath {
 }
 
 /**
- * Go before 1.8 wrote a prefix into GNU headers, where the access and change times are. Many old docker layers have such headers.
- * When the times are not numbers and the bytes are ASCII, they are a prefix (golang.org/issue/12594).
+ * Returns a prefix from a GNU header. Go before 1.8 wrote it over the access and change times. Many old
+ * docker layers have such headers. The bytes are a prefix if the times are not numbers and the bytes are
+ * ASCII (golang.org/issue/12594).
  */
 function misplacedPrefix(block: Buffer, at: number): BytePath {
   const isTime = (start: number): boolean =>
@@ -160,10 +164,11 @@ const DIGIT0 = 0x30;
 const DIGIT7 = 0x37;
 
 /**
- * A numeric field of a header: octal digits after any NULs and spaces, ended by a NUL, by nothing but spaces and NULs, or by
- * the end of the field (as Go takes it); or base 256 (GNU): the top bit set, two's complement, big end first. An empty field is 0.
+ * Parses a numeric field of a header. It has octal digits after any NULs and spaces. They end at a NUL, at
+ * spaces and NULs up to the end of the field, or at its end (as in Go). With the top bit set it is base 256
+ * (GNU): two's complement, big end first. An empty field is 0.
  *
- * @returns NaN for anything else and beyond ±(2^53 − 1).
+ * @returns NaN for anything else and beyond ±(2^53 − 1)
  */
 export function parseNumber(block: Uint8Array, start: number, length: number): number {
   const end = start + length;
@@ -203,9 +208,9 @@ function parseBase256(block: Uint8Array, start: number, length: number): number 
 }
 
 /**
- * A decimal number as pax records and sparse maps write it: digits, a sign if need be.
+ * Parses a decimal number of pax records and sparse maps: digits with an optional sign.
  *
- * @returns NaN for anything else and beyond ±(2^53 − 1).
+ * @returns NaN for anything else and beyond ±(2^53 − 1)
  */
 export function parseDecimal(bytes: Uint8Array, start: number, end: number): number {
   const sign = bytes[start];
@@ -222,18 +227,18 @@ export function parseDecimal(bytes: Uint8Array, start: number, end: number): num
   return negative ? 0 - value : value;
 }
 
-/** A point in time; the nanoseconds count upwards from the second, before 1970 too. */
+/** A point in time; the nanoseconds are added to the second, also before 1970. */
 export interface Time {
   readonly seconds: number;
-  /** 0 to 999,999,999. */
+  /** Nanoseconds from 0 to 999,999,999. */
   readonly nanoseconds: number;
 }
 
 /**
- * A time as pax writes it: seconds, or seconds with a fraction of any length, of which nine digits count. `-1.25` is −2 s and
- * 750,000,000 ns.
+ * Parses a time of pax: seconds with an optional fraction of any length. Nine of its digits count. `-1.25` is
+ * −2 s and 750,000,000 ns.
  *
- * @returns undefined for anything else.
+ * @returns undefined for anything else
  */
 export function parseTime(bytes: Uint8Array, start: number, end: number): Time | undefined {
   const dot = bytes.subarray(start, end).indexOf(point);

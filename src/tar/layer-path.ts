@@ -1,15 +1,18 @@
 import { IntegrityError } from '../errors.ts';
 import type { BytePath } from './entry.ts';
 
-/** What the path of a layer's entry asks for. All paths are normalised: no leading, trailing or double slash, no dot segments; the root is empty. */
+/**
+ * The meaning of an entry's path in a layer. All paths are normalised: no leading, trailing or double slash,
+ * no dot segments; the root is empty.
+ */
 export type LayerPath =
-  /** Put the entry here. */
+  /** Puts the entry at the path. */
   | { readonly kind: 'entry'; readonly path: BytePath }
-  /** `.wh.x`: hide `x`, in this place, of lower layers. */
+  /** `.wh.x`: hides `x` of lower layers in the same directory. */
   | { readonly kind: 'whiteout'; readonly path: BytePath }
-  /** `.wh..wh..opq`: hide everything that lower layers have in this directory. */
+  /** `.wh..wh.opq`: hides all entries of lower layers in this directory. */
   | { readonly kind: 'opaque'; readonly path: BytePath }
-  /** `.wh..wh.*` and what is below: aufs's own files, not part of the rootfs (but see `isPseudoLink`). */
+  /** `.wh..wh.*` and paths below: files of aufs, not part of the rootfs (but see `isPseudoLink`). */
   | { readonly kind: 'aufs'; readonly path: BytePath };
 
 const slash = 0x2f;
@@ -18,14 +21,15 @@ const whiteoutPrefix = '.wh.';
 const aufsPrefix = '.wh..wh.';
 const opaqueMarker = '.wh..wh..opq';
 /**
- * Where aufs had files with several names, which hard links of the same layer name. They are kept here until the layer ends, as docker does:
- * no other entry can have such a path.
+ * Directory in which aufs kept files with several names; hard links of the same layer refer to them. They
+ * stay here until the layer ends, as with docker: no other entry can have such a path.
  */
 export const pseudoLinks = '.wh..wh.plnk';
 
 /**
- * A path as chroot's kernel would see it before it follows links: relative to the root, `.` and empty segments gone, `..` taken
- * lexically and clamped at the root (as containerd and umoci clean `"/" + name`).
+ * Normalises a path as the kernel would after chroot(2), before it follows links. The result is relative to
+ * the root, without `.` and empty segments. `..` is resolved lexically and stops at the root, as containerd
+ * and umoci clean `"/" + name`.
  */
 export function normalize(path: BytePath): BytePath {
   if (isNormal(path)) return path;
@@ -39,10 +43,11 @@ export function normalize(path: BytePath): BytePath {
 }
 
 /**
- * Decides what an entry's path means by OCI's layer rules: `etc/.wh.foo` is `{kind: 'whiteout', path: 'etc/foo'}`. The entry's type
- * plays no part (containerd, umoci).
+ * Returns the meaning of an entry's path by OCI's layer rules: `etc/.wh.foo` is `{kind: 'whiteout', path:
+ * 'etc/foo'}`. The entry's type does not matter (containerd, umoci).
  *
- * Only the last name is a whiteout: a directory `.wh.foo` that files lie in is one like any other (containerd, docker, umoci).
+ * Only the last name is a whiteout: a directory `.wh.foo` with files in it is an ordinary one (containerd,
+ * docker, umoci).
  *
  * @throws IntegrityError, without the path, for a whiteout of nothing, `.` or `..`
  */
@@ -70,12 +75,15 @@ export function classify(entryPath: BytePath): LayerPath {
   return { kind: 'whiteout', path: (path.slice(0, start) + hidden) as BytePath };
 }
 
-/** Whether a normalised path is one where aufs kept files with several names: hard links of the same layer may lead there. */
+/**
+ * Returns true if aufs kept a file with several names at this normalised path. Hard links of the same layer
+ * may refer to it.
+ */
 export function isPseudoLink(path: BytePath): boolean {
   return path.startsWith(`${pseudoLinks}/`);
 }
 
-/** No empty, `.` or `..` segment: nearly all paths, decided without garbage. */
+/** Returns true for a path without empty, `.` or `..` segments, as nearly all are. It allocates nothing. */
 function isNormal(path: string): boolean {
   let segmentStart = 0;
   const { length } = path;

@@ -3,7 +3,9 @@ import { accessListBytes, textKeys } from './access-list.ts';
 import { type BytePath, indexOfByte, MalformedTarError, noBytes, sliceBytes } from './entry.ts';
 import { parseDecimal, parseTime, type Time } from './header.ts';
 
-/** The value of a record; `null` if the header removes the value of a global header; undefined without a record. */
+/**
+ * The value of a record; `null` removes the value of a global header; undefined: the header has no record.
+ */
 type Record<T> = T | null | undefined;
 
 /** The records of a pax header that a root file system can hold. */
@@ -16,28 +18,30 @@ export class PaxRecords {
   mtime: Record<Time>;
   deviceMajor: Record<number>;
   deviceMinor: Record<number>;
-  /** Byte strings to values; `null` removes a global one. */
+  /** Values by name, a byte string; `null` removes a global one. */
   xattrs: Map<string, Uint8Array | null> | undefined;
   sparse: PaxSparse | undefined;
 }
 
 /** The GNU.sparse records of the formats 0.0, 0.1 and 1.0. */
 export interface PaxSparse {
-  /** `0.0`, `0.1`, `1.0`, or undefined: the formats 0.x need not say. */
+  /** `0` or `1`, with `minor` `0` or `1`; undefined: the formats 0.x may leave them out. */
   major: string | undefined;
   minor: string | undefined;
   name: BytePath | undefined;
   size: number | undefined;
-  /** Number of extents (0.x). */
+  /** Number of extents (formats 0.x). */
   blocks: number | undefined;
-  /** Offset, length, offset, … (0.x). */
+  /** Offset, length, offset, … (formats 0.x). */
   map: number[];
 }
 
-/** Linux lists 64 KiB of names (XATTR_LIST_MAX), each of at least `user.x` and a NUL: no file has more attributes. */
+/**
+ * Most attributes of a file: Linux lists 64 KiB of names (XATTR_LIST_MAX), each at least `user.x` and a NUL.
+ */
 const MAX_XATTRS = 9362;
 
-/** XATTR_NAME_MAX of Linux, three characters each when percent-encoded: a longer name is not decoded. */
+/** XATTR_NAME_MAX of Linux, with three characters each when percent-encoded: longer names are not decoded. */
 const MAX_ENCODED_NAME = 3 * 255;
 
 const newline = 0x0a;
@@ -46,17 +50,18 @@ const equals = 0x3d;
 
 const schilyXattr = 'SCHILY.xattr.';
 const libarchiveXattr = 'LIBARCHIVE.xattr.';
-/** Where GNU tar and bsdtar put their pax headers; Go's are all in `PaxHeaders.0`. */
+/** Paths of pax headers by GNU tar and bsdtar; Go puts all of its own into `PaxHeaders.0`. */
 const escapingHeaderPath = /(?:^|\/)PaxHeader(?:s(?:\.[1-9]\d*)?)?\//;
 
 /**
- * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of the record. Values are bytes. The last record
- * of a key counts. An empty value removes an earlier one (POSIX pax, "pax Extended Header"). Only an extended attribute
- * that was not set before is set to an empty value, as GNU tar does.
+ * Parses the body of a pax header: records `%d %s=%s\n`, the number being the length of the record. Values
+ * are bytes. The last record of a key applies. An empty value removes an earlier one (POSIX pax, "pax
+ * Extended Header"). Only an extended attribute that was not set before is set to an empty value, as GNU tar
+ * does.
  *
- * @param headerPath The path of the pax header itself. GNU tar and bsdtar write `%` and `=` in names of SCHILY.xattr as `%25` and
- * `%3D`, Go writes `%` unchanged. The paths of their headers tell them apart.
- * @throws MalformedTarError for a broken record, a name with NUL, and a value that is not a number or time.
+ * @param headerPath the path of the pax header itself. GNU tar and bsdtar write `%` and `=` in names of
+ * SCHILY.xattr as `%25` and `%3D`; Go writes `%` unchanged. The paths of their headers differ.
+ * @throws MalformedTarError for a broken record, a name with NUL, and a value that is not a number or time
  */
 export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecords {
   const records = new PaxRecords();
@@ -64,9 +69,9 @@ export function parsePax(body: Buffer, headerPath: BytePath = noBytes): PaxRecor
   return records;
 }
 
-/** Puts the record at `start` into `records` and returns where the next one starts. */
+/** Puts the record at `start` into `records` and returns the start of the next one. */
 function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPath: BytePath): number {
-  // Twenty digits are more than any length that fits the cap on meta headers.
+  // Twenty digits are more than any length within the limit on meta headers.
   const blank = indexOfByte(body, SPACE, start, Math.min(start + 21, body.length));
   const length = blank === -1 ? Number.NaN : parseDecimal(body, start, blank);
   const next = start + length;
@@ -88,12 +93,12 @@ function parseRecord(body: Buffer, start: number, records: PaxRecords, headerPat
 /** Parses the value of a record: the bytes from `start` to `end`. */
 type ParseValue<T> = (key: string, body: Buffer, start: number, end: number) => T;
 
-/** The field for a record, and how its value is parsed. */
+/** The field for a record, and the parser of its value. */
 type Field<Fields> = {
   [Name in keyof Fields]-?: readonly [name: Name, parse: ParseValue<NonNullable<Fields[Name]>>];
 }[keyof Fields];
 
-/** An empty value removes what was set before. */
+/** Fields that an empty value clears. */
 const FIELDS: ReadonlyMap<string, Field<PaxRecords>> = new Map<string, Field<PaxRecords>>([
   ['path', ['path', nameValue]],
   ['linkpath', ['linkPath', nameValue]],
@@ -141,7 +146,7 @@ function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, 
   const field = SPARSE_FIELDS.get(key);
   if (field) (sparse[field[0]] as unknown) = field[1](key, body, start, end);
   else if (key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes') {
-    // Format 0.0: offsets and lengths alternate, one per record.
+    // Format 0.0 has offsets and lengths in turn, one per record.
     if ((sparse.map.length % 2 === 0) !== (key === 'GNU.sparse.offset'))
       throw new MalformedTarError('its pax header has sparse offsets and lengths out of turn');
     sparse.map.push(numberValue(key, body, start, end));
@@ -151,7 +156,7 @@ function setSparse(sparse: PaxSparse, key: string, body: Buffer, start: number, 
 }
 
 /**
- * An attribute of the entry, by what the header said before:
+ * Sets an attribute of the entry. The result depends on its value earlier in the header:
  *
  * | value | before          | now                                                                         |
  * | ----- | --------------- | --------------------------------------------------------------------------- |
@@ -164,18 +169,19 @@ function setXattr(records: PaxRecords, name: string, value: Uint8Array): void {
   const xattrs = (records.xattrs ??= new Map());
   const before = xattrs.get(name);
   const isSet = value.length > 0 || before === undefined || before?.length === 0;
-  // A copy: the body of a meta header may live in the source's memory or be far larger than the value.
+  // The body of a meta header may be the source's memory or be far larger than the value, so this is a copy.
   xattrs.set(name, isSet ? new Uint8Array(value) : null);
   if (xattrs.size > MAX_XATTRS) throw tooManyXattrs('pax header', MAX_XATTRS);
 }
 
-/** `tar --selinux` leaves out the NUL that a context has on disk, and sets it with one. */
+/** Adds the NUL that a context has on disk: `tar --selinux` leaves it out when writing, and sets it again. */
 function withNul(context: Buffer): Buffer {
   return context.length === 0 ? context : Buffer.concat([context, Buffer.alloc(1)]);
 }
 
 /**
- * An access list: as the kernel's attribute, or under the record's key if it has names without numbers, which no file system can hold.
+ * Sets an access list as the kernel's attribute. With names without numbers, which no file system can hold,
+ * it is set under the record's key.
  *
  * | text    | attribute before | attribute now | under the key now |
  * | ------- | ---------------- | ------------- | ----------------- |
@@ -200,18 +206,19 @@ function emptySparse(): PaxSparse {
 }
 
 /**
- * How many attributes global headers may set, and the limit on bytes of names and values: every later entry gets all of them. No known
- * tool writes any. Without limits a small archive could cause any amount of work.
+ * Most attributes that global headers may set, and the limit on bytes of their names and values. Every later
+ * entry gets all of them. No known tool writes any. Without limits a small archive could cause any amount of
+ * work.
  */
 const MAX_GLOBAL_XATTRS = 16;
 const MAX_GLOBAL_XATTR_BYTES = 4096;
 
 /**
- * The records of global headers (type `g`) that are in force after one more.
+ * Returns the records of global headers (type `g`) that apply after one more.
  *
- * @throws MalformedTarError where it gives all entries one path, link target, size or sparse map. No writer does that. Readers treat it
- * differently, so such an archive can show one content to a scanner and another to its user. Also for more attributes than the limits
- * above
+ * @throws MalformedTarError if it gives all entries one path, link target, size or sparse map. No writer does
+ * that, and readers differ. Such an archive can show one content to a scanner and another to its user.
+ * @throws MalformedTarError for more attributes than the limits above
  */
 export function addGlobals(globals: PaxRecords | undefined, added: PaxRecords): PaxRecords {
   if ((added.path ?? added.linkPath ?? added.size ?? added.sparse) !== undefined) {
@@ -234,7 +241,7 @@ export function addGlobals(globals: PaxRecords | undefined, added: PaxRecords): 
   return Object.assign(combined, { xattrs: inForce });
 }
 
-/** The records in force where `own` ones come after others: an empty value removes an earlier one. */
+/** Returns the records that apply if `own` come after others: an empty value removes an earlier one. */
 export function combinePax(globals: PaxRecords, own: PaxRecords | undefined): PaxRecords {
   if (own === undefined) return globals;
   const set = Object.entries(own).filter(([, value]) => value !== undefined);
@@ -248,7 +255,7 @@ export function combinePax(globals: PaxRecords, own: PaxRecords | undefined): Pa
   return combined;
 }
 
-/** The attributes that records give to an entry; undefined when there are none. */
+/** Returns the attributes that records give to an entry; undefined for none. */
 export function xattrsOf(records: NonNullable<PaxRecords['xattrs']>): Map<string, Uint8Array> | undefined {
   const xattrs = new Map<string, Uint8Array>();
   for (const [name, value] of records) {
@@ -256,7 +263,7 @@ export function xattrsOf(records: NonNullable<PaxRecords['xattrs']>): Map<string
       throw new MalformedTarError(`its extended attribute ${printable(name)} has a NUL byte`);
     if (value !== null) xattrs.set(name, value);
   }
-  // If an access list has both forms, the numbers count.
+  // If an access list has both forms, the numbers apply.
   for (const [key, name] of textKeys) if (xattrs.has(name)) xattrs.delete(key);
   return xattrs.size === 0 ? undefined : xattrs;
 }
@@ -268,7 +275,7 @@ function tooManyXattrs(where: string, limit: number): MalformedTarError {
 const NUL = 0x00;
 const comma = 0x2c;
 
-/** A path. */
+/** Parses a path. */
 function nameValue(key: string, body: Buffer, start: number, end: number): BytePath {
   if (indexOfByte(body, NUL, start, end) !== -1) throw new MalformedTarError(`its pax ${key} has a NUL byte`);
   return sliceBytes(body, start, end);
@@ -290,7 +297,7 @@ function timeValue(key: string, body: Buffer, start: number, end: number): Time 
   return time;
 }
 
-/** Numbers between commas. */
+/** Parses numbers between commas. */
 function listValue(key: string, body: Buffer, start: number, end: number): number[] {
   const list: number[] = [];
   for (let from = start; from <= end;) {
@@ -302,7 +309,7 @@ function listValue(key: string, body: Buffer, start: number, end: number): numbe
   return list;
 }
 
-/** As libarchive writes it, which leaves the padding out. */
+/** Decodes base64 as libarchive writes it, without padding. */
 function base64Value(key: string, body: Buffer, start: number, end: number): Uint8Array {
   const text = sliceBytes(body, start, end);
   if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text)) throw badValue(key, body, start, end, 'not base64');

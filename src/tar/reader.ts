@@ -24,33 +24,34 @@ const slash = 0x2f;
 const nothing = Buffer.alloc(0);
 
 /**
- * Reads one archive: v7, ustar, GNU, star and pax. Where tools differ, the rules are those of Go's archive/tar, which containerd, docker and
- * umoci use. There are three exceptions: global pax headers count, unknown types are regular files (POSIX), and a meta header needs its
- * entry. The archive may end without its end mark at a block border, nowhere else. Bytes after an end mark are left in the source.
+ * Reads one archive: v7, ustar, GNU, star and pax. Where tools differ, the rules are those of Go's
+ * archive/tar, which containerd, docker and umoci use. There are three exceptions. Global pax headers apply,
+ * unknown types are regular files (POSIX), and a meta header needs its entry. The archive may end at a block
+ * border without its end mark. Bytes after an end mark are left in the source.
  *
- * All errors are MalformedTarError, with the layer and the entry in the message, but for those that the source throws; after one,
- * every call throws it again.
+ * Errors of the source are thrown as they are. All others are MalformedTarErrors, with the layer and the
+ * entry in the message. After one, every call throws it again.
  */
 export class TarReader implements EntryReader {
   /** The archive's bytes. */
   readonly stream: BlockStream;
   readonly #layer: string;
   readonly #steps = this.#read();
-  /** For messages: where the current header is, its entry's path, and the path of the entry before it. */
+  /** For messages: the current header's offset, its entry's path, and the path of the entry before. */
   #headerOffset = 0;
   #path: BytePath | undefined;
   #previous: BytePath | undefined;
-  /** The meta headers in force: of all entries that follow, and of the next one. */
+  /** The meta headers that apply to all following entries, and to the next one. */
   #globals: PaxRecords | undefined;
   #pax: PaxRecords | undefined;
   /** Bodies of GNU's `L` and `K`. */
   #longName: Buffer = nothing;
   #longLink: Buffer = nothing;
-  /** Memory for the bodies of meta headers, by their type, which is used again: new memory for each would be garbage of a MiB. */
+  /** Memory for the bodies of meta headers, by type. It is reused, since each body may have a MiB. */
   readonly #bodies = new Map<number, Buffer>();
   #failure: unknown;
 
-  /** @param layer what messages call the archive: `layer 0123456789ab` */
+  /** @param layer name of the archive in messages: `layer 0123456789ab` */
   constructor(source: ByteSource, layer: string) {
     this.stream = new BlockStream(source);
     this.#layer = layer;
@@ -63,7 +64,10 @@ export class TarReader implements EntryReader {
     }
   }
 
-  /** As `next`; or the number of bytes, at most a block, for which an asynchronous source has to wait before the next step. */
+  /**
+   * Does the same as `next`, without waiting for an asynchronous source. Returns the number of bytes, at most
+   * a block, that the source must have before the next step.
+   */
   step(): Entry | number | undefined {
     if (this.#failure !== undefined) throw this.#failure;
     try {
@@ -83,7 +87,7 @@ export class TarReader implements EntryReader {
     }
   }
 
-  /** The error with the layer and the entry in its message, or the header's offset where no entry is known. */
+  /** Returns the error with the layer and the entry, or else the header's offset, in its message. */
   #fail(error: unknown): unknown {
     this.#failure = error;
     if (error instanceof MalformedTarError) {
@@ -182,7 +186,7 @@ export class TarReader implements EntryReader {
     return body;
   }
 
-  /** Passes over the data while it arrives, until its end and the padding are here. */
+  /** Skips the data while it arrives, until its end and the padding are available. */
   *#awaitData(): Generator<number, void, undefined> {
     while (this.stream.remaining > 0) {
       if (this.stream.buffered === 0) yield 1;
@@ -191,7 +195,10 @@ export class TarReader implements EntryReader {
     if (this.stream.buffered < this.stream.padding) yield this.stream.padding;
   }
 
-  /** Takes all meta headers for the entry of a header: its path is GNU's long name, else the pax path, else the header's, as in Go. */
+  /**
+   * Applies all meta headers to the entry of a header, and returns its type. Its path is
+   * GNU.sparse.name, else GNU's long name, the pax path, or the header's, as in Go.
+   */
   #beginEntry(header: Header): EntryType {
     if (this.#globals) this.#pax = combinePax(this.#globals, this.#pax);
     const pax = this.#pax;
@@ -199,7 +206,7 @@ export class TarReader implements EntryReader {
     return typeOf(header, this.#path);
   }
 
-  /** The size in the pax header counts: a reader that uses the other one sees other entries (CVE-2025-62518). */
+  /** Uses pax's size: a reader that uses the header's own sees other entries (CVE-2025-62518). */
   #plainFile(header: Header, type: EntryType): StoredFile {
     const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
     const stored = hasData ? sizeOf(this.#pax?.size ?? header.size) : 0;
@@ -226,7 +233,7 @@ export class TarReader implements EntryReader {
   /**
    * Composes the entry that a header and the meta headers before it describe.
    *
-   * @throws MalformedTarError for what no file system can hold: a link to nothing, owners beyond 32 bits
+   * @throws MalformedTarError for an impossible entry: a link to nothing, owners beyond 32 bits
    */
   #compose(header: Header, type: EntryType, { size, extents }: StoredFile): Entry {
     const isLink = type === 'symlink' || type === 'hardlink';
@@ -261,7 +268,7 @@ export class TarReader implements EntryReader {
   }
 }
 
-/** The body of GNU's `L` or `K`, up to its first NUL. */
+/** Returns the body of GNU's `L` or `K`, up to its first NUL. */
 function nameIn(body: Buffer): BytePath {
   return sliceUntilNul(body, 0, body.length);
 }
@@ -292,13 +299,13 @@ function flaggedTypes(): EntryType[] {
   return types;
 }
 
-/** The type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
+/** Returns the type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
 function typeOf(header: Header, path: string): EntryType {
   if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
   return entryTypes[header.type]!;
 }
 
-/** 0 to 2^32 − 1. A small negative number (−2 was the user nobody) becomes the kernel's unsigned one, as in Go's readers. */
+/** Returns an owner as 32 bits, unsigned. A negative one (-2 was the user nobody) is converted, as in Go. */
 function owner(id: number, name: string): number {
   if (id >= 0 && id <= 0xffff_ffff) return id;
   if (id < 0 && id >= -0x8000_0000) return id + 0x1_0000_0000;
@@ -311,20 +318,20 @@ function deviceNumber(value: number): number {
 }
 
 /**
- * `TarReader` over an asynchronous source: the same rules and errors, without blocking the thread.
- * A chunk has to be valid only until the next is requested. Bytes after the end mark stay in the iterator.
+ * Reads as `TarReader` from an asynchronous source, by the same rules, without blocking the thread. A chunk
+ * has to be valid only until the next is requested. Bytes after the end mark stay in the iterator.
  */
 export class AsyncTarReader {
   readonly #chunks: ChunkQueue;
   readonly #reader: TarReader;
 
-  /** @param layer what messages call the archive: `layer 0123456789ab` */
+  /** @param layer name of the archive in messages: `layer 0123456789ab` */
   constructor(chunks: AsyncIterator<Uint8Array>, layer: string) {
     this.#chunks = new ChunkQueue(chunks);
     this.#reader = new TarReader(this.#chunks, layer);
   }
 
-  /** The next entry, or undefined after the last one; skips what was not read of the one before. */
+  /** Returns the next entry, or undefined after the last one. Skips the rest of the entry before. */
   async next(): Promise<Entry | undefined> {
     for (;;) {
       const step = this.#reader.step();
@@ -333,13 +340,13 @@ export class AsyncTarReader {
     }
   }
 
-  /** More of the current file's stored data, undefined at its end. The view is valid until the next call. */
+  /** Returns more of the current file's stored data; undefined at its end. Valid until the next call. */
   async data(): Promise<Uint8Array | undefined> {
     if (this.#reader.stream.remaining > 0) await this.#fill(1);
     return this.#reader.data();
   }
 
-  /** Waits until `size` bytes (not more than a block) are here, or no more come. */
+  /** Waits until `size` bytes (at most a block) are available, or the source ends. */
   async #fill(size: number): Promise<void> {
     const { stream } = this.#reader;
     if (stream.buffered + this.#chunks.length >= size) return;
@@ -350,7 +357,7 @@ export class AsyncTarReader {
 
 /** Chunks that have arrived and were not read: only the last one may still be the iterator's memory. */
 class ChunkQueue implements ByteSource {
-  /** Bytes in the queue. */
+  /** Number of bytes in the queue. */
   length = 0;
   readonly #iterator: AsyncIterator<Uint8Array>;
   #chunks: Uint8Array[] = [];

@@ -3,15 +3,15 @@ import { MalformedTarError, type Entry, type SparseExtent } from './entry.ts';
 import { BLOCK_SIZE, isGnu, numberField } from './header.ts';
 import type { PaxSparse } from './pax.ts';
 
-/** More extents than this in one file is refused: it bounds the memory that an archive can ask for. */
+/** Most extents in one file. The limit bounds the memory that an archive can ask for. */
 export const maxExtents = 1 << 20;
 
-/** Bytes that an archive has of an entry's data: without the holes. */
+/** Returns the number of bytes that an archive stores of an entry's data, without the holes. */
 export function storedSize({ size, sparse }: Pick<Entry, 'size' | 'sparse'>): number {
   return sparse === undefined ? size : sparse.reduce((sum, { length }) => sum + length, 0);
 }
 
-/** Says where the stored bytes of a file belong, which an archive has back to back. */
+/** Finds the positions of a file's stored bytes, which an archive has back to back. */
 export class ExtentCursor {
   readonly #extents: Iterator<SparseExtent>;
   #position = 0;
@@ -22,7 +22,7 @@ export class ExtentCursor {
     this.#extents = extents.values();
   }
 
-  /** The next stored bytes, in parts with their positions in the file. */
+  /** Splits the next stored bytes into parts with their positions in the file. */
   *split(bytes: Uint8Array): Generator<{ readonly position: number; readonly part: Uint8Array }, void, void> {
     for (let rest = bytes; rest.length > 0;) {
       while (this.#position === this.#end) {
@@ -38,18 +38,20 @@ export class ExtentCursor {
   }
 }
 
-/** A file in an archive: its size with the holes, and the bytes that are stored of it. */
+/** A file in an archive: its size with the holes, and the number of bytes stored. */
 export interface StoredFile {
   readonly size: number;
   readonly stored: number;
-  /** Undefined for a file without holes. */
+  /** Ranges of data; undefined for a file without holes. */
   readonly extents: readonly SparseExtent[] | undefined;
 }
 
-/** Takes the block after the header or the last block; yields the number of bytes for which it has to wait. */
+/**
+ * Takes the block after the header or the last block; yields the number of bytes for which it has to wait.
+ */
 type NextBlock = () => Generator<number, Pick<BlockStream, 'block' | 'at'>, undefined>;
 
-/** The extents of a sparse file, checked one by one: in order, apart, within the file. */
+/** The extents of a sparse file. Each is checked: in order, without overlap, within the file. */
 class SparseMap {
   readonly #size: number;
   readonly #extents: SparseExtent[] = [];
@@ -76,9 +78,9 @@ class SparseMap {
   }
 
   /**
-   * The file with the whole map.
+   * Returns the file with the whole map.
    *
-   * @throws MalformedTarError where the extents are not as long together as the data that is stored
+   * @throws MalformedTarError if the extents and the stored data differ in length
    */
   file(stored: number): StoredFile {
     if (this.#total !== stored) {
@@ -95,14 +97,14 @@ const MINUS = 0x2d;
 const DIGIT0 = 0x30;
 const MAX_DIGITS = 20;
 
-/** Where GNU's old format has things: in the header four extents, in each block after it twenty-one. */
+/** Layout of GNU's old format: four extents in the header, twenty-one in each block after it. */
 const IN_HEADER = { map: 386, extents: 4, more: 482, realSize: 483 } as const;
 const IN_BLOCK = { map: 0, extents: 21, more: 504 } as const;
 
 /**
- * The file of a type `S` header at `at`, GNU's old format.
+ * Returns the file of a type `S` header at `at`, GNU's old format.
  *
- * @throws MalformedTarError for star's format of the same type, and numbers that are none.
+ * @throws MalformedTarError for star's format of the same type, and for fields that are not numbers
  */
 export function* oldSparseFile(
   header: Buffer,
@@ -120,7 +122,7 @@ export function* oldSparseFile(
   return map.file(stored);
 }
 
-/** Adds the extents in a block to `map`; returns whether the next block has more. */
+/** Adds the extents in a block to `map`; returns true if the next block has more. */
 function addExtents(
   map: SparseMap,
   block: Buffer,
@@ -137,10 +139,11 @@ function addExtents(
 }
 
 /**
- * The file with GNU.sparse pax records, whose map is in them (0.0, 0.1), or at the start of the data (1.0).
+ * Returns the file with GNU.sparse pax records. The map is in them (0.0, 0.1), or at the start of the data
+ * (1.0).
  *
- * @param stored Size of the data in the archive, the map of format 1.0 included.
- * @throws MalformedTarError for a version that does not exist, and a map that contradicts itself.
+ * @param stored size of the data in the archive, including the map of format 1.0
+ * @throws MalformedTarError for a version that does not exist, and for a map that contradicts itself
  */
 export function* paxSparseFile(
   { size, major, minor, map: numbers, blocks }: PaxSparse,
@@ -162,8 +165,8 @@ export function* paxSparseFile(
 }
 
 /**
- * Reads a map of format 1.0: lines of decimal numbers, the count of extents first, filled up to a block border. Returns the size of the data
- * after it.
+ * Reads a map of format 1.0: lines of decimal numbers, the count of extents first, padded to a block border.
+ * Returns the size of the data after it.
  */
 function* readMap(
   map: SparseMap,
@@ -171,7 +174,7 @@ function* readMap(
   nextBlock: NextBlock,
 ): Generator<number, number, undefined> {
   let left = stored;
-  /** Numbers that are still to come; undefined: their count is. */
+  /** Number of numbers still to come; undefined: their count comes first. */
   let missing: number | undefined;
   let value = 0;
   let digits = 0;
