@@ -5,7 +5,7 @@ import { diskError } from './store-files.ts';
 
 /** A file for the bytes of a blob. */
 export interface BufferFile {
-  /** Opens it, before the first byte goes there. */
+  /** Opens the file; called before the first byte is written. */
   readonly open: () => Promise<FileHandle>;
   /** The directory of the file, for messages. */
   readonly where: string;
@@ -13,24 +13,29 @@ export interface BufferFile {
 
 export interface BlobBufferOptions {
   readonly file: BufferFile;
-  /** The file that takes its place when it cannot be written, for the error that is given. Left out: such an error ends the blob. */
+  /**
+   * Returns the file that replaces one that cannot be written, for this error. Left out: the error ends the
+   * blob.
+   */
   readonly instead?: ((error: unknown) => BufferFile) | undefined;
   /** Readers wait until the blob is complete and checked. */
   readonly held: boolean;
 }
 
 /**
- * The bytes of one blob between its connections and its readers: in a file, which each reader reads from the start, while it grows.
+ * The bytes of one blob between its connections and its readers. They are in a file, which each reader reads
+ * from the start while it grows.
  *
- * Writes are synchronous: into the page cache they take less time than their way through Node's pool, see docs/blobs.md.
+ * Writes are synchronous: into the page cache they take less time than through Node's thread pool, see
+ * docs/blobs.md.
  */
 export class BlobBuffer {
   readonly #options: BlobBufferOptions;
   #opening: Promise<FileHandle> | undefined;
-  /** Undefined before it is opened, and while another one takes its place. */
+  /** The open file; undefined before it is opened, and while another one replaces it. */
   #file: FileHandle | undefined;
   #where: string;
-  /** The file is the one that took the place of the first. */
+  /** The file has replaced the first one. */
   #isMoved = false;
   #received = 0;
   #state: 'arriving' | 'whole' | 'failed' = 'arriving';
@@ -42,12 +47,12 @@ export class BlobBuffer {
     this.#where = options.file.where;
   }
 
-  /** Number of received bytes from the start. */
+  /** Number of bytes received from the start, without a hole. */
   get received(): number {
     return this.#received;
   }
 
-  /** Takes the next bytes. */
+  /** Appends the next bytes. */
   async append(chunk: Uint8Array): Promise<void> {
     this.#throwIfFailed();
     await this.writeAt(chunk, this.#received);
@@ -66,7 +71,7 @@ export class BlobBuffer {
       // Another connection has found that the file cannot be written.
       if (this.#file !== file) continue;
       try {
-        // A disk that is nearly full takes a part.
+        // A disk that is nearly full may take only a part.
         for (let done = 0; done < chunk.length;)
           done += writeSync(file.fd, chunk, done, chunk.length - done, offset + done);
         return;
@@ -77,9 +82,9 @@ export class BlobBuffer {
   }
 
   /**
-   * The disk of the file is full or fails: continues in another file.
+   * Continues in another file, because the disk of the first is full or fails.
    *
-   * @throws DestinationError where it has no other, or it cannot be written either
+   * @throws DestinationError if no other file is left, or it cannot be written either
    */
   async leaveFile(error: unknown): Promise<void> {
     const file = await this.#open();
@@ -106,19 +111,19 @@ export class BlobBuffer {
     this.#opening.catch(() => undefined);
   }
 
-  /** All bytes before `front` are here. */
+  /** Records that all bytes before `front` have been received. */
   advance(front: number): void {
     this.#received = front;
     this.#notify();
   }
 
-  /** The blob is complete and its digest right. */
+  /** Records that the blob is complete and its digest right. */
   finish(): void {
     this.#state = 'whole';
     this.#notify();
   }
 
-  /** Readers get `error` from now on. */
+  /** Makes readers throw `error` from now on. */
   fail(error: unknown): void {
     if (this.#state !== 'arriving') return;
     this.#state = 'failed';
@@ -126,13 +131,13 @@ export class BlobBuffer {
     this.#notify();
   }
 
-  /** Closes the file, if there is one. */
+  /** Closes the file, if it is open. */
   async close(): Promise<void> {
     const file = await this.#opening?.catch(() => undefined);
     await file?.close();
   }
 
-  /** The bytes from the start. */
+  /** Returns a reader of the bytes from the start. */
   reader(): ByteReader {
     let position = 0;
     return {
@@ -144,7 +149,10 @@ export class BlobBuffer {
     };
   }
 
-  /** Reads bytes that are in the file, for the digest; returns how many: 0 while the file is replaced. After `openFile`. */
+  /**
+   * Reads bytes of the file for the digest, after `openFile`. Returns their number, 0 while the file is
+   * replaced.
+   */
   readBack(into: Uint8Array, position: number): number {
     if (!this.#file) return 0;
     const length = Math.min(into.length, this.#received - position);
@@ -166,7 +174,7 @@ export class BlobBuffer {
     }
   }
 
-  /** Not synchronous: the bytes may no longer be in the page cache. */
+  /** Reads asynchronously, since the bytes may no longer be in the page cache. */
   async #pread(into: Uint8Array, position: number): Promise<number> {
     const file = await this.#open();
     const length = Math.min(into.length, this.#received - position);
@@ -201,7 +209,7 @@ export class BlobBuffer {
   }
 }
 
-/** Bytes copied at once. */
+/** Number of bytes copied at once. */
 const COPY = 2 ** 20;
 
 async function copyContents(from: FileHandle, to: FileHandle): Promise<void> {

@@ -25,7 +25,7 @@ const ELSEWHERE = 'choose another directory with --cache-dir';
 export type OpenFolders = ReadonlyMap<Folder, OpenDirectory>;
 
 /**
- * Opens the folders of a cache that exists; undefined where the directory is missing.
+ * Opens the folders of an existing cache; undefined if the directory is missing.
  *
  * @throws DestinationError for a directory that is no cache, or must not be used
  */
@@ -42,10 +42,11 @@ export async function findCache(directory: string): Promise<OpenFolders | undefi
 }
 
 /**
- * Opens the folders of a cache, and makes what is missing: an empty directory becomes a cache, and one of an earlier version gets its tag.
+ * Opens the folders of a cache, and makes missing ones. An empty directory becomes a cache. A cache of an
+ * earlier version gets its tag.
  *
- * @throws DestinationError for a directory that is no cache, or behind a symlink of another user; else errors that say why the directory
- * cannot be used
+ * @throws DestinationError for a directory that is no cache, or behind a symlink of another user
+ * @throws errors that explain why the directory cannot be used
  */
 export async function prepareCache(directory: string): Promise<OpenFolders> {
   using root = OpenDirectory.open(directory, { make: DIRECTORY_MODE, refuseExposed: true });
@@ -54,7 +55,7 @@ export async function prepareCache(directory: string): Promise<OpenFolders> {
   return openFolders(root, DIRECTORY_MODE);
 }
 
-/** Names the directory that cannot be used as cache. */
+/** Returns the error with the name of the directory that cannot be used as cache. */
 export function unusable(error: unknown, directory: string): unknown {
   if (hasCode(error, EXPOSED_DIRECTORY)) return (error as DestinationError).withHint(ELSEWHERE);
   const shown = printable(directory);
@@ -71,7 +72,7 @@ export const DIRECTORY_MODE = 0o700;
 export const FILE_MODE = 0o600;
 const WRITABLE_BY_OTHERS = 0o022;
 
-/** Why the store must not use a directory. */
+/** Explains why the store must not use a directory. */
 class UntrustedError extends Error {}
 
 /** @throws UntrustedError unless the directory is this user's, and nobody else may write there */
@@ -132,14 +133,16 @@ function openTrustedChild(
 }
 
 const TAG = 'CACHEDIR.TAG';
-/** The first line is the one of https://bford.info/cachedir/. By the second one, the directory is this program's. */
+/**
+ * The first line is that of https://bford.info/cachedir/. The second shows that dlrootfs made the directory.
+ */
 const TAG_LINES = [
   'Signature: 8a477f597d28d172789f06886806bc55',
   '# This file is a cache directory tag created by dlrootfs.',
   '# For information about cache directory tags see https://bford.info/cachedir/',
 ] as const;
 
-/** Whether a directory has the CACHEDIR.TAG of this program. */
+/** Returns true if a directory has the CACHEDIR.TAG of this program. */
 function hasTag(root: OpenDirectory): boolean {
   const expected = Buffer.from(TAG_LINES.slice(0, 2).join('\n'));
   const found = Buffer.alloc(expected.length);
@@ -166,16 +169,16 @@ async function writeTag(root: OpenDirectory): Promise<void> {
   });
 }
 
-/** Names that do not tell whose directory it is: lost+found, and a tag that is being written. */
+/** Names that do not show who made the directory: `lost+found`, and a tag that is being written. */
 const NEUTRAL = /^(?:lost\+found|\.dlrootfs-[0-9a-f]{24})$/;
 const TOP_NAMES = ['blobs', 'partial', 'tags'];
 
 /**
  * Returns true if a directory has the tag. Without it, the directory must be empty, or a cache of an earlier
- * version: it then has only names that a cache gives. The names are read before the tag: a run that makes the
- * cache at this moment writes the tag first.
+ * version: it has nothing but names that a cache gives. The names are read first, since a run that makes the
+ * cache at this moment writes the tag before any of them.
  *
- * @throws DestinationError that names what else a directory without the tag holds
+ * @throws DestinationError that names a foreign file in a directory without the tag
  */
 async function requireCache(root: OpenDirectory, directory: string): Promise<boolean> {
   const names = (await readdir(root.at('.'))).filter((name) => !NEUTRAL.test(name));
@@ -195,7 +198,7 @@ async function requireCache(root: OpenDirectory, directory: string): Promise<boo
   );
 }
 
-/** The first path in the top folders that no cache has. */
+/** Returns the first path in the top folders that no cache has. */
 async function firstForeign(root: OpenDirectory): Promise<string | undefined> {
   using blobs = root.openChild('blobs');
   const algorithm = (await readdir(blobs.at('.'))).find((name) => !(`blobs/${name}` in FOLDERS));

@@ -8,9 +8,9 @@ import type { CacheName, StoreFiles } from './store-files.ts';
 
 /** The contents of a partial file. */
 export interface PartialContents {
-  /** In order, without overlaps. */
+  /** Received ranges, in order, without overlaps. */
   readonly ranges: readonly ByteRange[];
-  /** Size of the whole blob in bytes, where it was known. */
+  /** Size of the whole blob in bytes, if it was known. */
   readonly size: number | undefined;
 }
 
@@ -19,12 +19,15 @@ const NOTHING: PartialContents = { ranges: [], size: undefined };
 /** A partial file that only this process writes; see `claim`. */
 export class Claim {
   readonly handle: FileHandle;
-  /** Left by an earlier run. */
+  /** Contents left by an earlier run. */
   readonly kept: PartialContents;
   readonly #files: StoreFiles;
   readonly #name: CacheName;
   readonly #blob: CacheName;
-  /** File that lists the ranges of a partial file with holes; undefined for a private file, which no other run can resume. */
+  /**
+   * File that lists the ranges of a partial file with holes; undefined for a private file, which no other run
+   * can resume.
+   */
   readonly #note: CacheName | undefined;
   /** The file has its name among the partial ones. */
   #isNamed = true;
@@ -46,21 +49,24 @@ export class Claim {
     this.#note = name === files.partial(digest) ? files.ranges(digest) : undefined;
   }
 
-  /** Notes the contents of a file that has or will have holes, so that the next run knows them even if this one is killed. One call at a time. */
+  /**
+   * Notes the contents of a file that has or will have holes. The next run reads them, even if this one is
+   * killed. Make one call at a time.
+   */
   async note({ ranges, size }: PartialContents): Promise<void> {
     if (this.#note === undefined) return;
     const lines = [size ?? '', ...ranges.map(({ start, end }) => `${start}-${end}`)];
     await this.#files.write(this.#note, lines.join('\n'));
   }
 
-  /** The file is complete and its digest right: it becomes the blob. */
+  /** Makes the file the blob: it is complete and its digest is right. */
   async publish(): Promise<void> {
     await this.#files.rename(this.#name, this.#blob);
     this.#isNamed = false;
     await this.#removeNote();
   }
 
-  /** No run shall resume the file; it can still be read. */
+  /** Removes the name of the file, so that no run resumes it; it can still be read. */
   async discard(): Promise<void> {
     if (!this.#isNamed) return;
     this.#isNamed = false;
@@ -72,7 +78,7 @@ export class Claim {
     if (this.#note !== undefined) await this.#files.unlink(this.#note).catch(() => undefined);
   }
 
-  /** Ends the writing. `keep`: another run may resume the file. Returns whether one can. */
+  /** Ends the writing. `keep`: another run may resume the file. Returns true if one can. */
   async release(keep: boolean): Promise<boolean> {
     const resumable = keep && this.#isNamed && this.#note !== undefined;
     if (!resumable) await this.discard();
@@ -85,10 +91,10 @@ export class Claim {
 /** A blob that is to be downloaded. */
 export interface Wanted {
   readonly digest: Digest;
-  /** A longer partial file is discarded. */
+  /** Most bytes of the blob: a longer partial file is discarded. */
   readonly maxBytes?: number | undefined;
   readonly signal: AbortSignal;
-  /** Called once when another process is downloading it. */
+  /** Called once if another process is downloading it. */
   readonly waiting: () => void;
 }
 
@@ -103,10 +109,10 @@ const POLL = 100;
 const PATIENCE = 30_000;
 
 /**
- * Claims the partial file of a blob by flock(2) on the file itself: the kernel releases the lock when its owner ends, and it works between
- * containers that share the directory. While another process has the lock, waits for the blob (`there`) or for the lock. Without locks,
- * or when the other process makes no progress, returns a private file. A lock only saves work: a blob gets its name when it is complete,
- * by rename(2).
+ * Claims the partial file of a blob by flock(2) on the file itself. The kernel releases the lock when its
+ * owner ends. It works between containers that share the directory. While another process has the lock, this
+ * waits for the blob (`there`) or for the lock. Without locks, or if the other process makes no progress, it
+ * returns a private file. A lock only saves work: a complete blob gets its name by rename(2).
  */
 export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
@@ -126,7 +132,10 @@ export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Clai
   }
 }
 
-/** `moved`: the previous owner renamed or removed the file between our open and our lock. `busy`: another process has it. */
+/**
+ * Tries once. `moved`: the previous owner renamed or removed the file between our open and our lock. `busy`:
+ * another process has the lock.
+ */
 async function tryClaim(
   wanted: Pick<Wanted, 'digest' | 'maxBytes'>,
   files: StoreFiles,
@@ -151,7 +160,7 @@ async function tryClaim(
   }
 }
 
-/** The claim of a locked file, with what an earlier run left in it. */
+/** Returns the claim of a locked file, with the contents that an earlier run left in it. */
 async function claimLocked(
   { digest, maxBytes = Infinity }: Pick<Wanted, 'digest' | 'maxBytes'>,
   files: StoreFiles,
@@ -171,7 +180,10 @@ async function claimLocked(
   return new Claim(handle, kept, { files, digest, name });
 }
 
-/** Reads the size of the blob and one range per line; undefined without a note. An invalid note means that nothing is kept. */
+/**
+ * Reads the size of the blob and one range per line; undefined without a note. After an invalid note nothing
+ * is kept.
+ */
 async function readNote(files: StoreFiles, name: CacheName): Promise<PartialContents | undefined> {
   const handle = await files.open(name, constants.O_RDONLY);
   if (handle === undefined) return undefined;
@@ -193,7 +205,7 @@ async function readNote(files: StoreFiles, name: CacheName): Promise<PartialCont
   }
 }
 
-/** The parts of the ranges before `length`. */
+/** Returns the parts of the ranges before `length`. */
 function clip(ranges: readonly ByteRange[], length: number): ByteRange[] {
   return ranges
     .map(({ start, end }) => ({ start, end: Math.min(end, length) }))
@@ -207,7 +219,7 @@ async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
   return new Claim(handle, NOTHING, { files, digest, name });
 }
 
-/** Replaces a file that cannot be trusted (a link, another user's file). */
+/** Opens or makes a partial file. Replaces one that cannot be trusted (a link, another user's file). */
 async function openPartial(files: StoreFiles, name: CacheName): Promise<FileHandle> {
   const flags = constants.O_RDWR | constants.O_CREAT;
   const handle = await files.open(name, flags);
@@ -218,7 +230,10 @@ async function openPartial(files: StoreFiles, name: CacheName): Promise<FileHand
   return again;
 }
 
-/** A function that resolves to whether a file has not changed for `patience` milliseconds, in which it was called again and again. */
+/**
+ * Returns a function that resolves to true once a file has not changed for `patience` milliseconds. Call it
+ * again and again meanwhile.
+ */
 function watchFile(stat: () => Promise<Stats | undefined>, patience: number): () => Promise<boolean> {
   let last = '';
   let since = performance.now();

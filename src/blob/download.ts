@@ -11,29 +11,31 @@ import { type Piece, Pieces } from './pieces.ts';
 import type { RequestQueue } from '../sys/request-queue.ts';
 import { Body, BrokenTransferError, CorruptBlobError } from './transfer.ts';
 
-/** Bytes read back at once, for the digest. */
+/** Number of bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
-/** After this many further bytes, the contents of the file are noted again: a killed run loses at most these. */
+/** Number of bytes between two notes of the file's contents: a killed run loses at most these. */
 const NOTE_EVERY = 4 * 2 ** 20;
 /** Least number of missing bytes that are requested in pieces. */
 const WORTH_PIECES = 16 * 2 ** 20;
 
 export interface DownloadOptions extends RetryOptions {
-  /** Of the blob, for messages. */
+  /** Name of the blob in messages. */
   readonly name: string;
   readonly requests: RequestQueue;
-  /** Of the blob, see `RequestQueue`. */
+  /** Rank of the blob, see `RequestQueue`. */
   readonly rank: number;
   /** Called with the number of received bytes whenever it has grown. */
   readonly progress: (received: number) => void;
-  /** Notes the contents of the file, where it has or will have holes. */
+  /** Notes the contents of a file that has or will have holes. */
   readonly note: (kept: PartialContents) => Promise<void>;
 }
 
 /**
- * Brings one blob into its buffer: resumed, retried and checked. A blob of which 16 MiB or more are missing is requested in pieces, front first:
- * when the first one is answered, the others enter the queue of all requests, one after the other, and are written to their places in the
- * file. A smaller blob is one request. So is the rest where a server does not send a range as requested, or pieces fail for good.
+ * Brings one blob into its buffer: it resumes, retries and checks. If 16 MiB or more are missing, pieces are
+ * requested, front first. That needs a checksum and `-j` above 1. A partial file with holes is also completed
+ * in pieces. After the response to the first, the others enter the queue of all requests, one after the
+ * other. They are written to their places in the file. A smaller blob is one request. So is the rest if a
+ * server does not send a range as requested, or if pieces fail for good.
  */
 export class Download {
   readonly #layer: RemoteLayer;
@@ -44,18 +46,18 @@ export class Download {
   #size: number | undefined;
   #etag: string | undefined;
   #complete = false;
-  /** The received and the missing pieces; set when the file has, or will have, holes. */
+  /** The received and the missing pieces; set if the file has, or will have, holes. */
   #pieces: Pieces | undefined;
-  /** Undefined before the first answer; false: one connection receives the rest. */
+  /** Undefined before the first response; false: one connection receives the rest. */
   #ranges: boolean | undefined;
-  /** The first answer, which has no range: all of the blob is to be read from it. */
+  /** The first response, if it has no range: the whole blob is read from it. */
   #whole: BlobResponse | undefined;
-  /** The requests for pieces beyond the first that run. */
+  /** The running requests for pieces beyond the first. */
   readonly #running = new Set<Promise<void>>();
-  /** Another one waits in the queue. Resolves when it begins. */
+  /** Set while another request waits in the queue. Resolves when it begins. */
   #waiting: Promise<void> | undefined;
   readonly #failed = Promise.withResolvers<never>();
-  /** Ends all connections, for an error that is final. */
+  /** Ends all connections after an error that is final. */
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
   #unnoted = 0;
@@ -74,7 +76,7 @@ export class Download {
   }
 
   /**
-   * Makes the first request, and receives what it asks for; `kept` is in the buffer's file already.
+   * Makes the first request, and receives its bytes; `kept` is in the buffer's file already.
    *
    * @throws as `end`
    */
@@ -88,9 +90,9 @@ export class Download {
   }
 
   /**
-   * Resolves when the blob is complete and its digest right.
+   * Resolves when the blob is complete and its digest right. An error comes after a note of the contents.
    *
-   * @throws CorruptBlobError, NetworkError, and errors of opening the blob; then the contents of the file are noted
+   * @throws CorruptBlobError, NetworkError, and errors of opening the blob
    */
   async end(): Promise<void> {
     await this.#noting(async () => {
@@ -135,16 +137,16 @@ export class Download {
       });
     }
     this.#complete = ranges.length > 0 && pieces.front === this.#size;
-    // Before a hole is made.
+    // The note must be written before the file has a hole.
     if (!this.#complete) await this.#note();
   }
 
-  /** How many bytes were received. */
+  /** Returns the number of received bytes. */
   get #received(): number {
     return (this.#pieces ?? this.#buffer).received;
   }
 
-  /** Receives the rest in order over one connection after the other. */
+  /** Receives the rest in order, over one connection after the other. */
   async #receiveRest(): Promise<void> {
     while (!this.#complete) {
       const rest = { start: this.#buffer.received, etag: this.#etag };
@@ -160,10 +162,10 @@ export class Download {
   }
 
   /**
-   * Receives from a body, and closes it. If it breaks, this returns when another one may be opened for the rest.
+   * Receives from a body, and closes it. If it breaks, returns when another one may be opened for the rest.
    *
-   * @param from offset in the blob where that one starts
-   * @throws the error of `receive` where it is final
+   * @param from offset in the blob at which the other one starts
+   * @throws the error of `receive` if it is final
    */
   async #receiveBody(
     body: Body,
@@ -190,7 +192,7 @@ export class Download {
 
   async #receiveFrom(body: Body, response: BlobResponse): Promise<void> {
     this.#check(response);
-    // A server without ranges sends again what is here already.
+    // A server without ranges sends the received bytes again.
     while (body.at < this.#buffer.received && (await body.next(this.#buffer.received - body.at)));
     for (let chunk = await body.next(); chunk; chunk = await body.next()) await this.#append(chunk);
     const { received } = this.#buffer;
@@ -198,10 +200,11 @@ export class Download {
     throw this.#broken(`the connection ended after ${received} of ${this.#size} bytes`);
   }
 
-  /** @throws CorruptBlobError when the answer is about another blob than the bytes that are here */
+  /** @throws CorruptBlobError if the response is about another blob than the received bytes */
   #check(response: BlobResponse): void {
     this.#size = this.#sizeBy(response);
-    // With a digest, any content at that address must be the same bytes; without one, only the entity tag tells.
+    // With a digest, any content at that address must be the same bytes; without one, only the entity tag
+    // tells.
     const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
     this.#etag = response.etag;
     if (changed && this.#buffer.received > 0) {
@@ -209,7 +212,7 @@ export class Download {
     }
   }
 
-  /** Size of the blob in bytes. The manifest's size is correct; a size from a registry v1 may be wrong. */
+  /** Returns the blob's size in bytes. The manifest's is correct; that of a registry v1 may be wrong. */
   #sizeBy({ size }: BlobResponse): number | undefined {
     const known = this.#size;
     if (size === undefined || known === undefined || size === known) return size ?? known;
@@ -236,7 +239,7 @@ export class Download {
     await this.#arrived(chunk.length);
   }
 
-  /** Puts a request for the next piece into the queue, unless one waits there, or none is left. */
+  /** Puts a request for the next piece into the queue, unless one waits there or no piece is left. */
   #queuePiece(pieces: Pieces): void {
     if (this.#waiting || !pieces.waiting || this.#ranges !== true || this.#signal.aborted) return;
     const begun = Promise.withResolvers<void>();
@@ -277,7 +280,7 @@ export class Download {
     }
   }
 
-  /** Receives what is missing of a piece, as far as the body has it. */
+  /** Receives the missing part of a piece, as far as the body has it. */
   async #receiveInto(body: Body, piece: Piece, pieces: Pieces, budget: RetryBudget): Promise<void> {
     while (piece.at < piece.end && this.#ranges === true) {
       const chunk = await body.next(piece.end - piece.at);
@@ -291,13 +294,14 @@ export class Download {
     }
   }
 
-  /** Undefined where the server does not send the range; then one connection receives the rest. */
+  /** Requests the rest of a piece; undefined if the server does not send it. One connection does the rest. */
   async #openAt({ at: start, end }: Piece): Promise<Body | undefined> {
     const isFirst = this.#ranges === undefined;
     const range = { start, end, etag: this.#etag };
     const response = await this.#layer.open(range, this.#signal).catch((error: unknown) => {
       this.#signal.throwIfAborted();
-      // The server may only refuse several connections at once; if not, the one connection that is left gets the error.
+      // The server may only refuse several connections; if not, the one connection that is left gets the
+      // error.
       if (!isFirst || hasCode(error, 'OTHER_RANGE')) return undefined;
       throw error;
     });
@@ -315,7 +319,7 @@ export class Download {
     return undefined;
   }
 
-  /** Waits for all pieces. Where they failed, the buffer ends at its front, and one connection receives the rest. */
+  /** Waits for all pieces. If they failed, one connection receives the rest from the front on. */
   async #piecesEnd(pieces: Pieces): Promise<void> {
     while (this.#running.size > 0 || (this.#waiting && pieces.waiting && this.#ranges === true)) {
       const next = [this.#failed.promise, ...this.#running];
@@ -337,7 +341,7 @@ export class Download {
     if (this.#unnoted >= NOTE_EVERY) await this.#note();
   }
 
-  /** Notes the contents of the file, unless its length says them. */
+  /** Notes the contents of the file, unless its length alone describes them. */
   async #note(): Promise<void> {
     const pieces = this.#pieces;
     this.#unnoted = 0;
@@ -346,7 +350,7 @@ export class Download {
     await this.#notes;
   }
 
-  /** Reads back bytes that were written to the file but not hashed, up to the front: a part of them. Returns whether there are more. */
+  /** Hashes some more of the file's bytes before the front. Returns true if bytes are left. */
   #hashMore(): boolean {
     const missing = this.#buffer.received - this.#hash.bytes;
     if (missing <= 0) return false;
@@ -384,7 +388,7 @@ export class BlobHash {
     this.#hash?.update(chunk);
   }
 
-  /** The wrong digest that was computed; undefined when it is right, or without a checksum. No `update` after it. */
+  /** Returns the digest if it is wrong; undefined if it is right, or without a checksum. Ends the hash. */
   mismatch(): Digest | undefined {
     if (!this.#checksum || !this.#hash) return undefined;
     const { digest } = this.#checksum;

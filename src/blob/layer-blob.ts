@@ -20,17 +20,19 @@ export interface FetchOptions {
   readonly signal: AbortSignal;
   readonly report: Report;
   /**
-   * Hands out no layer until every blob is verified. Used when DIR holds files: they stay unchanged when a download fails. Each blob can be
-   * read again.
+   * Hands out no layer until every blob is verified. Used if DIR has files: they stay if a download fails.
+   * Each blob can be read again.
    */
   readonly hold?: boolean | undefined;
   /** A blob was corrupt in an earlier attempt: cached blobs are checked before they are read. */
   readonly careful?: boolean | undefined;
 }
 
-/** What the blobs of one image share. */
+/** Options and limits that the blobs of one image share. */
 export interface BlobContext extends FetchOptions {
-  /** Resolves when the blob of a layer may be opened: each one keeps a file open until the layer is released. */
+  /**
+   * Resolves when the blob of a layer may be opened: each one keeps a file open until the layer is released.
+   */
   readonly mayOpen: (index: number) => Promise<void>;
 }
 
@@ -45,7 +47,7 @@ const PROGRESS_INTERVAL = 100;
 /** Milliseconds to wait for the rest of a blob of unknown size. */
 const UNKNOWN_END_TIMEOUT = 10_000;
 
-/** The blob of a layer: from the store, or from a download that may still run. */
+/** The blob of a layer, from the store or from a download that may still run. */
 export class LayerBlob {
   /** Resolves when the blob is complete; the reader of a cached blob checks its digest. */
   readonly whole: Promise<void>;
@@ -55,7 +57,7 @@ export class LayerBlob {
   readonly #context: BlobContext;
   readonly #rank: number;
   readonly #ready = Promise.withResolvers<void>();
-  /** In the store, or on this machine in the source of the image. */
+  /** The blob in the store, or in the image's source on this machine. */
   #file: BlobFile | undefined;
   #buffer: BlobBuffer | undefined;
   #claim: Claim | undefined;
@@ -87,24 +89,27 @@ export class LayerBlob {
     return this.#ready.promise;
   }
 
-  /** In bytes, when the blob is complete. */
+  /** Size in bytes, once the blob is complete. */
   get size(): number | undefined {
     return this.#size;
   }
 
-  /** The bytes from the start, while they arrive. It reports the end only when the digest is right; else it throws. */
+  /**
+   * Returns a reader of the bytes from the start, while they arrive. It throws if the digest is wrong at the
+   * end.
+   */
   reader(): ByteReader {
     return this.#file?.reader() ?? this.#buffer!.reader();
   }
 
   /**
-   * Waits for the end of a blob that cannot be unpacked, and returns its error; undefined where its bytes are right, where no digest is known,
-   * and where a blob of unknown size does not end in time.
+   * Waits for the end of a blob that cannot be unpacked, and returns its error. Undefined if its bytes are
+   * right or no digest is known. Undefined also if a blob of unknown size does not end in time.
    */
   async verdict(): Promise<unknown> {
     const { digest, checksum, size } = this.#layer;
     if ((digest ?? checksum) === undefined) return undefined;
-    // It may be endless.
+    // Such a blob may never end.
     const late = size === undefined ? [sleep(UNKNOWN_END_TIMEOUT, 'late', { ref: false })] : [];
     try {
       if ((await Promise.race([this.whole, ...late])) === 'late') return undefined;
@@ -115,7 +120,7 @@ export class LayerBlob {
     }
   }
 
-  /** Ends a download that still runs, and closes the file. Further calls wait for the same. */
+  /** Ends a download that still runs, and closes the file. Further calls wait for the first. */
   async close(): Promise<void> {
     this.#closing ??= this.#close();
     await this.#closing;
@@ -125,7 +130,7 @@ export class LayerBlob {
     this.#buffer?.fail(new Error('the blob is closed'));
     await this.whole.catch(() => undefined);
     await this.#file?.close();
-    // It closes the file of a claim.
+    // This closes the file of a claim.
     if (this.#claim) await this.#context.store.release(this.#claim, !this.#worthless);
     if (this.#spools) await this.#buffer?.close();
   }
@@ -141,7 +146,7 @@ export class LayerBlob {
     for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
-  /** Finds the blob, or makes its first request; returns its download. */
+  /** Finds the blob, or makes its first request and returns its download. */
   async #begin(): Promise<LayerDownload | undefined> {
     const { report } = this.#context;
     const layer = this.#layer;
@@ -156,7 +161,9 @@ export class LayerBlob {
     return undefined;
   }
 
-  /** Finds the blob in the store, or claims a file in it for the download. Does neither where the store keeps nothing. */
+  /**
+   * Finds the blob in the store, or claims a file in it for the download. The store may also keep nothing.
+   */
   async #findOrClaim(): Promise<void> {
     const { store, signal, report } = this.#context;
     const { digest, size } = this.#layer;
@@ -169,11 +176,11 @@ export class LayerBlob {
     if (this.#file) return;
     const claim = await store.claim({ digest, maxBytes: size, signal, waiting });
     if (claim !== 'there') this.#claim = claim;
-    // If what another run has put there is corrupt, this run keeps nothing.
+    // If the file that another run has put there is corrupt, this run keeps nothing.
     else this.#file = await this.#fromStore(digest);
   }
 
-  /** The file of the source. Where layers are held, it is verified first. */
+  /** Returns the file of the source. If layers are held, it is verified first. */
   async #local(source: LocalBlob): Promise<BlobFile> {
     const { hold, signal } = this.#context;
     const { checksum } = this.#layer;
@@ -190,7 +197,7 @@ export class LayerBlob {
     }
   }
 
-  /** The store's file for this digest, unless it is obviously corrupt. */
+  /** Returns the store's file for this digest, unless it is found to be corrupt. */
   async #fromStore(digest: Digest): Promise<BlobFile | undefined> {
     const { size } = this.#layer;
     const { store, hold, careful, signal } = this.#context;
@@ -271,7 +278,7 @@ export class LayerBlob {
     return { end };
   }
 
-  /** The store's disk is full or fails: returns the file with which the blob goes on. */
+  /** Returns the file in which the blob continues when the store's disk is full or fails. */
   #leaveStore(claim: Claim, error: unknown, spool: BufferFile): BufferFile {
     this.#spools = true;
     const open = async () => {
@@ -299,7 +306,7 @@ export class LayerBlob {
   }
 }
 
-/** Bytes read at once. */
+/** Number of bytes read at once. */
 const PIECE = 2 ** 20;
 
 /** A whole blob in a file. Its digest is checked on every read, since the file may have changed. */
@@ -308,21 +315,21 @@ export class BlobFile {
   readonly #checksum: Checksum | undefined;
   readonly #failureOf: (fault: string) => Promise<Error>;
 
-  /** @param failureOf the error for a fault: `has digest …`, `cannot be read: …` */
+  /** @param failureOf returns the error for a fault: `has digest …`, `cannot be read: …` */
   constructor(file: LocalBlob, checksum: Checksum | undefined, failureOf: (fault: string) => Promise<Error>) {
     this.#file = file;
     this.#checksum = checksum;
     this.#failureOf = failureOf;
   }
 
-  /** The bytes from the start. If they are corrupt, it throws the failure instead of reporting the end. */
+  /** Returns a reader of the bytes from the start. If they are corrupt, it throws the failure at the end. */
   reader(): ByteReader {
     const hash = new BlobHash(this.#checksum);
     return { read: (into) => this.#next(into, hash) };
   }
 
   /**
-   * Reads all of it.
+   * Reads the whole file and checks its digest.
    *
    * @throws the failure; the signal's reason
    */
@@ -337,7 +344,9 @@ export class BlobFile {
     await this.#file.close();
   }
 
-  /** Reads the bytes that follow those in `hash`: returns their number, 0 at the end if the digest is right. */
+  /**
+   * Reads the bytes that follow those in `hash`. Returns their number, 0 at the end if the digest is right.
+   */
   async #next(into: Uint8Array, hash: BlobHash): Promise<number> {
     let count: number;
     try {

@@ -10,14 +10,14 @@ export interface Piece {
   readonly end: number;
 }
 
-/** In bytes: small enough for a steady front, large enough to make round trips negligible. */
+/** Limits on a piece in bytes. Small ones keep the front steady; large ones make round trips negligible. */
 const LARGEST = 16 * 2 ** 20;
 const SMALLEST = 2 * 2 ** 20;
 
-/** The missing ranges of a blob, handed out front first to several connections. */
+/** The missing ranges of a blob, from its start on, for several connections. */
 export class Pieces {
   readonly size: number;
-  /** Missing ranges without a connection, in order. A range that a connection gave up goes to the next one unchanged. */
+  /** Missing ranges without a connection, in order. A range that was given back is handed out unchanged. */
   readonly #free: (Piece & { readonly givenUp: boolean })[];
   readonly #open = new Set<Piece>();
 
@@ -27,7 +27,10 @@ export class Pieces {
     this.#free = without(present, size).map(({ start, end }) => ({ at: start, end, givenUp: false }));
   }
 
-  /** The first piece without a connection; undefined when all are taken. Pieces get smaller near the end, so that all connections end together. */
+  /**
+   * Returns the first piece without a connection; undefined if all are taken. Pieces get smaller near the
+   * end, so that all connections end together.
+   */
   take(connections: number): Piece | undefined {
     const first = this.#free[0];
     if (!first) return undefined;
@@ -43,7 +46,7 @@ export class Pieces {
     return piece;
   }
 
-  /** The connection ends its piece; the missing rest of it is free again. */
+  /** Ends the piece of a connection. Its missing rest is free again. */
   give(piece: Piece): void {
     this.#open.delete(piece);
     if (piece.at === piece.end) return;
@@ -51,19 +54,19 @@ export class Pieces {
     this.#free.sort((a, b) => a.at - b.at);
   }
 
-  /** Offset of the first missing byte. */
+  /** Returns the offset of the first missing byte. */
   get front(): number {
     let front = this.#free[0]?.at ?? this.size;
     for (const { at, end } of this.#open) if (at < end) front = Math.min(front, at);
     return front;
   }
 
-  /** Number of received bytes. */
+  /** Returns the number of received bytes. */
   get received(): number {
     return this.size - total(this.#free) - total(this.#open);
   }
 
-  /** Received ranges, in order. */
+  /** Returns the received ranges, in order. */
   get present(): ByteRange[] {
     const missing = [...this.#free, ...this.#open].map(({ at, end }) => ({ start: at, end }));
     return without(
@@ -72,7 +75,7 @@ export class Pieces {
     );
   }
 
-  /** There are pieces without a connection. */
+  /** True if any piece has no connection. */
   get waiting(): boolean {
     return this.#free.length > 0;
   }
@@ -84,7 +87,7 @@ function total(pieces: Iterable<Piece>): number {
   return sum;
 }
 
-/** The parts of `size` bytes in none of the ordered ranges. */
+/** Returns the parts of `size` bytes in none of the ordered ranges. */
 function without(ranges: readonly ByteRange[], size: number): ByteRange[] {
   const starts = [0, ...ranges.map(({ end }) => end)];
   const ends = [...ranges.map(({ start }) => start), size];

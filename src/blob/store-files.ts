@@ -20,8 +20,9 @@ import {
 export type CacheName = `${Folder}/${string}`;
 
 /**
- * The files of the cache: complete blobs in `blobs/<algorithm>/<hex>`, incomplete ones in `partial/<algorithm>-<hex>`, and the last known
- * digest of a tag in `tags/<sha256 of the reference>`. Other files are left alone.
+ * The files of the cache: complete blobs in `blobs/<algorithm>/<hex>`, incomplete ones in
+ * `partial/<algorithm>-<hex>`. The last known digest of a tag is in `tags/<sha256 of the reference>`. Other
+ * files are left alone.
  *
  * The directory and its folders are opened once, and all files are named from their descriptors.
  */
@@ -34,13 +35,17 @@ export class StoreFiles {
     this.#folders = folders;
   }
 
-  /** Opens a cache that exists, to list it and to remove files. @throws what `findCache` throws */
+  /**
+   * Opens an existing cache, to list it and to remove files; undefined if it does not exist.
+   *
+   * @throws the errors of `findCache`
+   */
   static async find(directory: string): Promise<StoreFiles | undefined> {
     const folders = await findCache(directory);
     return folders && new StoreFiles(directory, folders);
   }
 
-  /** Opens a cache, and makes what is missing. @throws what `prepareCache` throws */
+  /** Opens a cache, and makes its missing folders. @throws the errors of `prepareCache` */
   static async prepare(directory: string): Promise<StoreFiles> {
     return new StoreFiles(directory, await prepareCache(directory));
   }
@@ -49,22 +54,22 @@ export class StoreFiles {
     return `blobs/${algorithmOf(digest)}/${hexOf(digest)}`;
   }
 
-  /** The partial file, which other runs can resume. */
+  /** Returns the name of the partial file, which other runs can resume. */
   partial(digest: Digest): CacheName {
     return `partial/${algorithmOf(digest)}-${hexOf(digest)}`;
   }
 
-  /** The list of ranges of a partial file with holes. */
+  /** Returns the name of the list of ranges of a partial file with holes. */
   ranges(digest: Digest): CacheName {
     return `${this.partial(digest)}.ranges`;
   }
 
-  /** The file with the digest of a tag; `reference` is `name:tag`. */
+  /** Returns the name of the file with the digest of a tag; `reference` is `name:tag`. */
   tag(reference: string): CacheName {
     return `tags/${hexOf(digestOf(Buffer.from(reference)))}`;
   }
 
-  /** A unique name for a partial file that no other run resumes. */
+  /** Returns a unique name for a partial file that no other run resumes. */
   private(): CacheName {
     return `partial/${randomName('private-')}`;
   }
@@ -74,11 +79,11 @@ export class StoreFiles {
     return await openTrusted(this.#at(name), flags);
   }
 
-  /** Opens a complete blob for reading and marks it as used; removes a file there that cannot be trusted. */
+  /** Opens a complete blob for reading and marks it as used. Removes a file there that cannot be trusted. */
   async openBlob(digest: Digest): Promise<FileHandle | undefined> {
     const name = this.blob(digest);
     const handle = await this.open(name, constants.O_RDONLY);
-    // Nothing is removed where nothing was found: by now another run may have completed the blob.
+    // A missing file is not removed: another run may have completed the blob since.
     if (handle === 'untrusted') await this.removeAny(name).catch(() => undefined);
     if (handle === 'untrusted' || handle === undefined) return undefined;
     const now = new Date();
@@ -86,7 +91,7 @@ export class StoreFiles {
     return handle;
   }
 
-  /** Replaces a file, whole or not at all. */
+  /** Replaces a file atomically. */
   async write(name: CacheName, content: string | Uint8Array): Promise<void> {
     const workDirectory = this.#folders.get('partial')!;
     await writeFileAtomically(this.#place(name), content, { mode: FILE_MODE, workDirectory });
@@ -100,7 +105,7 @@ export class StoreFiles {
     await unlink(this.#at(name));
   }
 
-  /** Removes any kind of file of a name, also a directory. */
+  /** Removes a file of any type, also a directory. */
   async removeAny(name: CacheName): Promise<void> {
     await rm(this.#at(name), { recursive: true, force: true });
   }
@@ -109,13 +114,13 @@ export class StoreFiles {
     return await lstat(this.#at(name)).catch(() => undefined);
   }
 
-  /** Whether the name still leads to the open file, and not to one that another run put there, or to none. */
+  /** Returns true if the name still refers to the open file: another run may have replaced or removed it. */
   async isNameOf(name: CacheName, handle: FileHandle): Promise<boolean> {
     const [named, opened] = await Promise.all([this.stat(name), handle.stat()]);
     return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
   }
 
-  /** All files that the cache has named, complete and partial. */
+  /** Returns all files that the cache has named, complete and partial. */
   async list(): Promise<StoredFile[]> {
     const files = [...this.#folders].map(async ([folder, directory]) => {
       const names = await readdir(directory.at('.')).catch(() => []);
@@ -127,7 +132,7 @@ export class StoreFiles {
 
   async #describe(name: CacheName): Promise<StoredFile | undefined> {
     const stats = await this.stat(name);
-    // A partial file may have holes: its size on disk counts, in blocks of 512 bytes.
+    // A partial file may have holes, so this is its size on disk, in blocks of 512 bytes.
     return stats && { name, bytes: stats.blocks * 512, lastUsed: stats.mtimeMs };
   }
 
@@ -147,7 +152,8 @@ export class StoreFiles {
 }
 
 /**
- * Opens a file in a trusted directory; undefined where there is none, `untrusted` for anything but a regular file of this user with one link.
+ * Opens a file in a trusted directory; undefined if it does not exist. `untrusted` for anything but a regular
+ * file of this user with one link.
  *
  * @throws other errors of open(2)
  */
@@ -173,9 +179,9 @@ async function openTrusted(
 /** A file of the store, complete or partial. */
 export interface StoredFile {
   readonly name: CacheName;
-  /** On disk, in bytes. */
+  /** Size on disk, in bytes. */
   readonly bytes: number;
-  /** Milliseconds since 1970. */
+  /** Time of the last use, in milliseconds since 1970. */
   readonly lastUsed: number;
 }
 
@@ -184,11 +190,11 @@ export function totalBytes(files: readonly StoredFile[]): number {
 }
 
 /**
- * Removes leftovers of killed runs, and the least recently used files so that the others fit into `maxBytes`; not those that another process
- * is writing.
+ * Removes leftovers of killed runs. Then it removes the least recently used files until the others fit into
+ * `maxBytes`. Files that another process is writing stay.
  *
  * @param pinned names of files that must stay
- * @returns the files that are gone, and how many bytes are left
+ * @returns the removed files, and the number of bytes left
  */
 export async function prune(
   store: StoreFiles,
@@ -202,7 +208,7 @@ export async function prune(
   return { removed, left: totalBytes(files) - totalBytes(removed) };
 }
 
-/** The files to remove so that the others fit into `maxBytes`: the least recently used first. */
+/** Returns the files to remove so that the others fit into `maxBytes`, the least recently used first. */
 export function filesToEvict(
   files: readonly StoredFile[],
   maxBytes: number,
@@ -221,14 +227,17 @@ export function filesToEvict(
 
 const DAY = 86_400_000;
 
-/** A file of a killed run: a private one after a day, another partial one after a month without use. */
+/**
+ * Returns true for a file of a killed run: a private one after a day, another partial one after a month
+ * without use.
+ */
 export function isAbandoned(file: StoredFile, now: number): boolean {
   if (!file.name.startsWith('partial/')) return false;
   const days = /^partial\/(?:private-|\.dlrootfs-)/.test(file.name) ? 1 : 30;
   return now - file.lastUsed > days * DAY;
 }
 
-/** Removes files of the store, except partial ones that another process is writing. Returns those that are gone. */
+/** Removes files of the store, except those that another process is writing. Returns the removed ones. */
 export async function removeFiles(store: StoreFiles, files: readonly StoredFile[]): Promise<StoredFile[]> {
   const removed: StoredFile[] = [];
   for (const file of files) {
@@ -245,7 +254,7 @@ export async function removeFiles(store: StoreFiles, files: readonly StoredFile[
   return removed;
 }
 
-/** Names the directory in which a blob could not be written or read; errors that are not the system's stay as they are. */
+/** Adds the directory in which a blob could not be written or read. Errors that are not the system's stay. */
 export function diskError(error: unknown, where: string): unknown {
   return explainOsError(
     error,

@@ -13,14 +13,14 @@ import { lockFile } from '../sys/system-calls.ts';
 import { type CacheName, diskError, prune, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
 
 export interface StoreOptions {
-  /** Undefined: nothing is kept. */
+  /** Directory of the cache; undefined: nothing is kept. */
   readonly directory: string | undefined;
   /** A directory that cannot be used is an error, not a notice. */
   readonly required?: boolean | undefined;
-  /** Directory for blobs that are not kept: on the disk of the destination, since a temporary folder may be small. */
+  /** Directory for blobs that are not kept: on the disk of the destination, since /tmp may be small. */
   readonly spoolDirectory: string;
   readonly maxBytes: number;
-  /** False: without locks between processes. */
+  /** False: no locks between processes. */
   readonly locks?: boolean | undefined;
   readonly report: Report;
 }
@@ -29,8 +29,8 @@ export interface StoreOptions {
 const SMALL = 8 * 2 ** 20;
 
 /**
- * Blobs by digest, on disk, for further runs. A directory that cannot be used (another user's, read-only, a file) is reported once, and the run
- * continues without it. Its contents are not trusted: see `openBlob`.
+ * Blobs by digest, on disk, for further runs. A directory that cannot be used (another user's, read-only, a
+ * file) is reported once, and the run continues without it. Its contents are not trusted: see `openBlob`.
  */
 export class Store {
   readonly #lock: typeof lockFile | undefined;
@@ -54,7 +54,12 @@ export class Store {
     this.#report = options.report;
   }
 
-  /** @throws DestinationError for a directory that holds other things, or is behind a symlink of another user; where it is required, any that cannot be used */
+  /**
+   * Opens the store.
+   *
+   * @throws DestinationError for a directory with other files, or behind a symlink of another user
+   * @throws errors for any other directory that cannot be used, if it is required
+   */
   static async open(options: StoreOptions): Promise<Store> {
     const { directory, required = false } = options;
     const store = new Store(options);
@@ -70,7 +75,7 @@ export class Store {
     return store;
   }
 
-  /** A manifest or config with a verified digest; undefined when the store has none. */
+  /** Returns a manifest or config with a verified digest; undefined if the store has none. */
   async get(digest: Digest): Promise<Uint8Array | undefined> {
     const handle = await this.openBlob(digest);
     if (!handle) return undefined;
@@ -92,7 +97,10 @@ export class Store {
     await this.#write((files) => files.blob(digest), bytes);
   }
 
-  /** The digest that `remember` noted for `reference` (`name:tag`): the tag may have another one by now, which a HEAD request tells. */
+  /**
+   * Returns the digest that `remember` noted for `reference` (`name:tag`). The tag may have changed since; a
+   * HEAD request tells.
+   */
   async recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined> {
     if (!this.#files) return undefined;
     const name = this.#files.tag(reference);
@@ -126,7 +134,7 @@ export class Store {
     }
   }
 
-  /** Whether the store has a blob; its digest is not checked. */
+  /** Returns true if the store has a blob; its digest is not checked. */
   async has(digest: Digest): Promise<boolean> {
     const handle = await this.openBlob(digest);
     await handle?.close();
@@ -149,7 +157,10 @@ export class Store {
       await files.unlink(name).catch(() => undefined);
   }
 
-  /** A file for a blob, or `there` when another run has completed the blob; undefined when it cannot be kept. */
+  /**
+   * Returns a file for a blob, or `there` if another run has completed the blob. Undefined if it cannot be
+   * kept.
+   */
   async claim(wanted: Wanted): Promise<Claim | 'there' | undefined> {
     const files = this.#files;
     if (!files || !this.#writable) return undefined;
@@ -166,7 +177,7 @@ export class Store {
     }
   }
 
-  /** The claimed file is complete and its digest right: it becomes the blob. */
+  /** Makes a claimed file the blob: it is complete and its digest is right. */
   async publish(claimed: Claim): Promise<void> {
     const { size } = await claimed.handle.stat();
     await claimed.publish();
@@ -175,7 +186,9 @@ export class Store {
     await this.#grown(size);
   }
 
-  /** The claimed file cannot be written, because of `error`: nothing more is added to the store. */
+  /**
+   * Discards a claimed file that cannot be written, because of `error`. Nothing more is added to the store.
+   */
   async giveUp(claimed: Claim, error: unknown): Promise<void> {
     this.#unpublished.delete(claimed);
     this.#readOnly(error);
@@ -187,13 +200,15 @@ export class Store {
     if (await claimed.release(keep)) this.#keeps = true;
   }
 
-  /** Layers are missing, and the next run downloads less of them: what this one has, whole or in part, is here. */
+  /**
+   * True if layers are missing and the store has some of their bytes, so that the next run downloads less.
+   */
   get isResumable(): boolean {
     return this.#keeps && this.#unpublished.size > 0;
   }
 
   /**
-   * A nameless file for a blob that is not kept: the kernel frees it when the program ends.
+   * Opens a nameless file for a blob that is not kept: the kernel frees it when the program ends.
    *
    * @throws DestinationError
    */
@@ -243,28 +258,28 @@ export class Store {
 /** Files of a store: all of them, or those that were removed. */
 export interface StoreSize {
   readonly directory: string;
-  /** Complete blobs, manifests and configs. */
+  /** Number of complete blobs, manifests and configs. */
   readonly blobs: number;
-  /** Incomplete blobs of interrupted runs, and blobs that another run is downloading. */
+  /** Number of incomplete blobs of interrupted runs, and of blobs that another run is downloading. */
   readonly partials: number;
-  /** On disk, in bytes, with the notes of tags. */
+  /** Size on disk in bytes, including the notes of tags. */
   readonly bytes: number;
 }
 
 /**
- * The contents of a store; nothing where the directory does not exist.
+ * Returns the numbers and size of a store's files; all 0 if the directory does not exist.
  *
- * @throws what `StoreFiles.find` throws
+ * @throws the errors of `StoreFiles.find`
  */
 export async function storeSize(directory: string): Promise<StoreSize> {
   return await withFiles(directory, (store) => store.list());
 }
 
 /**
- * Removes the least recently used files until at most `maxBytes` are left, except those that another run is writing. Returns what was
- * removed.
+ * Removes the least recently used files until at most `maxBytes` are left, except those that another run is
+ * writing. Returns the numbers and size of the removed files.
  *
- * @throws what `StoreFiles.find` throws
+ * @throws the errors of `StoreFiles.find`
  */
 export async function pruneStore(directory: string, maxBytes: number): Promise<StoreSize> {
   return await withFiles(directory, async (store) => (await prune(store, maxBytes)).removed);
@@ -280,7 +295,7 @@ async function withFiles(
   return sizeOf(directory, files);
 }
 
-/** What files of a store make together. */
+/** Counts files of a store and adds up their sizes. */
 export function sizeOf(directory: string, files: readonly StoredFile[]): StoreSize {
   const below = (folder: string) => files.filter(({ name }) => name.startsWith(folder)).length;
   return { directory, blobs: below('blobs/'), partials: below('partial/'), bytes: totalBytes(files) };

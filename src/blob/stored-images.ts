@@ -3,15 +3,15 @@ import { type Digest, digestFault } from '../oci/digest.ts';
 import { parseManifest } from '../oci/manifest.ts';
 import { removeFiles, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
 
-/** An image of a registry that the cache knows by its tag. */
+/** An image of a registry whose tag is in the cache. */
 export interface StoredImage {
   /** `library/ubuntu:14.04` */
   readonly reference: string;
-  /** What the tag meant last: of a manifest or an index. */
+  /** Last known digest of the tag: that of a manifest or an index. */
   readonly digest: Digest;
-  /** Of its files on disk; files that it shares with another image count for both. */
+  /** Bytes of its files on disk; files that it shares with another image count for both. */
   readonly bytes: number;
-  /** ISO 8601. */
+  /** Time of the last use, in ISO 8601. */
   readonly lastUsed: string;
 }
 
@@ -21,16 +21,17 @@ interface Known extends Omit<StoredImage, 'bytes' | 'lastUsed'> {
   readonly files: readonly StoredFile[];
 }
 
-/** The largest note and the largest document that are read, in bytes. */
+/** Largest note and largest document that are read, in bytes. */
 const MAX_NOTE_BYTES = 64 * 1024;
 const MAX_DOCUMENT_BYTES = 8 * 2 ** 20;
-/** Real indexes nest once at most. */
+/** Deepest nesting of indexes; real ones nest once at most. */
 const MAX_DEPTH = 4;
 
 /**
- * The images whose tags the cache knows, the one that was used last first. Notes of earlier versions have no name, and are left out.
+ * Returns the images whose tags the cache knows, the last used first. Notes of earlier versions have no name,
+ * and are left out.
  *
- * @throws what `StoreFiles.find` throws
+ * @throws the errors of `StoreFiles.find`
  */
 export async function storedImages(directory: string): Promise<StoredImage[]> {
   const store = await StoreFiles.find(directory);
@@ -51,10 +52,10 @@ export async function storedImages(directory: string): Promise<StoredImage[]> {
 }
 
 /**
- * Removes an image from the cache: its tag, and what no other tag needs.
+ * Removes an image from the cache: its tag, and the files that no other tag needs.
  *
- * @returns what was removed; undefined where the cache does not know the tag
- * @throws what `StoreFiles.find` throws
+ * @returns the removed files; undefined if the cache does not know the tag
+ * @throws the errors of `StoreFiles.find`
  */
 export async function removeStoredImage(
   directory: string,
@@ -82,7 +83,7 @@ async function knownImages(store: StoreFiles): Promise<Known[]> {
     const [text = '', reference = ''] = ((await read(store, note, MAX_NOTE_BYTES)) ?? '')
       .toString()
       .split('\n');
-    // Notes of trees are among those of tags.
+    // Skips notes of trees and documents, whose names have spaces.
     if (reference === '' || /\s/.test(reference) || digestFault(text) !== undefined) continue;
     const digest = text as Digest;
     const digests = new Set<Digest>();
@@ -93,7 +94,9 @@ async function knownImages(store: StoreFiles): Promise<Known[]> {
   return known;
 }
 
-/** Adds the digests of a document, and of all that it names and the cache has. */
+/**
+ * Adds the digest of a document, and the digests of all that it names, as far as the cache has the documents.
+ */
 async function collect(
   store: StoreFiles,
   files: ReadonlyMap<string, StoredFile>,
@@ -126,7 +129,10 @@ function documentOf(bytes: Buffer, digest: Digest): ReturnType<typeof parseManif
   }
 }
 
-/** The content of a file; undefined where it is too large or cannot be trusted. It does not count as used. */
+/**
+ * Returns the content of a file; undefined if it is too large or cannot be trusted. It does not count as
+ * used.
+ */
 async function read(store: StoreFiles, file: StoredFile, limit: number): Promise<Buffer | undefined> {
   const handle = await store.open(file.name, constants.O_RDONLY).catch(() => undefined);
   if (typeof handle !== 'object') return undefined;

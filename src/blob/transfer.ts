@@ -9,7 +9,7 @@ import {
 import type { BlobResponse } from '../oci/image.ts';
 import { reasonOf } from '../sys/os-error.ts';
 
-/** The body of an answer, read in parts of the caller's size. */
+/** The body of a response, read in parts of the caller's size. */
 export class Body {
   /** Offset in the blob of the first byte that it does not deliver. */
   readonly end: number;
@@ -20,7 +20,7 @@ export class Body {
   #rest: Uint8Array | undefined;
   #over = false;
 
-  /** @param blob for messages */
+  /** @param blob its name in messages */
   constructor(blob: string, { body, start }: BlobResponse, end = Infinity) {
     this.#blob = blob;
     this.end = end;
@@ -29,7 +29,7 @@ export class Body {
   }
 
   /**
-   * The next bytes, at most `most`; undefined at the end.
+   * Returns the next bytes, at most `most`; undefined at the end.
    *
    * @throws TransientError for any failure of the network; any other DlrootfsError unchanged
    */
@@ -52,7 +52,7 @@ export class Body {
     return next.value;
   }
 
-  /** Makes any failure of the network transient: the blob goes on over another connection. */
+  /** Makes any failure of the network transient: another connection continues the blob. */
   #broken(error: unknown): unknown {
     if (isTransient(error)) return error;
     if (!(error instanceof DlrootfsError)) return new BrokenTransferError(this.#blob, reasonOf(error), error);
@@ -68,11 +68,11 @@ export class Body {
 }
 
 /**
- * The bytes of a blob do not match its digest, size or entity tag. They are no longer in the store, so another pull of the same image
- * downloads the blob again: worth one more attempt, see `withoutCorruptBlobs`.
+ * The bytes of a blob do not match its digest, size or entity tag. They are no longer in the store. So
+ * another pull of the same image downloads the blob again: see `withoutCorruptBlobs`.
  */
 export class CorruptBlobError extends IntegrityError {
-  /** Which of the image's blobs it is, for messages and for comparing. */
+  /** Name of the blob, for messages and to compare. */
   readonly blob: string;
 
   constructor(blob: string, reason: string) {
@@ -83,7 +83,7 @@ export class CorruptBlobError extends IntegrityError {
 
 /** The body of a blob ended too early. */
 export class BrokenTransferError extends TransientError {
-  /** Without the name of the blob. */
+  /** The reason without the name of the blob. */
   readonly reason: string;
 
   constructor(blob: string, reason: string, cause?: unknown) {
