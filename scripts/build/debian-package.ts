@@ -58,7 +58,7 @@ export async function makeDebianPackage(folder: string, architecture: string, fi
       `Maintainer: ${maintainer}`,
       `Installed-Size: ${size.split('\t')[0]}`,
       'Depends: libc6 (>= 2.28), libgcc-s1, libstdc++6 (>= 7)',
-      'Suggests: e2fsprogs, erofs-utils, git, lxc, runc, squashfs-tools, systemd-container, uidmap',
+      'Suggests: e2fsprogs, erofs-utils, git, gpgv, lxc, runc, squashfs-tools, systemd-container, uidmap',
       'Section: admin',
       'Priority: optional',
       'Description: turn a container image in a registry into a root file system',

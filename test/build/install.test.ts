@@ -161,10 +161,10 @@ test(
       assert.ok(existsSync(scratch.join('tree', path)), path);
     const check = ['--check', '--quiet', '--strict', 'DEBIAN/md5sums'];
     execFileSync('md5sum', check, { cwd: scratch.join('tree') });
-    assert.match(
-      readFileSync(scratch.join('tree/DEBIAN/control'), 'utf8'),
-      /^Maintainer: dlrootfs maintainers <(?!mail@)[^>]+>$/m,
-    );
+    const control = readFileSync(scratch.join('tree/DEBIAN/control'), 'utf8');
+    assert.match(control, /^Maintainer: dlrootfs maintainers <(?!mail@)[^>]+>$/m);
+    // Programs that dlrootfs runs.
+    assert.match(control, /^Suggests: (?=.*\bgpgv\b)(?=.*\be2fsprogs\b)(?=.*\bgit\b)/m);
   },
 );
 
