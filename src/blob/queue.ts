@@ -133,7 +133,7 @@ export class PulledLayer {
 
   #wrongTar(expected: DiffID): IntegrityError {
     return new IntegrityError(
-      `${this.#options.name}: its tar has digest ${this.#diffID} but the image's config says ${expected}`,
+      `${this.#options.name}: its tar has diffID ${this.#diffID} but the image's config says ${expected}`,
       {
         code: 'DIFF_ID_MISMATCH',
         hint: 'the image is corrupt: ask its publisher to push it again',
