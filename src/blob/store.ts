@@ -118,9 +118,14 @@ export class Store {
     }
   }
 
-  /** Notes the digest of a tag, and the tag itself, since the name of the file is a digest of it. */
-  async remember(reference: string, digest: Digest): Promise<void> {
-    await this.#write((files) => files.tag(reference), Buffer.from(`${digest}\n${reference}\n`));
+  /**
+   * Notes the digest of a tag, and the tag itself, since the name of the file is a digest of it.
+   *
+   * @param subject the manifest that the document with this digest is about, such as the image of a signature
+   */
+  async remember(reference: string, digest: Digest, subject?: Digest): Promise<void> {
+    const lines = [digest, reference, ...(subject === undefined ? [] : [subject]), ''];
+    await this.#write((files) => files.tag(reference), Buffer.from(lines.join('\n')));
   }
 
   async #write(name: (files: StoreFiles) => CacheName, bytes: Uint8Array): Promise<void> {

@@ -1,4 +1,5 @@
 import { constants } from 'node:fs';
+import { type Artifact, parseArtifact } from '../oci/artifact.ts';
 import { type Digest, digestFault } from '../oci/digest.ts';
 import { parseManifest } from '../oci/manifest.ts';
 import { removeFiles, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
@@ -9,16 +10,24 @@ export interface StoredImage {
   readonly reference: string;
   /** Last known digest of the tag: that of a manifest or an index. */
   readonly digest: Digest;
-  /** Bytes of its files on disk; files that it shares with another image count for both. */
+  /** Bytes of its files on disk, and of its signatures; files that it shares with another image count for both. */
   readonly bytes: number;
   /** Time of the last use, in ISO 8601. */
   readonly lastUsed: string;
 }
 
-/** A tag, and the files of its image that the cache has. */
+/** A tag, and the files of its image and of the signatures that the cache has. */
 interface Known extends Omit<StoredImage, 'bytes' | 'lastUsed'> {
   readonly note: StoredFile;
   readonly files: readonly StoredFile[];
+}
+
+/** A file in `tags/`, see `Store.remember`. */
+interface Note {
+  readonly note: StoredFile;
+  readonly digest: Digest;
+  readonly reference: string;
+  readonly subject: string | undefined;
 }
 
 /** Largest note and largest document that are read, in bytes. */
@@ -77,21 +86,38 @@ export async function removeStoredImage(
 
 async function knownImages(store: StoreFiles): Promise<Known[]> {
   const files = new Map((await store.list()).map((file) => [file.name as string, file]));
+  const notes = await notesOf(store, files);
+  const attached = Map.groupBy(notes, ({ subject }) => subject);
   const known: Known[] = [];
-  for (const [name, note] of files) {
-    if (!name.startsWith('tags/')) continue;
-    const [text = '', reference = ''] = ((await read(store, note, MAX_NOTE_BYTES)) ?? '')
-      .toString()
-      .split('\n');
-    // Skips notes of trees and documents, whose names have spaces.
-    if (reference === '' || /\s/.test(reference) || digestFault(text) !== undefined) continue;
-    const digest = text as Digest;
+  for (const { note, digest, reference } of attached.get(undefined) ?? []) {
+    // Skips notes of trees, whose names have spaces.
+    if (/\s/.test(reference)) continue;
     const digests = new Set<Digest>();
     await collect(store, files, { digest, digests, depth: 0 });
+    const attachments = [...digests].flatMap((each) => attached.get(each) ?? []);
+    for (const attachment of attachments)
+      await collect(store, files, { digest: attachment.digest, digests, depth: 0 });
     const own = [...digests].flatMap((each) => [store.blob(each), store.partial(each), store.ranges(each)]);
-    known.push({ reference, digest, note, files: own.flatMap((each) => files.get(each) ?? []) });
+    known.push({
+      reference,
+      digest,
+      note,
+      files: [...attachments.map((each) => each.note), ...own.flatMap((each) => files.get(each) ?? [])],
+    });
   }
   return known;
+}
+
+async function notesOf(store: StoreFiles, files: ReadonlyMap<string, StoredFile>): Promise<Note[]> {
+  const notes: Note[] = [];
+  for (const [name, note] of files) {
+    if (!name.startsWith('tags/')) continue;
+    const bytes = await read(store, note, MAX_NOTE_BYTES);
+    const [digest = '', reference = '', subject = ''] = (bytes ?? '').toString().split('\n');
+    if (reference === '' || digestFault(digest) !== undefined) continue;
+    notes.push({ note, digest: digest as Digest, reference, subject: subject || undefined });
+  }
+  return notes;
 }
 
 /**
@@ -110,7 +136,8 @@ async function collect(
   digests.add(digest);
   const file = files.get(store.blob(digest));
   const bytes = file && depth <= MAX_DEPTH ? await read(store, file, MAX_DOCUMENT_BYTES) : undefined;
-  const document = bytes && documentOf(bytes, digest);
+  if (!bytes) return;
+  const document = documentOf(bytes, digest);
   if (document?.kind === 'index') {
     for (const entry of document.manifests)
       await collect(store, files, { digest: entry.digest, digests, depth: depth + 1 });
@@ -118,14 +145,23 @@ async function collect(
     for (const blob of [document.config, ...document.layers]) digests.add(blob.digest);
   } else if (document?.kind === 'schema1') {
     for (const entry of document.entries) digests.add(entry.blob);
+  } else if (document?.kind === 'artifact') {
+    for (const blob of document.layers) digests.add(blob.digest);
   }
 }
 
-function documentOf(bytes: Buffer, digest: Digest): ReturnType<typeof parseManifest> | undefined {
+function documentOf(
+  bytes: Buffer,
+  digest: Digest,
+): ReturnType<typeof parseManifest> | ({ readonly kind: 'artifact' } & Artifact) | undefined {
   try {
     return parseManifest(bytes, undefined, digest, digest);
   } catch {
-    return undefined;
+    try {
+      return { kind: 'artifact', ...parseArtifact(bytes, digest) };
+    } catch {
+      return undefined;
+    }
   }
 }
 

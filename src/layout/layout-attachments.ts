@@ -1,6 +1,6 @@
 import { NotFoundError } from '../errors.ts';
 import { type Attachments, parseArtifact, type Referrers, referrersTag } from '../oci/artifact.ts';
-import { Digest, verifyDigest } from '../oci/digest.ts';
+import { type Digest, verifyDigest } from '../oci/digest.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { manifestKind, mediaTypeOf } from '../oci/media-types.ts';
 import { blobPath, namesOf, readLayoutDocument, type LayoutFiles } from './layout-files.ts';
@@ -54,9 +54,12 @@ export class LayoutAttachments implements Attachments {
     return document.kind === 'index' ? [...document.manifests] : [];
   }
 
-  async manifest(target: string): Promise<Uint8Array | undefined> {
-    const wanted = target.includes(':') ? Digest.parse(target) : undefined;
-    const entry = wanted ? { digest: wanted } : this.#entryOf(target);
+  async manifest(digest: Digest): Promise<Uint8Array | undefined> {
+    return await this.#manifest({ digest }).catch(unlessAbsent);
+  }
+
+  async taggedManifest(tag: string): Promise<Uint8Array | undefined> {
+    const entry = this.#entryOf(tag);
     return entry && (await this.#manifest(entry).catch(unlessAbsent));
   }
 

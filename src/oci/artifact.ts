@@ -63,8 +63,10 @@ export interface Attachments {
    * @param types of the wanted artifacts; others may be omitted
    */
   referrers(digest: Digest, types: readonly string[]): Promise<Referrers>;
-  /** Reads the manifest of a tag or a digest; undefined if it does not exist. */
-  manifest(target: string): Promise<Uint8Array | undefined>;
+  /** Reads a manifest; undefined if it does not exist. */
+  manifest(digest: Digest): Promise<Uint8Array | undefined>;
+  /** Reads the manifest that a tag names, with documents about `subject`; undefined if it does not exist. */
+  taggedManifest(tag: string, subject: Digest): Promise<Uint8Array | undefined>;
   /**
    * Reads a small blob.
    *
@@ -72,10 +74,10 @@ export interface Attachments {
    */
   blob(blob: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array>;
   /**
-   * Reads a small document at another address, without credentials; undefined if it does not exist. Layouts
-   * lack this method.
+   * Reads a small document about `subject` at another address, without credentials; undefined if it does not
+   * exist. Layouts lack this method.
    */
-  elsewhere?(url: URL): Promise<Uint8Array | undefined>;
+  elsewhere?(url: URL, subject: Digest): Promise<Uint8Array | undefined>;
 }
 
 /**

@@ -1,6 +1,6 @@
 import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { type Attachments, type Referrers, referrersTag } from '../oci/artifact.ts';
-import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
+import { type Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MediaType, mediaTypeOf } from '../oci/media-types.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
@@ -59,7 +59,7 @@ export class RegistryAttachments implements Attachments {
     const kept = { schemaVersion: 2, mediaType: MediaType.ociIndex, manifests: descriptors };
     const bytes = Buffer.from(JSON.stringify(kept));
     await store?.put(digestOf(bytes), bytes);
-    await store?.remember(note, digestOf(bytes));
+    await store?.remember(note, digestOf(bytes), digest);
     return listed;
   }
 
@@ -102,20 +102,40 @@ export class RegistryAttachments implements Attachments {
 
   async #fromTag(digest: Digest, types: readonly string[]): Promise<Referrers> {
     const tag = referrersTag(digest);
-    const bytes = await this.manifest(tag);
+    const bytes = await this.taggedManifest(tag, digest);
     return bytes
       ? listOf(bytes, `the tag ${tag} of ${this.#name}`, types)
       : { descriptors: [], isCut: false };
   }
 
-  async manifest(target: string): Promise<Uint8Array | undefined> {
+  async manifest(digest: Digest): Promise<Uint8Array | undefined> {
     const { manifestStore: store, offline } = this.#options;
-    const wanted = target.includes(':') ? Digest.parse(target) : undefined;
-    const note = `${this.#name}:${target}`;
-    const known = wanted ?? (offline && (await store?.recall(note))?.digest);
-    const stored = known && (await store?.get(known));
+    const stored = await store?.get(digest);
     if (stored || offline) return stored;
-    const subject = `the manifest of signatures ${this.#name}${wanted ? '@' : ':'}${target}`;
+    const name = `the manifest of signatures ${this.#name}@${digest}`;
+    const bytes = await this.#fetchManifest(digest, name);
+    if (!bytes) return undefined;
+    verifyDigest(bytes, digest, name);
+    await store?.put(digest, bytes);
+    return bytes;
+  }
+
+  async taggedManifest(tag: string, subject: Digest): Promise<Uint8Array | undefined> {
+    const { manifestStore: store, offline } = this.#options;
+    const note = `${this.#name}:${tag}`;
+    if (offline) {
+      const last = await store?.recall(note);
+      return last && (await store?.get(last.digest));
+    }
+    const bytes = await this.#fetchManifest(tag, `the manifest of signatures ${note}`);
+    if (!bytes) return undefined;
+    await store?.put(digestOf(bytes), bytes);
+    await store?.remember(note, digestOf(bytes), subject);
+    return bytes;
+  }
+
+  /** Returns undefined if the manifest does not exist. */
+  async #fetchManifest(target: string, subject: string): Promise<Uint8Array | undefined> {
     const query = {
       path: `manifests/${target}`,
       subject,
@@ -123,13 +143,7 @@ export class RegistryAttachments implements Attachments {
       headers: ACCEPT,
       read: readManifest,
     };
-    const bytes = await this.#endpoints.ask(query).catch(unlessAbsent);
-    if (!bytes) return undefined;
-    if (wanted) verifyDigest(bytes, wanted, subject);
-    const digest = wanted ?? digestOf(bytes);
-    await store?.put(digest, bytes);
-    if (!wanted) await store?.remember(note, digest);
-    return bytes;
+    return await this.#endpoints.ask(query).catch(unlessAbsent);
   }
 
   async blob({ digest, size }: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array> {
@@ -150,19 +164,18 @@ export class RegistryAttachments implements Attachments {
     return bytes;
   }
 
-  async elsewhere(url: URL): Promise<Uint8Array | undefined> {
+  async elsewhere(url: URL, subject: Digest): Promise<Uint8Array | undefined> {
     const { manifestStore: store, offline } = this.#options;
     const note = `document ${url.href}`;
     if (offline) {
       const last = await store?.recall(note);
       return last && (await store?.get(last.digest));
     }
-    const subject = `the document ${printable(url.href)}`;
-    const endpoint = this.#endpoints.last!.elsewhere(url);
-    const bytes = await endpoint.ask({ path: '', subject, read: readBlob }).catch(unlessAbsent);
+    const asked = { path: '', subject: `the document ${printable(url.href)}`, read: readBlob };
+    const bytes = await this.#endpoints.last!.elsewhere(url).ask(asked).catch(unlessAbsent);
     if (!bytes) return undefined;
     await store?.put(digestOf(bytes), bytes);
-    await store?.remember(note, digestOf(bytes));
+    await store?.remember(note, digestOf(bytes), subject);
     return bytes;
   }
 }

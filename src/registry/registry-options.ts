@@ -26,7 +26,8 @@ export interface ManifestStore {
   put(digest: Digest, bytes: Uint8Array): Promise<void>;
   /** Returns the digest that `remember` stored last for this reference (`name:tag`), and when. */
   recall(reference: string): Promise<{ readonly digest: Digest; readonly at: Date } | undefined>;
-  remember(reference: string, digest: Digest): Promise<void>;
+  /** @param subject the manifest that the document with this digest is about, if it is no image */
+  remember(reference: string, digest: Digest, subject?: Digest): Promise<void>;
 }
 
 /** Time limits of a request, in milliseconds. */

@@ -223,7 +223,7 @@ async function lookaside(digest: Digest, check: SignatureCheck): Promise<Found> 
     for (let number = 1; number <= MAX_LOOKASIDE; number += 1) {
       const base = `${where.lookaside.replace(/\/+$/, '')}/${reference.repository}`;
       const place = `${base}@${algorithmOf(digest)}=${hexOf(digest)}/signature-${number}`;
-      const bytes = await lookasideFile(place, check);
+      const bytes = await lookasideFile(place, digest, check);
       if (!bytes) break;
       const signature = { form: 'gpg', place, bytes } as const;
       candidates.push({ place, load: () => Promise.resolve([signature]) });
@@ -237,10 +237,12 @@ async function lookaside(digest: Digest, check: SignatureCheck): Promise<Found> 
 /**
  * Reads a file of the lookaside; undefined if it does not exist.
  *
+ * @param digest the signed manifest
  * @throws Refusal for an address that is not supported; errors of the file system and of the network
  */
 async function lookasideFile(
   place: string,
+  digest: Digest,
   { attachments, signal }: PolicyContext,
 ): Promise<Uint8Array | undefined> {
   const url = URL.parse(place);
@@ -256,7 +258,7 @@ async function lookasideFile(
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:')
     throw new Refusal(`the lookaside ${printable(place)} is no address of http, https or file`);
   const source = await attachments();
-  if (source?.elsewhere) return await source.elsewhere(url);
+  if (source?.elsewhere) return await source.elsewhere(url, digest);
   throw new NetworkError(`cannot read ${printable(place)}: this image has no registry with a connection`);
 }
 

@@ -89,7 +89,7 @@ export class SignatureSearch {
   async #fromTag(digest: Digest): Promise<Found> {
     const source = await this.#open();
     const tag = `${algorithmOf(digest)}-${hexOf(digest)}.sig`;
-    const bytes = await source?.manifest(tag);
+    const bytes = await source?.taggedManifest(tag, digest);
     if (!source || !bytes) return { candidates: [], failures: [] };
     const { layers } = parseArtifact(bytes, `the tag ${tag}`);
     const candidates = layers

@@ -593,6 +593,10 @@ describe('policy.json before skopeo and dlrootfs', () => {
       server.closeAllConnections();
       const offline = await runHere(['ls', image, '--offline', ...cache], { HOME: home });
       assert.equal(offline.exitCode, 0, offline.stderr);
+      const removed = await runHere(['cache', 'rm', image, ...cache.slice(0, 2)], { HOME: home });
+      assert.equal(removed.exitCode, 0, removed.stderr);
+      const left = await runHere(['cache', ...cache.slice(0, 2)], { HOME: home });
+      assert.match(left.stdout, /: 0 blobs, 0 partial, 0 B\n$/);
     } finally {
       server.closeAllConnections();
       server.close();

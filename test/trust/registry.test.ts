@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { after, before, describe, test } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
@@ -45,6 +46,14 @@ const descriptor = (n: number) => ({
   size: 1,
   artifactType: BUNDLE_TYPE,
 });
+
+async function filesBelow(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => `${entry.parentPath}/${entry.name}`)
+    .toSorted();
+}
 
 const text = (name: string, content: string): string => {
   writeFileSync(scratch.join(name), content);
@@ -314,6 +323,39 @@ describe('signatures in registries', () => {
     assert.equal(refused.exitCode, 6);
     assert.ok(!existsSync(scratch.join('no')));
   });
+
+  for (const [where, options] of Object.entries({ 'in the API': {}, 'under a tag': { referrers: false } }))
+    test(`signatures ${where} are no images of the cache, and go with the last tag of theirs`, async () => {
+      const { registry, digest } = await start(options);
+      await using _ = registry;
+      using place = new Scratch();
+      registry.push('app', 'same', { layers: [layer] });
+      registry.push('app', 'unsigned', { layers: [{ tar: tar(file('etc/motd', 'another')) }] });
+      attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+      tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
+      const cached = ['--cache-dir', place.path];
+      const run = async (...argv: string[]) => {
+        const result = await runHere([...argv, ...cached]);
+        assert.equal(result.exitCode, 0, result.stderr);
+        return result.stdout;
+      };
+      const [image, same, unsigned] = ['latest', 'same', 'unsigned'].map((tag) =>
+        registry.reference('app', tag),
+      ) as [string, string, string];
+      await run('cache', 'add', unsigned);
+      const unsignedAlone = await filesBelow(place.path);
+      for (const tag of [image, same]) await run('cache', 'add', tag, ...byKey);
+      const listed = async () =>
+        (JSON.parse(await run('cache', 'list', '--json')) as { reference: string }[]).map(
+          ({ reference }) => reference,
+        );
+      assert.deepEqual((await listed()).toSorted(), [image, same, unsigned].toSorted());
+      await run('cache', 'rm', image);
+      await run('ls', same, '--offline', ...byKey);
+      await run('cache', 'rm', same);
+      assert.deepEqual(await listed(), [unsigned]);
+      assert.deepEqual(await filesBelow(place.path), unsignedAlone);
+    });
 
   test('every command that reads layers checks signatures, and -o leaves no file', async () => {
     const { registry, layer: blob } = await start();
