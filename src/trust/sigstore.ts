@@ -1,6 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { type Bundle, bundleFromJSON } from '@sigstore/bundle';
-import { toSignedEntity, type TrustMaterial, Verifier } from '@sigstore/verify';
+import { type SignedEntity, toSignedEntity, type TrustMaterial, Verifier } from '@sigstore/verify';
 import { digestOf, hexOf } from '../oci/digest.ts';
 import { isObject, parseJsonObject } from '../oci/json.ts';
 import { Refusal } from './refusal.ts';
@@ -44,9 +44,7 @@ export function verifyCertified(
   material: TrustMaterial,
   payload?: Uint8Array,
 ): CertifiedSigner {
-  const { key, identity } = verifierFor(material).verify(
-    toSignedEntity(bundle, payload && Buffer.from(payload)),
-  );
+  const { key, identity } = verifierFor(material).verify(signedEntityOf(bundle, payload));
   if (!identity) throw new Refusal('it was made with a key, not by an identity');
   return { subject: identity.subjectAlternativeName, issuer: identity.extensions?.issuer, key };
 }
@@ -57,7 +55,35 @@ export function verifyCertified(
  * @throws errors of any kind
  */
 export function verifyLogged(bundle: Bundle, material: TrustMaterial, payload: Uint8Array): void {
-  verifierFor(material).verify(toSignedEntity(bundle, Buffer.from(payload)));
+  verifierFor(material).verify(signedEntityOf(bundle, payload));
+}
+
+/**
+ * Parses certificate, log entries and time stamps of a bundle. The time of a stamp may have a fraction of any
+ * number of digits (RFC 3161, 2.4.2); @sigstore/core 4.0 reads none or three. Its bytes stay as they were
+ * signed.
+ */
+function signedEntityOf(bundle: Bundle, payload?: Uint8Array): SignedEntity {
+  const entity = toSignedEntity(bundle, payload && Buffer.from(payload));
+  for (const proof of entity.timestamps) {
+    if (proof.$case !== 'timestamp-authority') continue;
+    const { timestamp } = proof;
+    const signingTime = { get: () => timeOf(timestamp.tstInfo.root.subs[4]!.value) };
+    Object.defineProperty(timestamp, 'signingTime', signingTime);
+  }
+  return entity;
+}
+
+/**
+ * Returns the time of a stamp, without the fraction of its second.
+ *
+ * @param value a GeneralizedTime in DER (X.690, 11.7)
+ */
+function timeOf(value: Buffer): Date {
+  const fields = /^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d+)?Z$/.exec(value.toString('latin1'));
+  if (!fields) throw new Refusal('its time stamp has no valid time');
+  const [, year, month, day, hour, minute, second] = fields;
+  return new Date(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
 }
 
 function verifierFor(material: TrustMaterial): Verifier {

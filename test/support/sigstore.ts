@@ -16,8 +16,11 @@ export interface BundleOptions {
   readonly payloadType?: string;
   /** The log has an entry of this statement instead. */
   readonly logged?: string;
-  /** The entry comes without the log's promise, but with a time stamp of the authority, as by Rekor 2. */
-  readonly timeStamp?: boolean;
+  /**
+   * The entry comes without the log's promise, but with a time stamp of the authority, as by Rekor 2. These are
+   * the digits of its fraction of a second.
+   */
+  readonly timeStamp?: string;
   /** Moved by so many minutes: a certificate is valid for ten. */
   readonly minutesLate?: number;
 }
@@ -147,7 +150,7 @@ export class FakeSigstore {
 
   /** A bundle of version 0.3 with a DSSE envelope of the statement, signed by the identity. */
   async bundle(identity: FakeIdentity, statement: string, options: BundleOptions = {}): Promise<string> {
-    const { payloadType = 'application/vnd.in-toto+json', timeStamp = false, minutesLate = 0 } = options;
+    const { payloadType = 'application/vnd.in-toto+json', timeStamp, minutesLate = 0 } = options;
     const { der, keys } = await this.#certificate(identity);
     const { envelope, signature } = envelopeOf(statement, payloadType, keys);
     const logged =
@@ -169,9 +172,10 @@ export class FakeSigstore {
       mediaType: 'application/vnd.dev.sigstore.bundle.v0.3+json',
       verificationMaterial: {
         certificate: { rawBytes: der.toString('base64') },
-        tlogEntries: [{ ...tlogEntry, ...(!timeStamp && { inclusionPromise: promise }) }],
+        tlogEntries: [{ ...tlogEntry, ...(timeStamp === undefined && { inclusionPromise: promise }) }],
         timestampVerificationData: {
-          rfc3161Timestamps: timeStamp ? [{ signedTimestamp: await this.#timeStamp(signature) }] : [],
+          rfc3161Timestamps:
+            timeStamp === undefined ? [] : [{ signedTimestamp: await this.#timeStamp(signature, timeStamp) }],
         },
       },
       dsseEnvelope: envelope,
@@ -236,28 +240,39 @@ export class FakeSigstore {
     };
   }
 
-  /**
-   * A time stamp with three digits of milliseconds: DER leaves out zeros at the end, and @sigstore/core 3 then
-   * finds the time invalid.
-   */
-  async #timeStamp(signature: Buffer): Promise<string> {
-    for (let tries = 0; tries < 100; tries += 1) {
-      const stamp = Buffer.from(await this.#stamp(signature));
-      if (/\d{14}\.\d{3}Z/.test(stamp.toString('latin1'))) return stamp.toString('base64');
-    }
-    throw new Error('no time stamp has milliseconds');
+  /** A time stamp of this second, with these digits as its fraction. */
+  async #timeStamp(signature: Buffer, fraction: string): Promise<string> {
+    const tsa = this.#tsa as unknown as StampMaker;
+    const second = new Date().toISOString().replaceAll(/[-:T]|\..*/g, '');
+    const time = fraction === '' ? `${second}Z` : `${second}.${fraction}Z`;
+    const stamp = await tsa.timestamp.call(
+      {
+        __proto__: tsa,
+        tstInfo: (request: object) => {
+          const schema = tsa.tstInfo(request).toSchema();
+          schema.valueBlock.value[4]!.valueBlock.valueHexView = Buffer.from(time);
+          return { toSchema: () => schema };
+        },
+      },
+      {
+        artifactHash: createHash('sha256').update(signature).digest(),
+        hashAlgorithmOID: '2.16.840.1.101.3.4.2.1',
+        nonce: 1,
+        policyOID: '1.3.6.1.4.1.57264.2',
+        certReq: true,
+      },
+    );
+    return Buffer.from(stamp.buffer).toString('base64');
   }
+}
 
-  async #stamp(signature: Buffer): Promise<ArrayBuffer> {
-    const stamp = await this.#tsa.timestamp({
-      artifactHash: createHash('sha256').update(signature).digest(),
-      hashAlgorithmOID: '2.16.840.1.101.3.4.2.1',
-      nonce: 1,
-      policyOID: '1.3.6.1.4.1.57264.2',
-      certReq: true,
-    });
-    return stamp.buffer;
-  }
+/** The mock's authority, as far as its stamps get a time with other digits than those of a Date. */
+interface StampMaker {
+  timestamp(request: object): Promise<ArrayBufferView<ArrayBuffer>>;
+  /** The sequence TSTInfo (RFC 3161, 2.4.2), whose fifth member is the time. */
+  tstInfo(request: object): {
+    toSchema(): { valueBlock: { value: { valueBlock: { valueHexView: Uint8Array } }[] } };
+  };
 }
 
 function b64(text: string): string {

@@ -183,12 +183,13 @@ describe('signatures', () => {
       await accepts(here, byIdentity);
     });
 
-    test('by identity: bundle with a time stamp and no promise', async () => {
-      const here = setting();
-      const bundle = await sigstore.bundle(workflow, statement(here.index), { timeStamp: true });
-      attachBundle(registry, here.name, here.index, bundle);
-      await accepts(here, byIdentity);
-    });
+    for (const timeStamp of ['', '5', '25', '125', '123456', '123456789'])
+      test(`by identity: bundle with a time stamp (fraction: ${timeStamp || 'none'}) and no promise`, async () => {
+        const here = setting();
+        const bundle = await sigstore.bundle(workflow, statement(here.index), { timeStamp });
+        attachBundle(registry, here.name, here.index, bundle);
+        await accepts(here, byIdentity);
+      });
 
     test('by identity: the tag, with annotations', async () => {
       const here = setting();
@@ -365,6 +366,22 @@ describe('signatures', () => {
           return JSON.stringify(made);
         },
         /timestamps/,
+      ],
+      'whose time stamp was changed': [
+        async (digest) => {
+          const made = await sigstore.bundle(workflow, statement(digest), { timeStamp: '123456' });
+          return made.replace(/(?<="signedTimestamp":")[^"]+/, (stamp) =>
+            Buffer.from(
+              Buffer.from(stamp, 'base64').toString('latin1').replace('.123456Z', '.123457Z'),
+              'latin1',
+            ).toString('base64'),
+          );
+        },
+        /timestamp could not be verified/,
+      ],
+      'whose time stamp has no valid time': [
+        (digest) => sigstore.bundle(workflow, statement(digest), { timeStamp: 'x' }),
+        /its time stamp has no valid time/,
       ],
       'with hundreds of log entries': [
         async (digest) => {
