@@ -101,38 +101,37 @@ export function fillingMode(mode: number): number {
   return (mode & ~SET_ID_BITS) | OWNER_BITS;
 }
 
-/** Records the time of a directory for the end. Its mode too, if that has differed in this run. */
-export function noteDirectory(run: Run, path: string, mode: number, mtime: Mtime): void {
-  run.atEnd.add(path, mode, mode !== fillingMode(mode), mtime);
-}
-
 /** Records the metadata that the root gets at the end. */
 export function noteRoot(run: Run, entry: Entry): void {
   run.atEnd.rootEntry = entry;
 }
 
 /**
- * Gives a directory the metadata of its entry. It was just made with `fillingMode`, or it comes from a lower
- * layer or the user.
+ * Gives a directory the metadata of its entry, and records the rest for the end. It was just made with
+ * `fillingMode`, or it comes from a lower layer or the user.
  *
  * @param existing undefined: it is new
- * @returns the mode that it is to have at the end
  * @throws SyscallError
  */
 export function applyDirectoryMetadata(
   run: Run,
-  node: Node,
+  place: Place,
   entry: Entry,
   existing: FileStat | undefined,
-): number {
-  if (!existing) ensureMode(run, node, fillingMode(entry.mode));
-  restoreOwner(run, node, entry, existing ?? newOwner(run));
-  if (existing) removeStaleXattrs(run, node, entry);
-  const ownMode = restoreDirectoryXattrs(run, node, entry);
+): void {
+  if (!existing) ensureMode(run, place, fillingMode(entry.mode));
+  restoreOwner(run, place, entry, existing ?? newOwner(run));
+  if (existing) removeStaleXattrs(run, place, entry);
+  const ownMode = restoreDirectoryXattrs(run, place, entry);
   const mode = fillingMode(ownMode);
-  if (existing && (existing.mode !== mode || entry.xattrs))
-    granted(run.filesystem.setMode(node, mode), 'set the mode');
-  return ownMode;
+  let isLate = ownMode !== mode;
+  if (existing && (existing.mode !== mode || entry.xattrs)) {
+    const set = run.filesystem.setMode(place, mode);
+    // It is tried again at the end, and counted there.
+    if (isAnothers(run, place, set)) isLate = true;
+    else granted(set, 'set the mode');
+  }
+  run.atEnd.add(place.path, ownMode, isLate, entry);
 }
 
 /** Sets the mode of a new directory again if the system may have changed it. */
@@ -184,7 +183,7 @@ export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
   if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(place, 0, 0);
   run.changes?.made(path);
   run.written.add(place, true);
-  noteDirectory(run, path, 0o755, run.mtime);
+  run.atEnd.add(path, 0o755, false, run.mtime);
 }
 
 /**
@@ -228,7 +227,7 @@ export function finishRun(run: Run, root: RootMetadata | undefined): void {
       else closed.set(path, mode);
       setMode(run, directory, open);
     }
-    restoreTimes(run, directory, mtime);
+    setTimes(run, directory, mtime);
   }
   for (const [path, mode] of [...closed].toSorted(([one], [other]) => other.length - one.length)) {
     const directory = findAgain(run, path);
@@ -243,8 +242,29 @@ function findAgain({ directories }: Run, path: BytePath): Place | undefined {
   return directory && itself(directory);
 }
 
-function setMode({ filesystem }: Run, place: Place, mode: number): void {
-  granted(filesystem.setMode(place, mode), `set the mode of ${displayPath(place.path) || 'the root'}`);
+/**
+ * Returns true if a call failed since the directory is another user's: only its owner can set its mode and
+ * times, chmod(2), utimensat(2).
+ */
+function isAnothers(run: Run, node: Node, result: number): boolean {
+  return result === -EPERM && statusOf(run.filesystem, node)?.uid !== run.creator.uid;
+}
+
+/** Sets the mode of a directory. Counts it if the directory is another user's. */
+function setMode(run: Run, place: Place, mode: number): void {
+  const result = run.filesystem.setMode(place, mode);
+  if (isAnothers(run, place, result)) run.counts.modes += 1;
+  else granted(result, `set the mode of ${displayPath(place.path) || 'the root'}`);
+}
+
+/** Sets the times of a directory. Counts them if the directory is another user's. */
+function setTimes(run: Run, place: Place, mtime: Mtime): void {
+  try {
+    restoreTimes(run, place, mtime);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || !isAnothers(run, place, -error.errno)) throw error;
+    run.counts.times += 1;
+  }
 }
 
 function finishRoot(run: Run, root: RootMetadata | undefined): void {
@@ -253,16 +273,8 @@ function finishRoot(run: Run, root: RootMetadata | undefined): void {
   if (entry) {
     restoreOwner(run, node, entry, undefined);
     const mode = restoreXattrs(run, node, entry);
-    try {
-      // Its own mode may keep its owner out.
-      restoreTimes(run, node, entry);
-    } catch (error) {
-      if (!(error instanceof SyscallError) || error.errno !== EPERM) throw error;
-      // A DIR of another user is written in place, and only its owner can set times and mode.
-      run.counts.times += 1;
-      run.counts.modes += 1;
-      return;
-    }
+    // The times come first: the root's own mode may keep its owner out.
+    setTimes(run, node, entry);
     setMode(run, node, mode);
   } else if (root) {
     if (root.uid !== undefined && root.gid !== undefined) {

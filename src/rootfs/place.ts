@@ -8,7 +8,6 @@ import {
   applyMetadata,
   fillingMode,
   needsOnlyOpenFile,
-  noteDirectory,
   noteRoot,
   restoreXattrs,
   retryUnlocked,
@@ -101,7 +100,7 @@ function create(run: Run, place: Place, make: () => number, expected = NONE): nu
 /** Makes the directory, or merges with the existing one; returns true if it is new. */
 function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
   const { filesystem } = run;
-  const { parent, name, path } = place;
+  const { parent, name } = place;
   const mode = fillingMode(entry.mode);
   let existing: FileStat | undefined;
   create(run, place, () => {
@@ -112,7 +111,7 @@ function placeDirectory(run: Run, entry: Entry, place: Place): boolean {
     existing = stat;
     return 0;
   });
-  noteDirectory(run, path, applyDirectoryMetadata(run, place, entry, existing), entry);
+  applyDirectoryMetadata(run, place, entry, existing);
   return existing === undefined;
 }
 

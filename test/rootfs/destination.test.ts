@@ -247,6 +247,26 @@ for (const backend of ['libc', 'node'] as const) {
   });
 }
 
+for (const backend of ['libc', 'node'] as const) {
+  const name = `--merge: what only the owner of a directory can set is counted, ${backend}`;
+  test(name, { skip: noOtherUser }, async (t) => {
+    const base = temporaryDirectory(t);
+    const directory = join(base, 'r');
+    for (const path of ['', 'theirs', 'setgid']) mkdirSync(join(directory, path));
+    for (const path of ['theirs', 'setgid']) chmodSync(join(directory, path), 0o777);
+    for (const path of [base, directory]) chownSync(path, 65_534, 65_534);
+    const entries = [dir('theirs', { mtime: 5 }), file('theirs/x', ''), dir('setgid', { mode: 0o2755 })];
+    const layers = writeLayers(base, [tar(...entries, file('setgid/y', ''), dir('own', { mtime: 5 }))]);
+    const request = { directory, layers, backend, merge: true };
+    const { mode, error, counts } = await runPull(request, { uid: 65_534, gid: 65_534 });
+    assert.deepEqual([mode, error], ['overlay', undefined]);
+    assert.deepEqual([counts!.times, counts!.modes], [2, 2]);
+    assert.equal(ownAndMode(join(directory, 'theirs')), '0:0 777');
+    assert.equal(statSync(join(directory, 'own')).mtimeMs, 5000);
+    assert.deepEqual(readdirSync(join(directory, 'setgid')), ['y']);
+  });
+}
+
 describe('a full DIR', () => {
   test('is refused; with merge it is laid over, and what fails leaves the files of the user', async (t) => {
     const base = temporaryDirectory(t);
