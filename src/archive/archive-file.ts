@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { constants, statSync, type Stats } from 'node:fs';
+import { constants, readlinkSync, statfsSync, statSync, type Stats } from 'node:fs';
 import { open, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { geteuid } from 'node:process';
 import path from 'node:path';
@@ -15,6 +15,10 @@ import { hiddenBeside, hiddenName } from '../sys/temp-file.ts';
 
 /** The wait before a FIFO or device that is not ready is tried again. */
 const POLL_MILLISECONDS = 20;
+/** The text of a link in /proc to an open file that has no path: proc_pid_fd(5). */
+const NO_PATH = /^[a-z]+:\[\d+\]$/;
+/** The type of /proc in statfs(2). */
+const PROC_SUPER_MAGIC = 0x9fa0;
 /** The number of first tries without a wait: a fast reader empties a pipe in less than a millisecond. */
 const EAGER_TRIES = 50;
 
@@ -81,17 +85,18 @@ export class ArchiveFile {
       const existing = directory.stat(last);
       if (existing?.isDirectory() === true) throw isDirectory(name);
       if (existing?.isFile() === false) {
-        const handle = await openReady(directory.at(last), name, signal);
+        const handle = await openReady(directory.at(last), name, signal, constants.O_NOFOLLOW);
         directory.close();
         return new ArchiveFile(name, handle);
       }
-      // A link in /proc to a pipe has no path.
-      if (!existing && (await isSpecialFile(name))) {
+      const pipe = existing ? undefined : pipeOf(place);
+      if (pipe !== undefined) {
+        const handle = await openReady(directory.at(pipe), name, signal, 0);
         directory.close();
-        return new ArchiveFile(name, await openReady(osPath(name), name, signal));
+        return new ArchiveFile(name, handle);
       }
       // The kernel decides whether this user may write to it.
-      if (existing) await (await openToWrite(directory.at(last))).close();
+      if (existing) await (await openToWrite(directory.at(last), constants.O_NOFOLLOW)).close();
       const partial = await createPartial(place, existing ? existing.mode & 0o777 : 0o666);
       return new ArchiveFile(directory.shown(last), partial.file, partial);
     } catch (error) {
@@ -181,6 +186,25 @@ async function removeAbandoned(place: EntryPlace): Promise<void> {
     } finally {
       await handle.close();
     }
+  }
+}
+
+/**
+ * Returns the name of a descriptor in a directory of /proc, if `place` is the text of its link. A pipe has no
+ * path, so the text names no file: proc_pid_fd(5).
+ */
+function pipeOf({ directory, name }: EntryPlace): string | undefined {
+  if (!directory.isNamedByDescriptor || !NO_PATH.test(name)) return undefined;
+  if (statfsSync(directory.self).type !== PROC_SUPER_MAGIC) return undefined;
+  return directory.names().find((descriptor) => textOf(directory.at(descriptor)) === name);
+}
+
+/** Returns the text of a link; undefined if there is none. */
+function textOf(link: string | Buffer): string | undefined {
+  try {
+    return readlinkSync(link);
+  } catch {
+    return undefined;
   }
 }
 
@@ -274,6 +298,7 @@ const ELSEWHERE = 'name a file on another disk';
 const DIRECTORY_HINT = 'name a file in a directory that exists and that you may write to';
 const HINTS: Readonly<Record<string, string>> = {
   EACCES: DIRECTORY_HINT,
+  ENXIO: 'name a file, or -o - for standard output',
   EPERM: DIRECTORY_HINT,
   EPIPE: 'see why the reader of the archive ended',
 };
@@ -292,23 +317,32 @@ function replacedByAnother(name: string): DestinationError {
   });
 }
 
-function openToWrite(place: string | Buffer): Promise<FileHandle> {
-  return open(place, constants.O_WRONLY | constants.O_NONBLOCK);
+function openToWrite(place: string | Buffer, flags: number): Promise<FileHandle> {
+  return open(place, constants.O_WRONLY | constants.O_NONBLOCK | flags);
 }
 
 /**
  * Opens a FIFO or device, and waits until a FIFO has a reader. It polls, since a thread that blocks in
  * open(2) does not end on a signal.
+ *
+ * @param flags more flags of open(2): O_NOFOLLOW where a symlink means that the name was replaced
  */
-async function openReady(place: string | Buffer, name: string, signal?: AbortSignal): Promise<FileHandle> {
+async function openReady(
+  place: string | Buffer,
+  name: string,
+  signal: AbortSignal | undefined,
+  flags: number,
+): Promise<FileHandle> {
   for (;;) {
     try {
-      const handle = await openToWrite(place);
+      const handle = await openToWrite(place, flags);
       if (!(await handle.stat()).isFile()) return handle;
       await handle.close();
       throw replacedByAnother(name);
     } catch (error) {
-      if (!hasCode(error, 'ENXIO')) throw error;
+      if (hasCode(error, 'ELOOP')) throw replacedByAnother(name);
+      // Sockets, and devices without a driver, have this error at each try.
+      if (!hasCode(error, 'ENXIO') || !statSync(place).isFIFO()) throw error;
       await sleep(POLL_MILLISECONDS, undefined, { signal });
     }
   }

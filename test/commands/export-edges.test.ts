@@ -2,21 +2,27 @@ import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import {
   chmodSync,
+  closeSync,
+  constants,
   existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readFileSync,
+  readSync,
   readdirSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { test } from 'node:test';
-import { Setting, noise } from '../faults/setting.ts';
+import { Setting, noInjection, noise } from '../faults/setting.ts';
 import { dir, file, tar } from '../support/archive.ts';
 import { missing } from '../support/debian.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { type ProgramOptions, type ProgramResult, programCommand, runProgram } from '../support/program.ts';
+import { until } from '../support/until.ts';
 
 const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
 
@@ -144,6 +150,36 @@ test('-o /dev/stdout is standard output: no lines beside the archive', async () 
       assert.equal(shown(setting, 'out.tar'), 'etc/\netc/motd\n');
     }
   }
+});
+
+test('-o: a socket cannot be opened by its name', async () => {
+  await using setting = await Setting.open(small);
+  // Node's pipes to a child are sockets.
+  const { exitCode, stderr } = await exported(setting, '/dev/stderr');
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, /^error: cannot write \/dev\/stderr: no such device or address \(ENXIO\)$/m);
+  assert.match(stderr, /^hint: name a file, or -o - for standard output$/m);
+});
+
+const swapped = '-o: a FIFO that becomes a symlink while it has no reader is not written';
+test(swapped, { skip: noInjection }, async () => {
+  await using setting = await Setting.open(small);
+  const { scratch } = setting;
+  for (const name of ['pipe', 'another']) execFileSync('mkfifo', [scratch.join(name)]);
+  const reader = openSync(scratch.join('another'), constants.O_RDONLY | constants.O_NONBLOCK);
+  const trace = scratch.join('trace');
+  writeFileSync(trace, '');
+  const under = ['strace', '-f', '-qq', '-o', trace, '-e', 'trace=openat,open'];
+  const running = setting.start(['-o', 'pipe'], { under });
+  const waits = (): boolean => /\/pipe".*ENXIO/.test(readFileSync(trace, 'latin1'));
+  await until('the wait for a reader', () => running.isOver || waits());
+  unlinkSync(scratch.join('pipe'));
+  symlinkSync('another', scratch.join('pipe'));
+  const { exitCode, stderr } = await running.result;
+  assert.equal(exitCode, 7, stderr);
+  assert.match(stderr, /^error: cannot write pipe: another process has replaced it$/m);
+  assert.equal(readSync(reader, Buffer.alloc(1)), 0);
+  closeSync(reader);
 });
 
 test('-o: a FIFO without a reader, or whose reader is stuck, does not outlive a signal', async () => {
