@@ -34,8 +34,6 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 const top = [
   'requests.ts',
   'options.ts',
-  'decoder.ts',
-  'decoder-thread.ts',
   'commands',
   'index.ts',
   'process-limits.ts',
@@ -171,6 +169,17 @@ test('the program prints the version of package.json', () => {
     version: string;
   };
   assert.equal(version, manifest.version);
+});
+
+test('docs/layer.md counts the files of its table, and each exists', () => {
+  const text = readFileSync(new URL('../docs/layer.md', import.meta.url), 'utf8');
+  const table = text.slice(0, text.indexOf('These are'));
+  const named = new Set([...table.matchAll(/`([\w/-]+\.ts)`/g)].map((match) => match[1]!));
+  assert.deepEqual(
+    [...named].filter((name) => !files.includes(name)),
+    [],
+  );
+  assert.ok(text.includes(`These are ${named.size} files.`));
 });
 
 /** The files in which the words stand, but in comments. */

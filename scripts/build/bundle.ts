@@ -16,7 +16,7 @@ const shared = {
   logLevel: 'warning',
 } satisfies BuildOptions;
 
-const threads = ['src/rootfs/thread.ts', 'src/git/packer-thread.ts', 'src/decoder-thread.ts'];
+const threads = ['src/rootfs/thread.ts', 'src/git/packer-thread.ts', 'src/commands/decoder-thread.ts'];
 
 /** In the bundle the threads' files are JavaScript, in one directory. */
 const threadBesideBundle: Plugin = {
@@ -25,7 +25,7 @@ const threadBesideBundle: Plugin = {
     bundle.onLoad({ filter: /\/src\/sys\/threads\.ts$/ }, async ({ path }) => {
       const source = await readFile(path, 'utf8');
       const contents = source.replaceAll(
-        /'\.\.\/(?:rootfs\/|git\/)?(thread|packer-thread|decoder-thread)\.ts'/g,
+        /'\.\.\/(?:rootfs|git|commands)\/(thread|packer-thread|decoder-thread)\.ts'/g,
         "'./$1.js'",
       );
       for (const thread of ['thread', 'packer-thread', 'decoder-thread']) {

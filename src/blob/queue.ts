@@ -6,26 +6,11 @@ import type { Layer } from '../oci/image.ts';
 import { MAX_LAYERS } from '../oci/json.ts';
 import type { Report } from '../report/event.ts';
 import { openFilesFor } from '../sys/open-files.ts';
-import { type ByteReader, MalformedDataError } from './decode/byte-reader.ts';
+import { MalformedDataError } from './decode/byte-reader.ts';
+import type { Decoder } from './decode/decoder.ts';
 import { decode, recognise } from './decode/decompress.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
 import { CorruptBlobError } from './transfer.ts';
-
-/** Decodes a compressed tar in another thread, and delivers it there. */
-export interface RemoteDecoder {
-  /**
-   * Undefined for a compression that it cannot decode. Resolves to the digest of the tar when all is decoded; to undefined when the tar is
-   * no longer wanted.
-   *
-   * @param expected the caller compares the digest with this one: then checksums in the compressed data are not compared
-   * @throws MalformedDataError, what `blob` throws
-   */
-  decode(
-    compression: Compression,
-    blob: ByteReader,
-    expected: DiffID | undefined,
-  ): Promise<DiffID | undefined> | undefined;
-}
 
 interface PulledLayerOptions {
   readonly name: string;
@@ -40,7 +25,6 @@ export class PulledLayer {
   readonly layer: Layer;
   readonly #blob: LayerBlob;
   readonly #options: PulledLayerOptions;
-  #compression: Compression | undefined;
   #diffID: DiffID | undefined;
 
   constructor(index: number, layer: Layer, blob: LayerBlob, options: PulledLayerOptions) {
@@ -55,51 +39,68 @@ export class PulledLayer {
     return this.#blob.size;
   }
 
-  /** The blob's, by its first bytes; known with the first chunk of the tar. */
-  get compression(): Compression | undefined {
-    return this.#compression;
-  }
-
   /** Of the tar; known when it was read to its end. */
   get diffID(): DiffID | undefined {
     return this.#diffID;
   }
 
+  /** How the blob is compressed, as soon as its first bytes are here. @throws as `tar` */
+  async compression(): Promise<Compression> {
+    return (await recognise(this.#blob.reader())).compression;
+  }
+
   /**
    * The tar, while the blob arrives; each chunk is valid until the next one is requested. It ends only when the digests of blob and tar are
-   * right. It can be read once, or more often if the store keeps blobs, the queue holds them, or the image lists the layer twice. After the
-   * first time no digest of the tar is computed: the blob's file is the same.
+   * right. It can be read again until the queue releases the layer. After the first time no digest of the tar is computed: the blob's file is
+   * the same.
    *
-   * @param remote where it handles the blob, the bytes go there instead of into chunks
    * @throws IntegrityError, and any error that ended the queue, also of another layer
    */
-  async *tar(remote?: RemoteDecoder): AsyncGenerator<Uint8Array, void, undefined> {
-    const { signal } = this.#options;
-    const expected = this.layer.diffID;
-    const isVerified = this.#diffID !== undefined;
+  async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
+    const algorithm = algorithmOf(this.layer.diffID);
+    const hash = this.#diffID === undefined ? createHash(algorithm) : undefined;
     try {
-      const { compression, reader } = await recognise(this.#blob.reader());
-      this.#compression = compression;
-      if (!isVerified) this.#compareCompression(compression);
-      const decoding = remote?.decode(compression, reader, expected);
-      if (decoding) {
-        this.#diffID = await decoding;
-        signal.throwIfAborted();
-        if (!this.#diffID) return;
-      } else {
-        const algorithm = algorithmOf(expected);
-        const hash = isVerified ? undefined : createHash(algorithm);
-        for await (const chunk of decode(compression, reader)) {
-          signal.throwIfAborted();
-          hash?.update(chunk);
-          yield chunk;
-        }
-        if (hash) this.#diffID = `${algorithm}:${hash.digest('hex')}` as DiffID;
+      const { compression, reader } = await this.#recognised();
+      for await (const chunk of decode(compression, reader)) {
+        this.#options.signal.throwIfAborted();
+        hash?.update(chunk);
+        yield chunk;
       }
-      if (expected !== undefined && this.#diffID !== expected) throw this.#wrongTar(expected);
+      if (hash) this.#verify(`${algorithm}:${hash.digest('hex')}` as DiffID);
     } catch (error) {
       throw await this.#explainMalformed(error);
     }
+  }
+
+  /**
+   * Has `decoder`, which must take the layer's compression, write the tar into its ring. Resolves when the tar has ended and both digests are
+   * right, or when its reader takes no more of it.
+   *
+   * @throws as `tar`
+   */
+  async decodeIn(decoder: Decoder): Promise<void> {
+    try {
+      const { compression, reader } = await this.#recognised();
+      if (!decoder.takes(compression)) throw new TypeError(`the decoder takes no ${compression}`);
+      const found = await decoder.decode(compression, reader, this.layer.diffID);
+      this.#options.signal.throwIfAborted();
+      if (found !== undefined) this.#verify(found);
+    } catch (error) {
+      throw await this.#explainMalformed(error);
+    }
+  }
+
+  async #recognised(): ReturnType<typeof recognise> {
+    const recognised = await recognise(this.#blob.reader());
+    if (this.#diffID === undefined) this.#compareCompression(recognised.compression);
+    return recognised;
+  }
+
+  /** @throws IntegrityError where the image's config says otherwise */
+  #verify(diffID: DiffID): void {
+    const expected = this.layer.diffID;
+    if (expected !== undefined && diffID !== expected) throw this.#wrongTar(diffID, expected);
+    this.#diffID = diffID;
   }
 
   #compareCompression(found: Compression): void {
@@ -131,9 +132,9 @@ export class PulledLayer {
     return (await this.#blob.verdict()) ?? error;
   }
 
-  #wrongTar(expected: DiffID): IntegrityError {
+  #wrongTar(found: DiffID, expected: DiffID): IntegrityError {
     return new IntegrityError(
-      `${this.#options.name}: its tar has diffID ${this.#diffID} but the image's config says ${expected}`,
+      `${this.#options.name}: its tar has diffID ${found} but the image's config says ${expected}`,
       {
         code: 'DIFF_ID_MISMATCH',
         hint: 'the image is corrupt: ask its publisher to push it again',

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { platform } from 'node:os';
 import type { PulledLayer } from '../blob/queue.ts';
-import { Decoder } from '../decoder.ts';
+import { Decoder } from '../blob/decode/decoder.ts';
 import { printable, UsageError } from '../errors.ts';
 import { reasonOf } from '../sys/os-error.ts';
 import type { GitLayers } from '../git/git-layers.ts';
@@ -109,7 +109,7 @@ export class RootfsBuild {
     });
     parts.rootfs = rootfs;
     if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc() });
-    const decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs.memory) : undefined;
+    const decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
     parts.decoder = decoder;
     const build = new RootfsBuild({ destination, git, rootfs, decoder }, options);
     if (build.overlay) build.#notice('is not empty: the image is laid over its files');
@@ -131,12 +131,16 @@ export class RootfsBuild {
     const label = `layer ${shortID(layer.layer.id)}`;
     try {
       if (this.overlay) await layer.verified();
-      const entries = await rootfs.apply(layer.tar(decoder), {
+      const options = {
         label,
         signal: this.#options.signal,
-        onEntries: (count) =>
+        onEntries: (count: number) =>
           this.#options.report({ type: 'layer-entries', index: layer.index, entries: count }),
-      });
+      };
+      const entries =
+        decoder?.takes(await layer.compression()) === true
+          ? await rootfs.applyFrom(() => layer.decodeIn(decoder), options)
+          : await rootfs.apply(layer.tar(), options);
       this.#layers.push(summaryOf(layer, entries));
       this.#info = layer.layer.info;
       if (git) await this.#commit(git, layer);

@@ -4,7 +4,7 @@ import { packBlobs } from './object-store.ts';
 import type { PackerData, PackerMessage } from './packer.ts';
 import { ContentReader } from '../rootfs/contents.ts';
 import { serializeError } from '../sys/thread-calls.ts';
-import { RingAborted, RingReader } from '../rootfs/ring.ts';
+import { RingAborted, RingReader } from '../sys/ring.ts';
 
 // Entry point of the packer's thread, for -g: it receives contents through the ring, and sends back the ids
 // of blobs.

@@ -1,7 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { GitError } from '../errors.ts';
 import type { SerializedError } from '../sys/thread-calls.ts';
-import { RingWriter, createRing } from '../rootfs/ring.ts';
+import { RingWriter, createRing } from '../sys/ring.ts';
 import { startThread } from '../sys/threads.ts';
 import type { FileRecords } from './file-records.ts';
 import { outOfStep } from './git-error.ts';

@@ -1,5 +1,5 @@
 import { DestinationError } from '../errors.ts';
-import { type RingReader, RingWriter } from './ring.ts';
+import { type RingReader, RingWriter } from '../sys/ring.ts';
 
 // Format of the ring: for each content its number in four bytes, its size in eight, then its bytes.
 

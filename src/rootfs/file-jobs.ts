@@ -5,7 +5,7 @@ import type { Filesystem } from './filesystem.ts';
 import type { Creator } from './creator.ts';
 import { applyToOpenFile, type MetadataState } from './node-metadata.ts';
 import { nothingLost } from './not-restored.ts';
-import type { RingReader } from './ring.ts';
+import type { RingReader } from '../sys/ring.ts';
 
 // The queue of jobs for open files, in shared memory. The thread that reads a layer's entries opens each file. The thread that decodes the
 // tar writes some of them. Work that needs a name or an order stays in the first thread.
@@ -17,37 +17,44 @@ const SHARE = 0.2;
 const HEADER_WORDS = 16;
 const JOB_WORDS = 16;
 
-/** Words of the header. Of the counters, which wrap around, only the difference matters. */
-const PUSHED = 0;
-const DONE = 1;
-/** The stream of the ring whose jobs are taken; DEAD: none ever again. */
-const SERVED = 2;
-/** 1 from the first job that failed; then the next three say which one, why and at what. */
-const FAILED = 3;
-const FAILED_JOB = 4;
-const ERRNO = 5;
-const ACTION = 6;
-const LOST_OWNERS = 7;
-const LOST_SETUID = 8;
-const CREATOR_UID = 9;
-const CREATOR_GID = 10;
-const CREATOR_UMASK = 11;
+/** The shared words of the header; docs/threads.md lists who writes each and who waits for it. */
+const Word = {
+  /** Jobs handed over, and jobs done: both wrap around, and only their difference matters. */
+  pushed: 0,
+  done: 1,
+  /** Incremented when all jobs are done, or the thread that does them has died: the thread that hands them over waits for it. */
+  idle: 2,
+  /** 1 while jobs are taken; DEAD: none ever again. */
+  taken: 3,
+  /** 1 from the first job that failed; then the next three say which one, why and at what. */
+  failed: 4,
+  failedJob: 5,
+  errno: 6,
+  action: 7,
+  lostOwners: 8,
+  lostSetuid: 9,
+  creatorUID: 10,
+  creatorGID: 11,
+  creatorUmask: 12,
+} as const;
 
-/** Words of a job. */
-const FILE = 0;
-/** Where its bytes begin, as `RingWriter.position` counts, and how many there are. */
-const POSITION = 1;
-const LENGTH = 2;
-/** Where they belong in the file. */
-const OFFSET_LOW = 3;
-const OFFSET_HIGH = 4;
-/** 1: the file is complete with it, gets its metadata and is closed. */
-const LAST = 5;
-const MODE = 6;
-const UID = 7;
-const GID = 8;
-const SECONDS = 9;
-const NANOSECONDS = 10;
+/** Words of a job. They are visible to the other thread with `pushed`. */
+const Job = {
+  file: 0,
+  /** Where its bytes begin, as `RingWriter.position` counts, and how many there are. */
+  position: 1,
+  length: 2,
+  /** Where they belong in the file. */
+  offsetLow: 3,
+  offsetHigh: 4,
+  /** 1: the file is complete with it, gets its metadata and is closed. */
+  last: 5,
+  mode: 6,
+  uid: 7,
+  gid: 8,
+  seconds: 9,
+  nanoseconds: 10,
+} as const;
 
 /** The steps of a job that can fail, in the words of `placeFile`. */
 const ACTIONS = ['write', 'set the owner', 'set the mode', 'set the time', 'close'] as const;
@@ -91,18 +98,14 @@ export class FileJobs {
 
   /** Sets what new files have. To be called before the first job. */
   begin({ uid, gid, umask }: Creator): void {
-    this.#words[CREATOR_UID] = uid;
-    this.#words[CREATOR_GID] = gid;
-    this.#words[CREATOR_UMASK] = umask;
+    this.#words[Word.creatorUID] = uid;
+    this.#words[Word.creatorGID] = gid;
+    this.#words[Word.creatorUmask] = umask;
   }
 
   /** Whether a job may be handed over now. */
   get open(): boolean {
-    return (
-      this.#ring.ahead >= LEAST_AHEAD &&
-      this.#hasRoom() &&
-      Atomics.load(this.#words, SERVED) === this.#ring.stream
-    );
+    return this.#ring.ahead >= LEAST_AHEAD && this.#hasRoom() && Atomics.load(this.#words, Word.taken) === 1;
   }
 
   /** Hands over bytes of the ring that belong at `offset` of `file`. Only where `open`. */
@@ -119,35 +122,37 @@ export class FileJobs {
   /** The first job that failed, if one has. */
   get failed(): FailedEntry | undefined {
     const words = this.#words;
-    if (Atomics.load(words, FAILED) === 0) return undefined;
-    const slot = words[FAILED_JOB]! & (SLOTS - 1);
-    const action = ACTIONS[words[ACTION]!]!;
+    if (Atomics.load(words, Word.failed) === 0) return undefined;
+    const slot = words[Word.failedJob]! & (SLOTS - 1);
+    const action = ACTIONS[words[Word.action]!]!;
     const said = action === 'close' ? `write ${displayPath(this.#paths[slot]!)}` : action;
-    return { path: this.#entryPaths[slot]!, failure: new SyscallError(words[ERRNO]!, said) };
+    return { path: this.#entryPaths[slot]!, failure: new SyscallError(words[Word.errno]!, said) };
   }
 
   /** Waits until all jobs are done. */
   drain(): void {
-    this.#wait(() => Atomics.load(this.#words, DONE) === this.#pushed);
+    this.#wait(() => Atomics.load(this.#words, Word.done) === this.#pushed);
   }
 
   /** What could not be restored, since the last call. Only after `drain`. */
   takeLost(): { readonly owners: number; readonly setuid: number } {
-    const owners = Atomics.exchange(this.#words, LOST_OWNERS, 0);
-    const setuid = Atomics.exchange(this.#words, LOST_SETUID, 0);
+    const owners = Atomics.exchange(this.#words, Word.lostOwners, 0);
+    const setuid = Atomics.exchange(this.#words, Word.lostSetuid, 0);
     return { owners, setuid };
   }
 
   #hasRoom(): boolean {
-    return ((this.#pushed - Atomics.load(this.#words, DONE)) | 0) < this.#most;
+    return ((this.#pushed - Atomics.load(this.#words, Word.done)) | 0) < this.#most;
   }
 
-  /** Blocks this thread; not where the other one has died. */
+  /** Blocks this thread until `ready`; not where the other one has died. */
   #wait(ready: () => boolean): void {
-    const over = (): boolean => ready() || Atomics.load(this.#words, SERVED) === DEAD;
-    while (!over()) {
+    const words = this.#words;
+    for (;;) {
+      const seen = Atomics.load(words, Word.idle);
+      if (ready() || Atomics.load(words, Word.taken) === DEAD) return;
       this.announce();
-      this.#ring.waitUnless(over);
+      Atomics.wait(words, Word.idle, seen);
     }
   }
 
@@ -162,21 +167,21 @@ export class FileJobs {
     const words = this.#words;
     const slot = this.#pushed & (SLOTS - 1);
     const at = HEADER_WORDS + slot * JOB_WORDS;
-    words[at + FILE] = file;
-    words[at + POSITION] = bytes ? this.#ring.positionOf(bytes) : 0;
-    words[at + LENGTH] = bytes ? bytes.length : 0;
-    words[at + OFFSET_LOW] = offset >>> 0;
-    words[at + OFFSET_HIGH] = Math.floor(offset / LOW);
-    words[at + LAST] = isLast ? 1 : 0;
-    words[at + MODE] = entry.mode;
-    words[at + UID] = entry.uid;
-    words[at + GID] = entry.gid;
-    words[at + SECONDS] = entry.mtimeSeconds;
-    words[at + NANOSECONDS] = entry.mtimeNanoseconds;
+    words[at + Job.file] = file;
+    words[at + Job.position] = bytes ? this.#ring.positionOf(bytes) : 0;
+    words[at + Job.length] = bytes ? bytes.length : 0;
+    words[at + Job.offsetLow] = offset >>> 0;
+    words[at + Job.offsetHigh] = Math.floor(offset / LOW);
+    words[at + Job.last] = isLast ? 1 : 0;
+    words[at + Job.mode] = entry.mode;
+    words[at + Job.uid] = entry.uid;
+    words[at + Job.gid] = entry.gid;
+    words[at + Job.seconds] = entry.mtimeSeconds;
+    words[at + Job.nanoseconds] = entry.mtimeNanoseconds;
     this.#entryPaths[slot] = entry.path;
     this.#paths[slot] = path;
     this.#pushed = (this.#pushed + 1) | 0;
-    Atomics.store(words, PUSHED, this.#pushed);
+    Atomics.store(words, Word.pushed, this.#pushed);
     this.#unannouncedJobs += 1;
     this.#unannouncedBytes += bytes ? bytes.length : 0;
     if (this.#unannouncedJobs >= BATCH_JOBS || this.#unannouncedBytes >= BATCH_BYTES) this.announce();
@@ -187,7 +192,7 @@ export class FileJobs {
     if (this.#unannouncedJobs === 0) return;
     this.#unannouncedJobs = 0;
     this.#unannouncedBytes = 0;
-    this.#ring.wakeWriter();
+    this.#ring.ringBell();
   }
 }
 
@@ -205,25 +210,30 @@ export class FileJobRunner {
     this.#words = new Int32Array(memory);
     this.#bytes = bytes;
     this.#filesystem = filesystem;
-    this.#done = Atomics.load(this.#words, DONE);
+    this.#done = Atomics.load(this.#words, Word.done);
     this.#state = this.#stateNow();
   }
 
-  /** From now on jobs are taken, until the reader has left the stream. */
-  begin(stream: number): void {
+  /** From now on jobs are taken. */
+  begin(): void {
     this.#state = this.#stateNow();
-    Atomics.store(this.#words, SERVED, stream);
+    Atomics.store(this.#words, Word.taken, 1);
+  }
+
+  /** No more jobs are taken. To be called when the other thread hands over none any more. */
+  end(): void {
+    Atomics.store(this.#words, Word.taken, 0);
   }
 
   get waiting(): number {
-    return (Atomics.load(this.#words, PUSHED) - this.#done) | 0;
+    return (Atomics.load(this.#words, Word.pushed) - this.#done) | 0;
   }
 
   /** Position of the first byte in the ring that a job needs; undefined where none does. */
   readonly firstNeeded = (): number | undefined => {
     for (let job = this.#done, rest = this.waiting; rest > 0; job = (job + 1) | 0, rest -= 1) {
       const at = HEADER_WORDS + (job & (SLOTS - 1)) * JOB_WORDS;
-      if (this.#words[at + LENGTH]! > 0) return this.#words[at + POSITION]!;
+      if (this.#words[at + Job.length]! > 0) return this.#words[at + Job.position]!;
     }
     return undefined;
   };
@@ -232,20 +242,27 @@ export class FileJobRunner {
   run(most: number): void {
     for (let rest = Math.min(most, this.waiting); rest > 0; rest -= 1) {
       this.#one(HEADER_WORDS + (this.#done & (SLOTS - 1)) * JOB_WORDS);
+      // First: the other thread takes what was lost as soon as all jobs are done.
+      this.#addLost();
       this.#done = (this.#done + 1) | 0;
-      Atomics.store(this.#words, DONE, this.#done);
+      Atomics.store(this.#words, Word.done, this.#done);
     }
-    const { owners, setuid } = this.#state.counts;
-    if (owners > 0) Atomics.add(this.#words, LOST_OWNERS, owners);
-    if (setuid > 0) Atomics.add(this.#words, LOST_SETUID, setuid);
-    Object.assign(this.#state.counts, { owners: 0, setuid: 0 });
+    if (this.waiting === 0) signalIdle(this.#words);
+  }
+
+  #addLost(): void {
+    const { counts } = this.#state;
+    if (counts.owners > 0) Atomics.add(this.#words, Word.lostOwners, counts.owners);
+    if (counts.setuid > 0) Atomics.add(this.#words, Word.lostSetuid, counts.setuid);
+    counts.owners = 0;
+    counts.setuid = 0;
   }
 
   #one(at: number): void {
     const words = this.#words;
-    const file = words[at + FILE]!;
-    const isLast = words[at + LAST] === 1;
-    const failedBefore = words[FAILED] === 1;
+    const file = words[at + Job.file]!;
+    const isLast = words[at + Job.last] === 1;
+    const failedBefore = words[Word.failed] === 1;
     if (!failedBefore) {
       try {
         this.#write(file, at);
@@ -257,15 +274,15 @@ export class FileJobRunner {
     }
     if (!isLast) return;
     const closed = this.#filesystem.closeFile(file);
-    if (closed < 0 && words[FAILED] === 0) this.#fail(new SyscallError(closed, 'close'));
+    if (closed < 0 && words[Word.failed] === 0) this.#fail(new SyscallError(closed, 'close'));
   }
 
   #write(file: number, at: number): void {
     const words = this.#words;
-    const length = words[at + LENGTH]!;
+    const length = words[at + Job.length]!;
     if (length === 0) return;
-    const start = words[at + POSITION]! & (this.#bytes.length - 1);
-    const offset = (words[at + OFFSET_LOW]! >>> 0) + words[at + OFFSET_HIGH]! * LOW;
+    const start = words[at + Job.position]! & (this.#bytes.length - 1);
+    const offset = (words[at + Job.offsetLow]! >>> 0) + words[at + Job.offsetHigh]! * LOW;
     const written = this.#filesystem.write(file, this.#bytes.subarray(start, start + length), offset);
     if (written < 0) throw new SyscallError(written, 'write');
   }
@@ -274,20 +291,20 @@ export class FileJobRunner {
     const words = this.#words;
     node.file = file;
     applyToOpenFile(this.#state, node, {
-      mode: words[at + MODE]!,
-      uid: words[at + UID]! >>> 0,
-      gid: words[at + GID]! >>> 0,
-      mtimeSeconds: words[at + SECONDS]!,
-      mtimeNanoseconds: words[at + NANOSECONDS]!,
+      mode: words[at + Job.mode]!,
+      uid: words[at + Job.uid]! >>> 0,
+      gid: words[at + Job.gid]! >>> 0,
+      mtimeSeconds: words[at + Job.seconds]!,
+      mtimeNanoseconds: words[at + Job.nanoseconds]!,
     });
   }
 
   #fail(error: SyscallError): void {
     const words = this.#words;
-    words[FAILED_JOB] = this.#done;
-    words[ERRNO] = error.errno;
-    words[ACTION] = ACTIONS.indexOf(error.action as (typeof ACTIONS)[number]);
-    Atomics.store(words, FAILED, 1);
+    words[Word.failedJob] = this.#done;
+    words[Word.errno] = error.errno;
+    words[Word.action] = ACTIONS.indexOf(error.action as (typeof ACTIONS)[number]);
+    Atomics.store(words, Word.failed, 1);
   }
 
   #stateNow(): MetadataState {
@@ -296,9 +313,9 @@ export class FileJobRunner {
       filesystem: this.#filesystem,
       counts: nothingLost(),
       creator: {
-        uid: words[CREATOR_UID]! >>> 0,
-        gid: words[CREATOR_GID]! >>> 0,
-        umask: words[CREATOR_UMASK]!,
+        uid: words[Word.creatorUID]! >>> 0,
+        gid: words[Word.creatorGID]! >>> 0,
+        umask: words[Word.creatorUmask]!,
         careful: false,
       },
     };
@@ -307,7 +324,14 @@ export class FileJobRunner {
 
 /** Marks the queue as dead: the thread that did the jobs has died. */
 export function forsakeFileJobs(memory: SharedArrayBuffer): void {
-  Atomics.store(new Int32Array(memory), SERVED, DEAD);
+  const words = new Int32Array(memory);
+  Atomics.store(words, Word.taken, DEAD);
+  signalIdle(words);
+}
+
+function signalIdle(words: Int32Array<SharedArrayBuffer>): void {
+  Atomics.add(words, Word.idle, 1);
+  Atomics.notify(words, Word.idle);
 }
 
 /** The calls for files that are open. */

@@ -1,15 +1,15 @@
 import type { Worker } from 'node:worker_threads';
 import { printable } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
+import { createRingDigest } from '../sys/ring-digest.ts';
 import { ThreadCalls } from '../sys/thread-calls.ts';
 import { startThread } from '../sys/threads.ts';
 import type { Backend } from './confined-root.ts';
 import type { RootMetadata } from './metadata.ts';
-import { createFileJobs } from './file-jobs.ts';
+import { createFileJobs, forsakeFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
-import { RingWriter, createRing } from './ring.ts';
+import { RingWriter, createRing } from '../sys/ring.ts';
 import type { RunOptions } from './run.ts';
-import { createTarDigest } from './tar-digest.ts';
 
 export interface RootfsOptions extends Omit<RunOptions, 'name'> {
   /** Its name in messages: DIR as the user gave it; left out: its path. */
@@ -30,7 +30,7 @@ export interface SharedMemory {
   readonly ring: SharedArrayBuffer;
   /** The queue of FileJobs. */
   readonly jobs: SharedArrayBuffer;
-  /** Of a TarDigest. */
+  /** Of a RingDigest over the tar. */
   readonly digest: SharedArrayBuffer;
 }
 
@@ -87,7 +87,11 @@ export class Rootfs {
   readonly #thread: Worker;
   readonly #writer: RingWriter;
   /** With a decoder, its thread fills the ring and uses the rest. */
-  readonly memory: SharedMemory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
+  readonly memory: SharedMemory = {
+    ring: createRing(),
+    jobs: createFileJobs(),
+    digest: createRingDigest(),
+  };
   readonly #calls: ThreadCalls<Command>;
   #onEntries: ApplyOptions['onEntries'];
   /** Of the root, as `DEVICE:INODE`. */
@@ -133,6 +137,20 @@ export class Rootfs {
    * system refuses
    */
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<number> {
+    return await this.applyFrom(async () => {
+      for await (const chunk of tar) {
+        if (!(await this.#writer.write(chunk))) break;
+      }
+      this.#writer.end();
+    }, options);
+  }
+
+  /**
+   * The same with a tar that another thread writes into `memory.ring`.
+   *
+   * @param fill has that thread do so; it resolves when the tar has ended and is right, or this thread takes no more of it
+   */
+  async applyFrom(fill: () => Promise<void>, options: ApplyOptions): Promise<number> {
     const { label, signal, onEntries } = options;
     signal?.throwIfAborted();
     this.#onEntries = onEntries;
@@ -141,11 +159,7 @@ export class Rootfs {
     const abort = (): void => this.#writer.abort();
     signal?.addEventListener('abort', abort, { once: true });
     try {
-      // With a decoder `tar` yields nothing: the decoder's thread writes into the same ring.
-      for await (const chunk of tar) {
-        if (!(await this.#writer.write(chunk))) break;
-      }
-      this.#writer.end();
+      await fill();
     } catch (error) {
       this.#writer.abort();
       await this.#calls.settled;
@@ -159,6 +173,12 @@ export class Rootfs {
       signal?.throwIfAborted();
       throw error;
     }
+  }
+
+  /** The thread that wrote into `memory.ring` has died: ends the current call, and waits for it no more. */
+  forsake(): void {
+    forsakeFileJobs(this.memory.jobs);
+    this.#writer.abort();
   }
 
   /**

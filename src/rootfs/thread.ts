@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DestinationError } from '../errors.ts';
+import { RingDigest } from '../sys/ring-digest.ts';
 import { answerOf } from '../sys/thread-calls.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
@@ -14,10 +15,9 @@ import type { LinuxFilesystem } from './linux.ts';
 import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';
 import { empty } from './removal.ts';
-import { RingReader } from './ring.ts';
+import { RingReader } from '../sys/ring.ts';
 import type { Answers, Command, Notice, OpenedRoot, ThreadData } from './rootfs.ts';
 import type { Run } from './run.ts';
-import { TarDigest } from './tar-digest.ts';
 
 const { ENOSYS } = constants.errno;
 
@@ -26,7 +26,8 @@ const DRAIN_BYTES = 1024 * 1024;
 /** Milliseconds between two messages about entries, and entries between two looks at the clock. */
 const TELL_MILLISECONDS = 1000;
 const ENTRIES_PER_LOOK = 128;
-/** Hashed at once, in bytes: it takes a tenth of a millisecond. */
+
+/** Bytes hashed at once: it takes a tenth of a millisecond. */
 const HASH_BYTES = 128 * 1024;
 
 /** Sends a notice, and moves buffers with it. */
@@ -36,18 +37,18 @@ type Tell = (notice: Notice, moved?: readonly ArrayBuffer[]) => void;
 class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
-  readonly #digest: TarDigest;
   /** The root, for messages. */
   readonly #name: string;
   readonly #changes: ChangeLog | undefined;
   readonly #tell: Tell;
+  readonly #digest: RingDigest;
   #run: Run | undefined;
 
   constructor(data: ThreadData, tell: Tell) {
     this.#data = data;
     this.#tell = tell;
     this.#source = new RingReader(data.memory.ring);
-    this.#digest = new TarDigest(data.memory.digest, this.#source.bytes);
+    this.#digest = new RingDigest(data.memory.digest, this.#source.bytes);
     this.#name = data.options.name;
     const { contents } = data.options;
     this.#changes =
@@ -119,10 +120,7 @@ class Writer {
     }
     const backend = filesystem instanceof PortableFilesystem ? 'node' : 'libc';
     const shared = backend === 'libc' ? new FileJobs(memory.jobs, this.#source) : undefined;
-    this.#source.beforeWait = () => {
-      shared?.announce();
-      return this.#hash();
-    };
+    this.#source.beforeWait = shared && (() => this.#workBeforeWait(shared));
     this.#run = startRun(filesystem, options, this.#changes, shared);
     return { backend, identity };
   }
@@ -166,6 +164,15 @@ class Writer {
     }
   }
 
+  /** While nothing comes, this thread computes the tar's digest, which the decoder needs. */
+  #workBeforeWait(jobs: FileJobs): boolean {
+    jobs.announce();
+    if (this.#digest.step(this.#source.head, HASH_BYTES) === 0) return false;
+    // The decoder may wait for this space.
+    this.#source.ringBell();
+    return true;
+  }
+
   /** To be called before each entry: tells once in a while how many came before. */
   #entriesTeller(): () => void {
     let entries = 0;
@@ -177,14 +184,6 @@ class Writer {
       }
       entries += 1;
     };
-  }
-
-  /** While nothing comes, this thread computes the tar's digest, which the other one needs. */
-  #hash(): boolean {
-    const source = this.#source;
-    if (this.#digest.step(source.stream, source.head, HASH_BYTES) === 0) return false;
-    source.wakeWriter();
-    return true;
   }
 }
 

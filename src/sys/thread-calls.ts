@@ -45,15 +45,17 @@ export class ThreadCalls<Message> {
   /** Resolves when the thread has ended. */
   readonly exit: Promise<void>;
   readonly #thread: Worker;
+  readonly #onDeath: () => void;
   #waiting = Promise.withResolvers<unknown>();
   #dead: DestinationError | undefined;
 
   /**
    * @param work the thread's work, for messages: `writes the files`
-   * @param onDeath called when the thread has ended
+   * @param onDeath called when the thread has ended, and at each call after that
    */
   constructor(thread: Worker, work: string, onDeath: () => void) {
     this.#thread = thread;
+    this.#onDeath = onDeath;
     this.#waiting.resolve(undefined);
     const die = (cause: Error): void => {
       this.#dead ??= new DestinationError(`the thread that ${work} has died: ${cause.message}`, {
@@ -95,8 +97,10 @@ export class ThreadCalls<Message> {
     this.#waiting = Promise.withResolvers();
     const { promise, reject } = this.#waiting;
     promise.catch(() => undefined);
-    if (this.#dead) reject(this.#dead);
-    else this.#thread.postMessage(message, []);
+    if (this.#dead) {
+      this.#onDeath();
+      reject(this.#dead);
+    } else this.#thread.postMessage(message, []);
     return promise;
   }
 }

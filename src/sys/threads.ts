@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 export const threads = {
   rootfs: { script: '../rootfs/thread.ts', youngMiB: 2 },
   packer: { script: '../git/packer-thread.ts', youngMiB: 2 },
-  decoder: { script: '../decoder-thread.ts', youngMiB: 1 },
+  decoder: { script: '../commands/decoder-thread.ts', youngMiB: 1 },
 } as const;
 
 export type ThreadName = keyof typeof threads;

@@ -18,7 +18,7 @@ import { type ObjectID, isHoldable } from '../../src/git/trees.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
 import { ChangeLog, readChanges, type Change } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
-import { createRing } from '../../src/rootfs/ring.ts';
+import { createRing } from '../../src/sys/ring.ts';
 import { git, scratch } from './git.ts';
 
 const byteString = (minLength: number): fc.Arbitrary<string> =>

@@ -9,7 +9,7 @@ import { GitLayers } from '../../src/git/git-layers.ts';
 import { findGit } from '../../src/git/git-program.ts';
 import { ChangeLog } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
-import { createRing } from '../../src/rootfs/ring.ts';
+import { createRing } from '../../src/sys/ring.ts';
 import { branchOf, git, idOf, noCommit, pullLayers, scratch, StageLayers, type BuildLayer } from './git.ts';
 import { Stage } from './stage.ts';
 

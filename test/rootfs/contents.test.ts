@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { ContentReader, ContentWriter } from '../../src/rootfs/contents.ts';
-import { RingAborted, RingReader, createRing } from '../../src/rootfs/ring.ts';
+import { RingAborted, RingReader, createRing } from '../../src/sys/ring.ts';
 import { dir, fifo, file, hardlink, sparse, symlink, tar, whiteout } from '../support/archive.ts';
 import { chunks, openRootfs, temporaryDirectory } from './harness.ts';
 
@@ -29,7 +29,7 @@ function readAll(memory: SharedArrayBuffer): (Buffer | 'flush')[] {
 const writerCode = `
   const { parentPort, workerData } = require('node:worker_threads');
   Promise.all([${JSON.stringify(new URL('../../src/rootfs/contents.ts', import.meta.url).href)},
-    ${JSON.stringify(new URL('../../src/rootfs/ring.ts', import.meta.url).href)}].map((url) => import(url)))
+    ${JSON.stringify(new URL('../../src/sys/ring.ts', import.meta.url).href)}].map((url) => import(url)))
     .then(([{ ContentWriter }, { RingWriter }]) => {
       const writer = new ContentWriter(workerData.memory);
       try {

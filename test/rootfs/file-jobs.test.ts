@@ -7,7 +7,7 @@ import { createFileJobs, FileJobRunner, FileJobs } from '../../src/rootfs/file-j
 import type { DiskFilesystem } from '../../src/rootfs/filesystem.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { finishRun } from '../../src/rootfs/metadata.ts';
-import { createRing, RingReader, RingWriter } from '../../src/rootfs/ring.ts';
+import { createRing, RingReader, RingWriter } from '../../src/sys/ring.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { dir, file, hardlink, tar, whiteout } from '../support/archive.ts';
@@ -19,15 +19,6 @@ import { build, openBelow, openFilesystem, temporaryDirectory } from './harness.
 
 const MIB = 1024 * 1024;
 
-/** Does the jobs only when they are waited for: the other thread as slow as it can be. */
-class LateReader extends RingReader {
-  runner: FileJobRunner | undefined;
-
-  override waitUnless(ready: () => boolean): void {
-    while (!ready()) this.runner!.run(1);
-  }
-}
-
 /** Makes a file system close each file and then return this error. */
 function closingWith<T extends Pick<DiskFilesystem, 'closeFile'>>(filesystem: T, error: number): T {
   const close = filesystem.closeFile.bind(filesystem);
@@ -36,24 +27,29 @@ function closingWith<T extends Pick<DiskFilesystem, 'closeFile'>>(filesystem: T,
 }
 
 /**
- * Applies a layer of at most 4 MiB, in one thread, with jobs for the files that 1 MiB or more follows.
- * Returns the number of jobs.
+ * Applies a layer of at most 4 MiB, in one thread, with jobs for the files that 1 MiB or more follows. A job
+ * is done only when it is waited for: the other thread is as slow as it can be. Returns the number of jobs.
  *
  * @param closed the result of close(2) after the file was closed
  */
-function applyLate(root: string, layer: Uint8Array, closed = 0): number {
+function applyLate(t: TestContext, root: string, layer: Uint8Array, closed = 0): number {
   const ring = createRing();
   const writer = new RingWriter(ring);
-  const reader = new LateReader(ring);
+  const reader = new RingReader(ring);
   const memory = createFileJobs();
   const filesystem = closingWith(openFilesystem(root, 'libc'), closed);
   const run = startRun(filesystem, { name: root, mode: 'stage' }, undefined, new FileJobs(memory, reader));
   const openFiles = closingWith(LinuxFilesystem.ofOpenFiles(systemCalls()!), closed);
-  reader.runner = new FileJobRunner(memory, writer.bytes, openFiles);
+  const runner = new FileJobRunner(memory, writer.bytes, openFiles);
+  const wait = t.mock.method(Atomics, 'wait', () => {
+    assert.ok(runner.waiting > 0, 'it would wait for ever');
+    runner.run(1);
+    return 'ok';
+  });
   try {
     writer.reopen();
     reader.restart();
-    reader.runner.begin(writer.stream);
+    runner.begin();
     assert.equal(writer.writeBlocking(layer), true);
     writer.end();
     applyLayer(run, new TarReader(reader, 'the layer'), 'the layer');
@@ -61,6 +57,7 @@ function applyLate(root: string, layer: Uint8Array, closed = 0): number {
     // The second word counts them.
     return new Int32Array(memory)[1]!;
   } finally {
+    wait.mock.restore();
     run.directories.close();
     filesystem.close();
   }
@@ -92,7 +89,7 @@ tested('files that are written late: the tree is the one that a single thread wr
   );
   const [one, two] = [temporaryDirectory(t), temporaryDirectory(t)];
   build(one, [layer], { mode: 'stage' });
-  const jobs = applyLate(two, layer);
+  const jobs = applyLate(t, two, layer);
   assert.ok(jobs > 100, `${jobs} jobs`);
   assert.equal(treeDiff(printTree(one), printTree(two)), '');
   assert.deepEqual(openBelow(two), []);
@@ -106,7 +103,11 @@ test(
     const xattrs = { 'security.capability': netRawCapability };
     if (!writeXattr(probe, 'security.capability', netRawCapability))
       return t.skip('needs a file system with capabilities');
-    const jobs = applyLate(root, tar(file('a', 'elf', { uid: 7 }), hardlink('b', 'a', { xattrs }), behind));
+    const jobs = applyLate(
+      t,
+      root,
+      tar(file('a', 'elf', { uid: 7 }), hardlink('b', 'a', { xattrs }), behind),
+    );
     assert.ok(jobs > 0);
     assert.deepEqual(readXattrs(join(root, 'b')), [['security.capability', netRawCapability]]);
     return undefined;
@@ -118,7 +119,7 @@ tested(
   (t) => {
     const root = temporaryDirectory(t);
     const cut = tar(file('a', Buffer.alloc(8 * MIB, 'x'))).subarray(0, 3.5 * MIB);
-    assert.throws(() => applyLate(root, cut), { code: 'MALFORMED_TAR' });
+    assert.throws(() => applyLate(t, root, cut), { code: 'MALFORMED_TAR' });
     assert.deepEqual(openBelow(root), []);
   },
 );
@@ -129,7 +130,7 @@ for (const [who, items] of [
 ] as const) {
   tested(`close(2) fails in ${who}: the error says so, since the content may be lost`, (t) => {
     const root = temporaryDirectory(t);
-    assert.throws(() => applyLate(root, tar(...items), -constants.errno.EIO), {
+    assert.throws(() => applyLate(t, root, tar(...items), -constants.errno.EIO), {
       name: 'DestinationError',
       message: /the layer: a: cannot write a: i\/o error \(EIO\)/,
     });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { readerOf } from '../../src/blob/decode/byte-reader.ts';
-import type { Decoder } from '../../src/decoder.ts';
+import type { Decoder } from '../../src/blob/decode/decoder.ts';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { type Change, ChangeLog, readChanges } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
@@ -14,7 +14,7 @@ import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';
 import type { NotRestored } from '../../src/rootfs/not-restored.ts';
-import { createRing } from '../../src/rootfs/ring.ts';
+import { createRing } from '../../src/sys/ring.ts';
 import { Rootfs, type RootfsOptions } from '../../src/rootfs/rootfs.ts';
 import type { RunOptions } from '../../src/rootfs/run.ts';
 import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
@@ -72,15 +72,13 @@ export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<
   for (let start = 0; start < bytes.length; start += size) yield bytes.subarray(start, start + size);
 }
 
-/** What `Rootfs.apply` takes where a decoder fills the ring: no chunk, then the end. */
-export async function* decoded(
+/** For `Rootfs.applyFrom`: has the decoder fill the ring with a blob in gzip. */
+export function decoding(
   decoder: Decoder,
   blob: Uint8Array | AsyncIterable<Uint8Array>,
-  compression: 'gzip' | 'zstd' = 'gzip',
-): AsyncGenerator<Uint8Array, void, undefined> {
+): () => Promise<void> {
   const bytes = blob instanceof Uint8Array ? chunks(blob) : blob;
-  await decoder.decode(compression, readerOf(bytes), undefined);
-  yield* [];
+  return async () => void (await decoder.decode('gzip', readerOf(bytes), undefined));
 }
 
 export interface BuildOptions<Backend = DiskBackend> extends Partial<RunOptions> {

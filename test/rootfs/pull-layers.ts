@@ -5,12 +5,12 @@
  */
 import { readFileSync, writeSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
-import { Decoder } from '../../src/decoder.ts';
+import { Decoder } from '../../src/blob/decode/decoder.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
 import type { Backend } from '../../src/rootfs/confined-root.ts';
 import type { NotRestored } from '../../src/rootfs/not-restored.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
-import { chunks, decoded } from './harness.ts';
+import { chunks, decoding } from './harness.ts';
 
 export interface PullRequest {
   readonly directory: string;
@@ -47,11 +47,12 @@ async function pull(request: PullRequest): Promise<PullOutcome> {
       name: request.directory,
       backend: request.backend,
     });
-    if (request.decoder === true) decoder = new Decoder(rootfs.memory);
+    if (request.decoder === true) decoder = new Decoder(rootfs);
     for (const [index, layer] of request.layers.entries()) {
       const bytes = readFileSync(layer);
-      const tar = decoder ? decoded(decoder, gzipSync(bytes)) : chunks(bytes);
-      await rootfs.apply(tar, { label: `layer ${index}` });
+      const options = { label: `layer ${index}` };
+      if (decoder) await rootfs.applyFrom(decoding(decoder, gzipSync(bytes)), options);
+      else await rootfs.apply(chunks(bytes), options);
     }
     await rootfs.writeLayerInfo('json', Buffer.from('{}'));
     if (request.hang === true) {

@@ -6,7 +6,7 @@ import { describe, test } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 import { type Change, readChanges } from '../../src/rootfs/changes.ts';
 import { nothingLost } from '../../src/rootfs/not-restored.ts';
-import { createRing } from '../../src/rootfs/ring.ts';
+import { createRing } from '../../src/sys/ring.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { dir, file, hardlink, symlink, tar, whiteout } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { RingAborted, RingReader, RingWriter, createRing } from '../../src/rootfs/ring.ts';
-import { HANG } from '../support/hang.ts';
+import { RingAborted, RingReader, RingWriter, createRing } from '../../src/sys/ring.ts';
 
-const ringUrl = new URL('../../src/rootfs/ring.ts', import.meta.url).href;
+const ringUrl = new URL('../../src/sys/ring.ts', import.meta.url).href;
 
 /**
  * A thread that reads the ring in pieces of random size, slowly or not, and posts the hash of each stream.
@@ -199,52 +197,4 @@ test('a reader in the same thread is told when the writer gives up', () => {
   assert.deepEqual(Buffer.from(reader.read(2)!).toString(), 'ab');
   writer.abort();
   assert.throws(() => reader.read(2), RingAborted);
-});
-
-/** A ring whose stream has two writers, as one that the decoder fills. */
-function twoWriters(capacity?: number) {
-  const memory = createRing(capacity);
-  const main = new RingWriter(memory);
-  const reader = new RingReader(memory);
-  const late = new RingWriter(memory);
-  main.reopen();
-  late.join();
-  reader.restart();
-  return { main, reader, late };
-}
-
-test('a writer whose stream is over sees that also when the reader is done with a later one', () => {
-  const { main, reader, late } = twoWriters();
-  assert.equal(late.isRead, true);
-  main.end();
-  reader.leave();
-  assert.equal(late.isRead, false);
-  main.reopen();
-  reader.restart();
-  reader.leave();
-  assert.equal(late.isRead, false);
-});
-
-test('a thread whose stream is over does not take away the wait of the writer of the next one', async () => {
-  const { main, reader, late } = twoWriters(1024);
-  main.end();
-  reader.leave();
-  let written: Promise<boolean> | undefined;
-  // The late thread stands still within its wait, while the other one opens the next stream and fills the
-  // ring.
-  late.waitUnless(() => {
-    main.reopen();
-    reader.restart();
-    written = main.write(new Uint8Array(2048));
-    return true;
-  });
-  let count = 0;
-  const deadline = performance.now() + HANG;
-  while (count < 2048 && performance.now() < deadline) {
-    const bytes = reader.poll(4096);
-    if (bytes instanceof Uint8Array) count += bytes.length;
-    await sleep(1);
-  }
-  assert.equal(count, 2048);
-  assert.equal(await written, true);
 });

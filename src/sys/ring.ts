@@ -1,21 +1,24 @@
-import type { ByteSource } from '../tar/entry.ts';
-import { loadNative } from '../sys/native.ts';
+import { loadNative } from './native.ts';
 
 /** Of a ring for tar bytes: a power of two, in bytes. */
 const CAPACITY = 4 * 1024 * 1024;
 
-/** Indexes of the control words. The byte counters wrap around; only their difference matters. */
-const HEAD = 0;
-const TAIL = 1;
-const STATE = 2;
-/** Incremented when bytes or the end arrive; the reader waits on it. */
-const NEWS = 3;
-/** Incremented when space is free, the reader has failed, or the writer has other work; the writer waits on it. */
-const ROOM = 4;
-const WRITER_WAITS = 5;
-/** Number of the stream, from 1 on, and of the last one that the reader is done with. */
-const STREAM = 6;
-const LEFT = 7;
+/** The shared words before the bytes; docs/threads.md lists who writes each and who waits for it. */
+const Word = {
+  /** Bytes written and bytes that the reader is done with: both wrap around, and only their difference matters. */
+  written: 0,
+  read: 1,
+  state: 2,
+  /** 1 when the reader is done with the stream, also with what it made of the bytes. */
+  readerDone: 3,
+  /** Incremented when bytes or the end have come: the reader waits for it. */
+  bytes: 4,
+  /** Incremented when space is free or the reader has failed: a writer that waits for nothing else waits for it. */
+  space: 5,
+  /** Incremented when the decoder is to check what it waits for. It has more than one condition, and a thread can wait for one word only. */
+  bell: 6,
+} as const;
+
 const CONTROL_BYTES = 64;
 /** From this length on a call of memcpy(3) is faster than V8. */
 const MEMCPY_MIN_BYTES = 512;
@@ -38,8 +41,6 @@ export function createRing(capacity = CAPACITY): SharedArrayBuffer {
 class RingEnd {
   /** All bytes of the ring. */
   readonly bytes: Uint8Array<SharedArrayBuffer>;
-  /** Of the stream that this end writes or reads. */
-  stream = 0;
   protected readonly control: Int32Array<SharedArrayBuffer>;
   protected readonly capacity: number;
 
@@ -49,21 +50,27 @@ class RingEnd {
     this.capacity = this.bytes.length;
   }
 
-  /** Ends a wait of the thread that writes, for room or for something to do. */
-  wakeWriter(): void {
-    if (Atomics.load(this.control, WRITER_WAITS) === 0) return;
-    Atomics.store(this.control, WRITER_WAITS, 0);
-    this.signal(ROOM);
-  }
-
   /** Nothing more is read: ends a waiting `write`. */
   fail(): void {
-    Atomics.store(this.control, STATE, State.failed);
-    this.signal(ROOM);
+    Atomics.store(this.control, Word.state, State.failed);
+    this.signalSpace();
   }
 
-  /** Ends each wait for this word. */
-  protected signal(word: typeof NEWS | typeof ROOM): void {
+  /** Ends the wait of `RingWriter.waitForBell`. */
+  ringBell(): void {
+    this.#signal(Word.bell);
+  }
+
+  protected signalBytes(): void {
+    this.#signal(Word.bytes);
+  }
+
+  protected signalSpace(): void {
+    this.#signal(Word.space);
+    this.#signal(Word.bell);
+  }
+
+  #signal(word: number): void {
     Atomics.add(this.control, word, 1);
     Atomics.notify(this.control, word);
   }
@@ -76,7 +83,7 @@ export class RingWriter extends RingEnd {
   /** Bytes that were written since the reader was last woken. */
   #pending = 0;
   #copy: ReturnType<typeof copyIntoShared> | undefined;
-  #head = Atomics.load(this.control, HEAD);
+  #head = Atomics.load(this.control, Word.written);
 
   /**
    * @param onNews called when bytes or the end have come, for a reader that does not wait in `read`
@@ -120,20 +127,20 @@ export class RingWriter extends RingEnd {
 
   /** Whether the reader has failed. */
   get failed(): boolean {
-    return Atomics.load(this.control, STATE) === State.failed;
+    return Atomics.load(this.control, Word.state) === State.failed;
   }
 
   get open(): boolean {
-    return Atomics.load(this.control, STATE) === State.open;
+    return Atomics.load(this.control, Word.state) === State.open;
   }
 
-  /** Whether the reader is not yet done with the stream; it may be done with later ones already, which others wrote. */
-  get isRead(): boolean {
-    return ((Atomics.load(this.control, LEFT) - this.stream) | 0) < 0;
+  /** Whether the reader is done with the stream, also with what it made of the bytes. */
+  get readerIsDone(): boolean {
+    return Atomics.load(this.control, Word.readerDone) === 1;
   }
 
   get unread(): number {
-    return (this.#head - Atomics.load(this.control, TAIL)) | 0;
+    return (this.#head - Atomics.load(this.control, Word.read)) | 0;
   }
 
   /** Where the next byte belongs, counted from the first: it wraps around. */
@@ -141,10 +148,9 @@ export class RingWriter extends RingEnd {
     return this.#head;
   }
 
-  /** Begins to write in another thread than the one that opened the stream. */
+  /** Begins to write a stream that another thread has opened. */
   join(): void {
-    this.#head = Atomics.load(this.control, HEAD);
-    this.stream = Atomics.load(this.control, STREAM);
+    this.#head = Atomics.load(this.control, Word.written);
   }
 
   /**
@@ -154,7 +160,7 @@ export class RingWriter extends RingEnd {
    */
   reserve(most: number, firstNeeded: () => number | undefined): Uint8Array<SharedArrayBuffer> {
     // In this order: the reader notes which slots it keeps before it continues.
-    const tail = Atomics.load(this.control, TAIL);
+    const tail = Atomics.load(this.control, Word.read);
     const used = Math.max((this.#head - tail) | 0, (this.#head - (firstNeeded() ?? tail)) | 0);
     const start = this.#head & (this.capacity - 1);
     return this.bytes.subarray(start, start + Math.min(most, this.capacity - used, this.capacity - start));
@@ -166,17 +172,10 @@ export class RingWriter extends RingEnd {
     if (length > 0) this.#tell();
   }
 
-  /** Blocks the thread until there is room or `wake` is called, unless `ready` returns true first. */
-  waitUnless(ready: () => boolean): void {
-    const seen = Atomics.load(this.control, ROOM);
-    Atomics.store(this.control, WRITER_WAITS, 1);
-    // The word stays set: by now the wait may be that of another thread, which writes the next stream. It costs one signal at most.
-    if (!ready()) Atomics.wait(this.control, ROOM, seen);
-  }
-
-  /** Ends a wait of the reader's, so that it looks again. */
-  wakeReader(): void {
-    this.signal(NEWS);
+  /** Blocks the thread until the bell rings, unless `ready` returns true first. The caller then checks its conditions again. */
+  waitForBell(ready: () => boolean): void {
+    const seen = Atomics.load(this.control, Word.bell);
+    if (!ready()) Atomics.wait(this.control, Word.bell, seen);
   }
 
   /** Marks the end of the stream: the reader gets it after the bytes in the ring. */
@@ -189,29 +188,29 @@ export class RingWriter extends RingEnd {
     this.#change(State.aborted);
   }
 
-  /** Begins the next stream, after the reader has finished the previous one. */
+  /** Opens the next stream, after the reader is done with the previous one. */
   reopen(): void {
-    Atomics.add(this.control, STREAM, 1);
     this.join();
-    Atomics.store(this.control, TAIL, this.#head);
-    Atomics.store(this.control, STATE, State.open);
+    Atomics.store(this.control, Word.read, this.#head);
+    Atomics.store(this.control, Word.readerDone, 0);
+    Atomics.store(this.control, Word.state, State.open);
   }
 
   /** The reader has died. */
   override fail(): void {
-    Atomics.store(this.control, LEFT, Atomics.load(this.control, STREAM));
+    Atomics.store(this.control, Word.readerDone, 1);
     super.fail();
   }
 
   #change(to: number): void {
-    if (Atomics.compareExchange(this.control, STATE, State.open, to) !== State.open) return;
+    if (Atomics.compareExchange(this.control, Word.state, State.open, to) !== State.open) return;
     this.#tell();
-    this.signal(ROOM);
+    this.signalSpace();
   }
 
   #tell(): void {
     this.#pending = 0;
-    this.wakeReader();
+    this.signalBytes();
     this.#onNews?.();
   }
 
@@ -230,39 +229,37 @@ export class RingWriter extends RingEnd {
 
   #advance(length: number): void {
     this.#head = (this.#head + length) | 0;
-    Atomics.store(this.control, HEAD, this.#head);
+    Atomics.store(this.control, Word.written, this.#head);
   }
 
   async #roomToCome(): Promise<void> {
-    const seen = this.#askForRoom();
-    if (seen === undefined) return;
-    const wait = Atomics.waitAsync(this.control, ROOM, seen);
+    this.flush();
+    const seen = Atomics.load(this.control, Word.space);
+    if (!this.#isFull()) return;
+    const wait = Atomics.waitAsync(this.control, Word.space, seen);
     if (wait.async) await wait.value;
   }
 
   #blockUntilRoom(): void {
-    const seen = this.#askForRoom();
-    if (seen !== undefined) Atomics.wait(this.control, ROOM, seen);
+    this.flush();
+    const seen = Atomics.load(this.control, Word.space);
+    if (this.#isFull()) Atomics.wait(this.control, Word.space, seen);
   }
 
-  /** Asks the reader to signal free space. Returns the counter's value to wait on, undefined if no wait is needed. */
-  #askForRoom(): number | undefined {
-    this.flush();
-    const seen = Atomics.load(this.control, ROOM);
-    Atomics.store(this.control, WRITER_WAITS, 1);
-    return this.unread < this.capacity || !this.open ? undefined : seen;
+  #isFull(): boolean {
+    return this.open && this.unread === this.capacity;
   }
 }
 
 /** Reads from the ring. */
-export class RingReader extends RingEnd implements ByteSource {
-  /** The most bytes read, or released to a waiting writer, at once. */
+export class RingReader extends RingEnd {
+  /** The most bytes read at once. The writer is woken each time that the reader has passed so many. */
   readonly #quarter = this.capacity / 4;
   #tail = 0;
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
   readonly #buffer = Buffer.from(this.bytes.buffer, CONTROL_BYTES);
-  /** Called before the thread blocks; true if it did some work, after which the ring is checked again. */
+  /** Called before the thread blocks; it returns true if it had work to do, and is called again if there is still nothing to read. */
   beforeWait: (() => boolean) | undefined;
 
   /**
@@ -273,11 +270,12 @@ export class RingReader extends RingEnd implements ByteSource {
   read(max: number): Uint8Array | undefined {
     this.#release();
     for (;;) {
-      const seen = Atomics.load(this.control, NEWS);
+      const seen = Atomics.load(this.control, Word.bytes);
       const now = this.#state();
       if (this.#available() > 0) return this.#take(max);
       if (now === State.ended) return undefined;
-      if (this.beforeWait?.() !== true) Atomics.wait(this.control, NEWS, seen);
+      if (this.beforeWait?.() === true) continue;
+      Atomics.wait(this.control, Word.bytes, seen);
     }
   }
 
@@ -303,11 +301,12 @@ export class RingReader extends RingEnd implements ByteSource {
 
   /** Whether `poll` would return anything but `none`. */
   get hasNews(): boolean {
-    return Atomics.load(this.control, STATE) !== State.open || this.#available() - this.#taken > 0;
+    return Atomics.load(this.control, Word.state) !== State.open || this.#available() - this.#taken > 0;
   }
 
+  /** Position behind the last byte that has come, as `RingWriter.position` counts. */
   get head(): number {
-    return Atomics.load(this.control, HEAD);
+    return Atomics.load(this.control, Word.written);
   }
 
   /** Bytes behind the last view that are here already. */
@@ -320,12 +319,6 @@ export class RingReader extends RingEnd implements ByteSource {
     return (this.#tail + bytes.byteOffset - CONTROL_BYTES - (this.#tail & (this.capacity - 1))) | 0;
   }
 
-  /** Blocks the thread until something comes, unless `ready` returns true first. */
-  waitUnless(ready: () => boolean): void {
-    const seen = Atomics.load(this.control, NEWS);
-    if (!ready()) Atomics.wait(this.control, NEWS, seen);
-  }
-
   /** @throws RingAborted when the writer has aborted, also with bytes left in the ring */
   throwIfAborted(): void {
     this.#state();
@@ -334,24 +327,23 @@ export class RingReader extends RingEnd implements ByteSource {
   /** Begins to read the next stream. */
   restart(): void {
     this.#taken = 0;
-    this.#tail = Atomics.load(this.control, TAIL);
-    this.stream = Atomics.load(this.control, STREAM);
+    this.#tail = Atomics.load(this.control, Word.read);
   }
 
   /** Tells the writer that the stream is done with, also with what was made of its bytes. */
   leave(): void {
-    Atomics.store(this.control, LEFT, this.stream);
-    this.wakeWriter();
+    Atomics.store(this.control, Word.readerDone, 1);
+    this.ringBell();
   }
 
   #state(): number {
-    const now = Atomics.load(this.control, STATE);
+    const now = Atomics.load(this.control, Word.state);
     if (now === State.aborted) throw new RingAborted('the stream was given up');
     return now;
   }
 
   #available(): number {
-    return (Atomics.load(this.control, HEAD) - this.#tail) | 0;
+    return (Atomics.load(this.control, Word.written) - this.#tail) | 0;
   }
 
   #take(max: number): Uint8Array {
@@ -362,11 +354,11 @@ export class RingReader extends RingEnd implements ByteSource {
 
   #release(): void {
     if (this.#taken === 0) return;
-    this.#tail = (this.#tail + this.#taken) | 0;
+    const before = this.#tail;
+    this.#tail = (before + this.#taken) | 0;
     this.#taken = 0;
-    Atomics.store(this.control, TAIL, this.#tail);
-    if (Atomics.load(this.control, WRITER_WAITS) === 0) return;
-    if (this.capacity - this.#available() >= this.#quarter) this.wakeWriter();
+    Atomics.store(this.control, Word.read, this.#tail);
+    if (((before ^ this.#tail) & -this.#quarter) !== 0) this.signalSpace();
   }
 }
 

@@ -9,23 +9,23 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
-import { readerOf } from '../src/blob/decode/byte-reader.ts';
-import { Decoder } from '../src/decoder.ts';
-import { digestOf } from '../src/oci/digest.ts';
-import { createFileJobs, FileJobs } from '../src/rootfs/file-jobs.ts';
-import { createRing, RingReader, RingWriter } from '../src/rootfs/ring.ts';
-import { Rootfs, type RootfsOptions } from '../src/rootfs/rootfs.ts';
-import { createTarDigest } from '../src/rootfs/tar-digest.ts';
-import { TarReader } from '../src/tar/reader.ts';
-import { netRawCapability } from './rootfs/access-list.ts';
-import { build, chunks, decoded, isRoot, openBelow, source, temporaryDirectory } from './rootfs/harness.ts';
-import { runPull, writeLayers } from './rootfs/run-pull.ts';
-import { dir, file, hardlink, type Item, raw, sparse, symlink, tar, whiteout } from './support/archive.ts';
-import { missing } from './support/debian.ts';
-import { HANG } from './support/hang.ts';
-import { noOtherUser } from './support/other-user.ts';
-import { isThorough } from './support/runs.ts';
-import { printTree, treeDiff } from './support/tree.ts';
+import { readerOf } from '../../src/blob/decode/byte-reader.ts';
+import { Decoder } from '../../src/blob/decode/decoder.ts';
+import { type DiffID, digestOf } from '../../src/oci/digest.ts';
+import { Rootfs, type RootfsOptions } from '../../src/rootfs/rootfs.ts';
+import { createFileJobs, FileJobs, forsakeFileJobs } from '../../src/rootfs/file-jobs.ts';
+import { createRingDigest } from '../../src/sys/ring-digest.ts';
+import { createRing, RingReader, RingWriter } from '../../src/sys/ring.ts';
+import { TarReader } from '../../src/tar/reader.ts';
+import { netRawCapability } from '../rootfs/access-list.ts';
+import { build, chunks, decoding, isRoot, openBelow, source, temporaryDirectory } from '../rootfs/harness.ts';
+import { runPull, writeLayers } from '../rootfs/run-pull.ts';
+import { dir, file, hardlink, type Item, raw, sparse, symlink, tar, whiteout } from '../support/archive.ts';
+import { missing } from '../support/debian.ts';
+import { HANG } from '../support/hang.ts';
+import { noOtherUser } from '../support/other-user.ts';
+import { isThorough } from '../support/runs.ts';
+import { printTree, treeDiff } from '../support/tree.ts';
 
 const label = 'layer 0123456789ab';
 
@@ -35,7 +35,7 @@ class Pair implements AsyncDisposable {
 
   private constructor(rootfs: Rootfs) {
     this.rootfs = rootfs;
-    this.decoder = new Decoder(rootfs.memory);
+    this.decoder = new Decoder(rootfs);
   }
 
   static async open(directory: string, options: Partial<RootfsOptions> = {}): Promise<Pair> {
@@ -43,8 +43,11 @@ class Pair implements AsyncDisposable {
   }
 
   async apply(layer: Uint8Array, signal?: AbortSignal): Promise<number> {
-    const tarBytes = decoded(this.decoder, gzipSync(layer, { level: 1 }));
-    return await this.rootfs.apply(tarBytes, { label, signal });
+    return await this.applyBlob(gzipSync(layer, { level: 1 }), signal);
+  }
+
+  async applyBlob(blob: Uint8Array | AsyncIterable<Uint8Array>, signal?: AbortSignal): Promise<number> {
+    return await this.rootfs.applyFrom(decoding(this.decoder, blob), { label, signal });
   }
 
   /** How many jobs the decoder's thread has done: the second word of FileJobs. */
@@ -145,14 +148,25 @@ test('digest of a tar, of one member or many, gzip and zstd', async (t) => {
     await using pair = await Pair.open(temporaryDirectory(t));
     for (let round = 0; round < 2; round += 1) {
       let found;
-      const feeding = async function* (): AsyncGenerator<Uint8Array> {
+      const fill = async (): Promise<void> => {
         found = await pair.decoder.decode(compression, readerOf(chunks(blob, 10_007)), undefined);
-        yield* [];
       };
-      await pair.rootfs.apply(feeding(), { label });
+      await pair.rootfs.applyFrom(fill, { label });
       assert.equal(found, digest);
     }
   }
+});
+
+test('the digest is of the algorithm that the image names', async (t) => {
+  const layer = tar(file('a', noise(1, 300_000)));
+  const expected = digestOf(layer, 'sha512') as string as DiffID;
+  await using pair = await Pair.open(temporaryDirectory(t));
+  let found;
+  const fill = async (): Promise<void> => {
+    found = await pair.decoder.decode('gzip', readerOf(chunks(gzipSync(layer))), expected);
+  };
+  assert.equal(await pair.rootfs.applyFrom(fill, { label }), 1);
+  assert.equal(found, expected);
 });
 
 for (const [what, blob, message] of [
@@ -169,7 +183,7 @@ for (const [what, blob, message] of [
     const root = temporaryDirectory(t);
     await using pair = await Pair.open(root);
     const whole = gzipSync(tar(...many('a', 2000)));
-    await assert.rejects(pair.rootfs.apply(decoded(pair.decoder, blob(whole)), { label }), {
+    await assert.rejects(pair.applyBlob(blob(whole)), {
       name: 'MalformedDataError',
       message,
     });
@@ -188,10 +202,7 @@ test('an error of the blob is thrown as it is', async (t) => {
     yield blob.subarray(0, blob.length / 2);
     throw failure;
   })();
-  await assert.rejects(
-    pair.rootfs.apply(decoded(pair.decoder, broken), { label }),
-    (error) => error === failure,
-  );
+  await assert.rejects(pair.applyBlob(broken), (error) => error === failure);
   assert.deepEqual(openBelow(root), []);
 });
 
@@ -207,7 +218,7 @@ test('an entry that cannot be: said as by one thread, the decoder stops, and the
       yield chunk;
     }
   })();
-  await assert.rejects(pair.rootfs.apply(decoded(pair.decoder, counted), { label }), {
+  await assert.rejects(pair.applyBlob(counted), {
     name: 'IntegrityError',
     message: /^layer 0123456789ab: b: cannot link to nowhere/,
   });
@@ -257,33 +268,35 @@ async function threadsOf(t: TestContext, start: () => unknown): Promise<readonly
   return started;
 }
 
-test('the death of the decoder is an error, not a wait', { timeout: HANG }, async (t) => {
-  let opened: Pair | undefined;
-  const started = await threadsOf(t, async () => (opened = await Pair.open(temporaryDirectory(t))));
-  await using pair = opened!;
-  await pair.apply(tar(file('x', 'x')));
-  const endless = (async function* (): AsyncGenerator<Uint8Array> {
-    for (let n = 0; ; n += 1) {
-      // Timers run only between the chunks that wait, as those of a socket do.
-      await setImmediate();
-      yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
-    }
-  })();
-  const applied = pair.rootfs.apply(decoded(pair.decoder, endless), { label });
-  setTimeout(() => void started[1]!.terminate(), 50);
-  await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED', message: /decodes layers/ });
-  await assert.rejects(pair.apply(tar(file('x', 'x'))), { code: 'THREAD_DIED' });
-});
+for (const [index, who, message] of [
+  [0, 'the thread that writes files', /writes the files/],
+  [1, 'the decoder', /decodes layers/],
+] as const) {
+  test(`the death of ${who} is an error, not a wait`, { timeout: HANG }, async (t) => {
+    let opened: Pair | undefined;
+    const started = await threadsOf(t, async () => (opened = await Pair.open(temporaryDirectory(t))));
+    await using pair = opened!;
+    await pair.apply(tar(file('x', 'x')));
+    const endless = (async function* (): AsyncGenerator<Uint8Array> {
+      for (let n = 0; ; n += 1) {
+        // Timers run only between the chunks that wait, as those of a socket do.
+        await setImmediate();
+        yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
+      }
+    })();
+    const applied = pair.applyBlob(endless);
+    setTimeout(() => void started[index]!.terminate(), 50);
+    await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED', message });
+    await assert.rejects(pair.apply(tar(file('x', 'x'))), { code: 'THREAD_DIED', message });
+  });
+}
 
 test('nobody waits for jobs that a decoder had when it died', async (t) => {
-  const memory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
-  const [thread] = await threadsOf(t, () => new Decoder(memory));
-  class NeverWaiting extends RingReader {
-    override waitUnless(ready: () => boolean): void {
-      assert.ok(ready(), 'it would wait for ever');
-    }
-  }
-  const jobs = new FileJobs(memory.jobs, new NeverWaiting(memory.ring));
+  const memory = { ring: createRing(), jobs: createFileJobs(), digest: createRingDigest() };
+  const forsake = () => forsakeFileJobs(memory.jobs);
+  const [thread] = await threadsOf(t, () => new Decoder({ memory, forsake }));
+  t.mock.method(Atomics, 'wait', () => assert.fail('it would wait for ever'));
+  const jobs = new FileJobs(memory.jobs, new RingReader(memory.ring));
   const layer = tar(file('x', ''));
   const entry = new TarReader(source(layer), label).next()!;
   jobs.complete(-1, undefined, 0, entry, entry.path);
@@ -298,7 +311,7 @@ test('nobody waits for jobs that a decoder had when it died', async (t) => {
 const waitingCode = `
   const { parentPort, workerData } = require('node:worker_threads');
   const load = (name) => import(new URL(name, workerData.base));
-  Promise.all([load('file-jobs.ts'), load('ring.ts')]).then(([{ FileJobs }, { RingReader }]) => {
+  Promise.all([load('rootfs/file-jobs.ts'), load('sys/ring.ts')]).then(([{ FileJobs }, { RingReader }]) => {
     const jobs = new FileJobs(workerData.memory.jobs, new RingReader(workerData.memory.ring));
     jobs.complete(-1, undefined, 0, {}, '');
     parentPort.postMessage('waits');
@@ -308,13 +321,14 @@ const waitingCode = `
 `;
 
 test('a thread that waits for jobs is woken when the decoder dies', { timeout: HANG }, async (t) => {
-  const memory = { ring: createRing(), jobs: createFileJobs(), digest: createTarDigest() };
-  const [thread] = await threadsOf(t, () => new Decoder(memory));
+  const memory = { ring: createRing(), jobs: createFileJobs(), digest: createRingDigest() };
+  const forsake = () => forsakeFileJobs(memory.jobs);
+  const [thread] = await threadsOf(t, () => new Decoder({ memory, forsake }));
   // After the end of the tar the ring does not wake its reader.
   const writer = new RingWriter(memory.ring);
   writer.reopen();
   writer.end();
-  const base = new URL('../src/rootfs/', import.meta.url).href;
+  const base = new URL('../../src/', import.meta.url).href;
   const waiting = new Worker(waitingCode, { eval: true, workerData: { memory, base } });
   t.after(() => waiting.terminate());
   const messages = on(waiting, 'message', { close: ['exit'] });
