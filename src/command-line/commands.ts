@@ -383,15 +383,15 @@ const table = {
     synopsis: 'completion bash|zsh|fish',
     summary: 'print the completions for a shell',
     words: ['<shell>'],
-    options: other,
+    options: [...named('quiet'), ...other],
   },
   help: {
     synopsis: 'help [COMMAND|TOPIC|FLAG]',
     summary: 'print the help of a command, topic or flag',
     words: ['[topic]'],
-    options: [...other, ...wholeHelp],
+    options: [...named('quiet'), ...other, ...wholeHelp],
   },
-  version: { synopsis: 'version', summary: 'print the version', options: other },
+  version: { synopsis: 'version', summary: 'print the version', options: [...named('quiet'), ...other] },
 } satisfies Readonly<Record<string, CommandDescription>>;
 
 export type CommandName = keyof typeof table;

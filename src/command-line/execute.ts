@@ -15,6 +15,7 @@ import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
 import type { CommandName, FlagValues } from './commands.ts';
 import type { CliContext } from './context.ts';
+import { foreignCacheWord } from './other-tools.ts';
 import { type Invocation, parseArguments } from './program.ts';
 
 /** Runs a command; returns the exit code unless it is 0. */
@@ -283,8 +284,9 @@ async function runCache(invocation: Invocation, context: CliContext): Promise<vo
     return;
   }
   if (!['size', 'prune', 'list'].includes(what) || images.length > 0) {
+    const meant = images.length === 0 && foreignCacheWord(what);
     throw new UsageError(`unexpected word: ${printable(images[0] ?? what)}`, {
-      hint: 'write dlrootfs cache size, list or prune, or dlrootfs cache add IMAGE or rm IMAGE',
+      hint: `write dlrootfs cache ${meant || 'size, list or prune, or dlrootfs cache add IMAGE or rm IMAGE'}`,
     });
   }
   const { cache } = await import('../index.ts');

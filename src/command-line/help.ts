@@ -9,6 +9,32 @@ const INDENT_COLUMNS = 2;
 /** Longer terms get their own line, and so do terms that leave too few columns to their text. */
 const WIDEST_TERM_COLUMNS = 40;
 const NARROWEST_TEXT_COLUMNS = 20;
+/** The topics, and words that people type for them: runtimes, singulars, names of other tools. */
+const MEANT: readonly (readonly [topic: string, words: string])[] = [
+  ['credentials', 'credential auth authentication login password private token'],
+  ['registries', 'registry tls certificates proxy proxies http https mirrors digest pin'],
+  ['trust', 'cosign sigstore sign signed signature signatures signing key keys'],
+  ['refresh', 'cron nightly update upgrade changed'],
+  ['rootless', 'user-namespace subuid subgid uidmap unshare'],
+  ['sources', 'source oci docker-archive'],
+  ['output', 'tar archive'],
+  ['runtimes', 'runtime runc lxc nspawn systemd-nspawn systemd chroot container'],
+  ['disks', 'disk ext4 erofs squashfs qemu firecracker vm microvm micro-vm'],
+  ['parts', 'part'],
+  ['git', 'branch branches'],
+  ['layers', 'layer history'],
+  ['environment', 'env variables'],
+  ['exit-codes', 'exit exit-code exit-status errors status'],
+];
+/** Words for everything there is. */
+const EVERYTHING: ReadonlySet<string> = new Set([
+  'pull',
+  'commands',
+  'flags',
+  'options',
+  'topics',
+  'examples',
+]);
 /** The largest number of topics in a hint. */
 const MOST_PLACES = 2;
 
@@ -55,7 +81,7 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
 
 /**
  * Returns the text of `dlrootfs --help` and `dlrootfs help WORD`. A word may be a command, a topic, or both,
- * or a flag.
+ * or a flag, or another word for a topic.
  *
  * @param all every command, flag and exit code instead of one screen
  * @param columns of the terminal; wider text is wrapped at 80
@@ -64,13 +90,15 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
 export function helpText(name?: string, all = false, columns = HELP_COLUMNS): string {
   layout.helpWidth = Math.min(Math.max(columns, 2 * NARROWEST_TEXT_COLUMNS), HELP_COLUMNS);
   if (name === undefined) return all ? wholeHelp() : screenHelp();
-  if (name === 'pull') return wholeHelp();
+  if (EVERYTHING.has(name)) return wholeHelp();
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   const topic = Object.hasOwn(topics, name) ? topics[name] : undefined;
   const parts = [...(command ? [commandHelp(command)] : []), ...(topic ? [topicText(topic)] : [])];
   if (parts.length > 0) return parts.join('\n');
   const flag = optionNamed(name.replace(/^-+/, ''));
   if (flag !== undefined) return flagText(flag);
+  const meant = MEANT.find(([, others]) => others.split(' ').includes(name.toLowerCase()))?.[0];
+  if (meant !== undefined) return topicText(topics[meant]!);
   const known = [...Object.keys(commands), ...topicNames];
   throw new UsageError(`no help on ${printable(name)}`, {
     hint:

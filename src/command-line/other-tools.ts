@@ -35,7 +35,13 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
     'use --ca-file FILE or --cert-dir DIR',
   ],
   ['client-cert cert tls-cert', 'use --cert-file FILE with --key-file FILE'],
-  ['client-key key tls-key', 'use --key-file FILE with --cert-file FILE'],
+  ['client-key tls-key', 'use --key-file FILE with --cert-file FILE'],
+  ['key', 'use --verify-key FILE for signatures of images, --key-file FILE with --cert-file FILE for TLS'],
+  ['a la al', 'leave out a: ls lists all names, and -l the long form'],
+  ['R recursive lR Rl', 'use dlrootfs IMAGE -o - | tar tv'],
+  ['copy', 'use --add SRC:DEST'],
+  ['chown', 'use --add-owner UID:GID'],
+  ['raw', 'use --json'],
   ['retries retry-times max-retries', 'use --retry N'],
   [
     'concurrency parallel parallelism image-parallel-copies max-concurrent-downloads threads workers',
@@ -65,6 +71,17 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
 /** Returns the hint for a flag of another tool; undefined if no tool has it. */
 export function foreignFlag(name: string): string | undefined {
   return FLAGS.find(([names]) => names.split(' ').includes(name))?.[1];
+}
+
+const CACHE_WORDS: readonly (readonly [names: string, meant: string])[] = [
+  ['ls images show', 'list'],
+  ['clear clean purge empty', 'prune'],
+  ['du usage info', 'size'],
+];
+
+/** Returns what `dlrootfs cache` calls a word of another tool; undefined if no tool has it. */
+export function foreignCacheWord(word: string): string | undefined {
+  return CACHE_WORDS.find(([names]) => names.split(' ').includes(word))?.[1];
 }
 
 /** Translates another tool's `cp IMAGE:/PATH`; undefined for an image alone. */

@@ -49,7 +49,7 @@ For a workflow of GitHub: --certificate-identity https://github.com/ORG/REPO/.gi
 The policy of this machine is obeyed as by podman and skopeo: ~/.config/containers/policy.json, else /etc/containers/policy.json (containers-policy.json(5)). The flags above are required on top of it. An image that it refuses, and a policy that cannot be read, end with exit code 6 before a layer is requested; without any such file every image is accepted. inspect prints an image in any case, with a notice if a pull is refused.
   --policy FILE  another policy
   --insecure-policy  no policy
-A sigstoreSigned requirement counts only signatures for which registries.d has use-sigstore-attachments: true (containers-registries.d(5)), as with podman; signedBy needs the program gpgv; "pki" is not supported and refuses.
+A sigstoreSigned requirement counts only signatures for which registries.d has use-sigstore-attachments: true (containers-registries.d(5)), as with podman. Signatures by cosign may name no tag: they need "signedIdentity": {"type": "matchRepository"}. signedBy needs the program gpgv; "pki" is not supported and refuses.
 
 # cache: CACHE: what the cache keeps, and where
 The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlrootfs (~/.cache/dlrootfs), at most 10 GiB; the least recently used files are removed first. A second pull of an image downloads no layer, and an interrupted pull resumes.
@@ -73,6 +73,7 @@ A DIR that holds files, of an image or others, needs one of these flags; lost+fo
   dlrootfs verify IMAGE -d DIR  prints what is not as in the image, and changes nothing
 With --replace nothing is done if the tag is the same image as before and DIR is unchanged. Unchanged is a DIR whose files have the inode, type, mode, owner, size and times of after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.
 Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.
+For cron, dlrootfs IMAGE -d DIR --replace --dry-run -q || dlrootfs IMAGE -d DIR --replace -q prints DIR if it was changed, and nothing if it was not. With --json the field changed says it.
 Not replaced are /, mount points, home directories and directories of the system. Neither is a DIR in which a mount point, the working directory or the cache is.
 
 # rootless: ROOTLESS: pull, enter and delete as a plain user: --userns
@@ -113,7 +114,7 @@ Standard output has the lines of the original: Opening a session, Image ID, a li
 
 # runtimes: RUNTIMES: what starts DIR: chroot, runc, LXC, systemd-nspawn
 As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh (dlrootfs help rootless). With --for a pull writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.
-  -d web/rootfs --for runc  web/config.json; runc run -b web web. It has a terminal if the pull runs on one
+  -d web/rootfs --for runc  web/config.json; runc run -b web web, as a plain user with --root DIR too. It has a terminal if the pull runs on one
   -d web --for runc  ./config.json, beside web: for a second container use a directory of its own, as -d web/rootfs
   -d /var/lib/lxc/web/rootfs --for lxc  /var/lib/lxc/web/config; lxc-execute -n web
   -d web --for lxc  web.lxc, beside a DIR of another name than rootfs; lxc-execute -n web -f web.lxc

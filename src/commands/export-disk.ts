@@ -58,7 +58,7 @@ export async function diskExporter(
   } = options;
   const { isReadOnly } = diskFormats[format];
   if (size !== undefined && isReadOnly)
-    throw new UsageError(`--size is the size of an ext4: a ${format} has no free room`, {
+    throw new UsageError(`--size is the size of an ext4: ${format} has no free room`, {
       hint: 'leave it out, or use -o FILE.ext4',
     });
   if (part && virtualMachines.length > 0)

@@ -37,9 +37,9 @@ test('help: a mistyped topic is guessed', () => {
 
 test('help: a word that is in the help is found there', () => {
   const hints = {
-    proxy: 'see dlrootfs help registries',
-    lxc: 'see dlrootfs help runtimes or dlrootfs help rootless',
-    tls: 'see dlrootfs help registries',
+    unchanged: 'see dlrootfs help refresh',
+    subject: 'dlrootfs --help --all lists all commands, flags and topics',
+    sudo: 'see dlrootfs help cache',
     xyzzy: 'dlrootfs --help --all lists all commands, flags and topics',
     'a(': 'dlrootfs --help --all lists all commands, flags and topics',
   };
@@ -49,6 +49,26 @@ test('help: a word that is in the help is found there', () => {
       (error) => error instanceof UsageError && error.hint === hint,
       word,
     );
+});
+
+test('help: a runtime, a singular or a word of another tool leads to the text of its topic', () => {
+  const topicOf = {
+    runc: 'runtimes',
+    LXC: 'runtimes',
+    cron: 'refresh',
+    update: 'refresh',
+    registry: 'registries',
+    password: 'credentials',
+    cosign: 'trust',
+    erofs: 'disks',
+    subuid: 'rootless',
+    env: 'environment',
+    history: 'layers',
+    exit: 'exit-codes',
+  };
+  for (const [word, topic] of Object.entries(topicOf)) assert.equal(helpText(word), helpText(topic), word);
+  for (const word of ['commands', 'flags', 'topics', 'examples'])
+    assert.equal(helpText(word), helpText(undefined, true), word);
 });
 
 const flat = (word: string): string => helpText(word).replaceAll(/\s+/g, ' ');
