@@ -10,7 +10,7 @@ const sharing = readdirSync(source, { recursive: true, encoding: 'utf8' })
   .map((name) => ({ name, text: readFileSync(new URL(name, source), 'utf8') }))
   .filter(({ text }) => /\bAtomics\./.test(text));
 
-/** The table of docs/threads.md, by file and word. */
+/** The rows of the table in docs/threads.md, by file and word. */
 const rows = new Map(
   [
     ...readFileSync(new URL('../docs/threads.md', import.meta.url), 'utf8').matchAll(
@@ -22,7 +22,7 @@ const rows = new Map(
   }),
 );
 
-/** Each match of `pattern`, whose group is the name of a word, as `FILE WORD`. */
+/** Returns the matches of `pattern` as `FILE WORD`. Its group is the name of a word. */
 function words(pattern: RegExp): string[] {
   const found = sharing.flatMap(({ name, text }) =>
     [...text.matchAll(pattern)].map((match) => `${name} ${match[1]}`),

@@ -18,9 +18,9 @@ interface PulledLayerOptions {
   readonly report: Report;
 }
 
-/** A layer whose blob is complete or arriving: it turns the blob into verified tar bytes. */
+/** A layer whose blob is complete or arriving. It returns the verified tar. */
 export class PulledLayer {
-  /** From 0, base layer first. */
+  /** Index of the layer, from 0 for the base layer. */
   readonly index: number;
   readonly layer: Layer;
   readonly #blob: LayerBlob;
@@ -34,27 +34,32 @@ export class PulledLayer {
     this.#options = options;
   }
 
-  /** Of the blob, in bytes; known when the tar was read to its end. */
+  /** Size of the blob in bytes, known when the tar was read to its end. */
   get blobSize(): number | undefined {
     return this.#blob.size;
   }
 
-  /** Of the tar; known when it was read to its end. */
+  /** Digest of the tar, known when it was read to its end. */
   get diffID(): DiffID | undefined {
     return this.#diffID;
   }
 
-  /** How the blob is compressed, as soon as its first bytes are here. @throws as `tar` */
+  /**
+   * Returns the compression of the blob as soon as its first bytes have come.
+   *
+   * @throws as `tar`
+   */
   async compression(): Promise<Compression> {
     return (await recognise(this.#blob.reader())).compression;
   }
 
   /**
-   * The tar, while the blob arrives; each chunk is valid until the next one is requested. It ends only when the digests of blob and tar are
-   * right. It can be read again until the queue releases the layer. After the first time no digest of the tar is computed: the blob's file is
-   * the same.
+   * Returns the tar while the blob arrives. Each chunk is valid until the next one is requested. It ends only
+   * if both digests, of blob and tar, are right. It can be read again until the queue releases the layer. The
+   * tar's digest is computed only the first time: the blob's file is the same.
    *
-   * @throws IntegrityError, and any error that ended the queue, also of another layer
+   * @throws IntegrityError
+   * @throws any error that ended the queue, also of another layer
    */
   async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
     const algorithm = algorithmOf(this.layer.diffID);
@@ -73,8 +78,8 @@ export class PulledLayer {
   }
 
   /**
-   * Has `decoder`, which must take the layer's compression, write the tar into its ring. Resolves when the tar has ended and both digests are
-   * right, or when its reader takes no more of it.
+   * Makes `decoder`, which must take the layer's compression, write the tar into its ring. Resolves when the
+   * tar has ended and both digests are right, or when its reader takes no more of it.
    *
    * @throws as `tar`
    */
@@ -96,7 +101,7 @@ export class PulledLayer {
     return recognised;
   }
 
-  /** @throws IntegrityError where the image's config says otherwise */
+  /** @throws IntegrityError if the image's config has another diffID */
   #verify(diffID: DiffID): void {
     const expected = this.layer.diffID;
     if (expected !== undefined && diffID !== expected) throw this.#wrongTar(diffID, expected);
@@ -110,7 +115,7 @@ export class PulledLayer {
     this.#options.report({ type: 'notice', message });
   }
 
-  /** Compressed data is malformed because the blob is corrupt, or it was made so. */
+  /** Returns the error for malformed data. If the blob is corrupt, it is the blob's error. */
   async #explainMalformed(error: unknown): Promise<unknown> {
     if (!(error instanceof MalformedDataError)) return error;
     const message = `${this.#options.name}: its compressed data ${error.message}`;
@@ -118,14 +123,15 @@ export class PulledLayer {
   }
 
   /**
-   * Resolves when blob and tar are complete and right; the tar can be read afterwards. Only for blobs that can be read more than once, see `tar`.
+   * Reads the whole tar. Resolves when blob and tar are complete and right; the tar can be read afterwards.
    */
   async verified(): Promise<void> {
     for await (const chunk of this.tar()) void chunk;
   }
 
   /**
-   * The error to throw when applying the tar failed with `error`. If the tar is malformed because the blob is corrupt, that is a CorruptBlobError.
+   * Returns the error to throw after applying the tar failed with `error`. If the tar is malformed because
+   * the blob is corrupt, that is a CorruptBlobError.
    */
   async explainFailure(error: unknown): Promise<unknown> {
     if (!(error instanceof IntegrityError)) return error;
@@ -147,10 +153,10 @@ function described(compression: string): string {
   return compression === 'none' ? 'a plain tar' : compression;
 }
 
-/** Blobs that are open at the same time, of the limit of open files. */
+/** Share of the limit of open files for blobs that are open at the same time. */
 const SHARE = 0.2;
 
-/** The layers whose blobs may be open: those that are not released, up to so many. */
+/** The layers whose blobs may be open: the first ones that are not released, up to a limit. */
 class Places {
   readonly #most: number;
   #end: number;
@@ -166,7 +172,7 @@ class Places {
     await new Promise<void>((resolve) => this.#waiting.set(index, resolve));
   }
 
-  /** Layers are released in their order. */
+  /** Releases a layer. Called in the order of the layers. */
   release(index: number): void {
     this.#end = Math.max(this.#end, index + 1 + this.#most);
     for (const [waiting, resolve] of this.#waiting) {
@@ -187,7 +193,7 @@ class Blobs {
   readonly #options: FetchOptions;
   readonly #abort = new AbortController();
   readonly #signal: AbortSignal;
-  /** By layer: those with the same digest share one. */
+  /** Blobs by layer. Layers with the same digest share one. */
   readonly #blobs: LayerBlob[] = [];
   #allWhole: Promise<unknown> | undefined;
   readonly #places: Places;
@@ -213,7 +219,7 @@ class Blobs {
     }
   }
 
-  /** The layer, as soon as its first bytes arrive; with `hold`, when all blobs are complete and right. */
+  /** Returns the layer as soon as its download starts; with `hold`, when all blobs are complete and right. */
   async layer(index: number): Promise<PulledLayer> {
     const { report, hold } = this.#options;
     const blob = this.#blobs[index]!;
@@ -228,7 +234,7 @@ class Blobs {
     await this.#allWhole;
   }
 
-  /** The layer is applied: releases its blob, unless a later layer has the same. */
+  /** Releases the blob of a layer that is applied, unless a later layer has the same blob. */
   async release(index: number): Promise<void> {
     const blob = this.#blobs[index]!;
     await blob.whole;
@@ -236,7 +242,7 @@ class Blobs {
     this.#places.release(index);
   }
 
-  /** The reason of the end; undefined while the queue runs. */
+  /** The error that ended the queue; undefined while it runs. */
   get failure(): unknown {
     return this.#signal.reason;
   }
@@ -252,8 +258,8 @@ class Blobs {
 }
 
 /**
- * The layers of an image, base first, each as soon as its first bytes arrive; the downloads of the next ones run ahead. A blob that is
- * listed twice is downloaded once. Ending the iteration early ends the downloads.
+ * The layers of an image, base first, each as soon as its download starts. The downloads of the next ones run
+ * ahead. A blob that is listed twice is downloaded once. Ending the iteration early ends the downloads.
  *
  * @throws the first failure of any blob, which ends all downloads
  */
@@ -281,9 +287,9 @@ export interface AllLayers {
 }
 
 /**
- * Downloads all blobs of an image and resolves when they are complete and right.
+ * Downloads all blobs of an image. Resolves when they are complete and right.
  *
- * @throws what `layerQueue` does
+ * @throws as `layerQueue`
  */
 export async function fetchAllLayers(
   layers: readonly Layer[],
@@ -294,7 +300,7 @@ export async function fetchAllLayers(
     const pulled = await Promise.all(layers.map((_, index) => blobs.layer(index)));
     return { layers: pulled, close: () => blobs.close() };
   } catch (error) {
-    // Before `close`, which aborts too.
+    // Read before `close`, which aborts with another reason.
     const reason = blobs.failure ?? error;
     await blobs.close();
     throw reason;
@@ -302,8 +308,8 @@ export async function fetchAllLayers(
 }
 
 /**
- * Runs `attempt`, and again where a blob turns out to be corrupt: once for each blob, which is downloaded again. From the second attempt on
- * `careful` is set: the digest of each cached blob is checked before it is read.
+ * Runs `attempt`, and runs it again if a blob is corrupt: once for each blob, which is downloaded again. From
+ * the second attempt on `careful` is true: the digest of each cached blob is checked before it is read.
  *
  * @throws what the attempts throw
  */

@@ -8,7 +8,8 @@ import { RingDigest } from '../sys/ring-digest.ts';
 import { RingReader, RingWriter } from '../sys/ring.ts';
 import { systemCalls } from '../sys/system-calls.ts';
 
-// Entry point of the decoder's thread, which runs while large layers are unpacked: it decodes for `blob`, and writes open files for `rootfs`.
+// Entry point of the decoder's thread, which runs while large layers are unpacked.
+// It decodes for `blob`, and writes open files for `rootfs`.
 const { input, memory } = workerData as DecoderData<SharedMemory>;
 const output = new RingWriter(memory.ring);
 const jobs = new FileJobRunner(memory.jobs, output.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));

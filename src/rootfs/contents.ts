@@ -1,32 +1,32 @@
 import { DestinationError } from '../errors.ts';
 import { type RingReader, RingWriter } from '../sys/ring.ts';
 
-// Format of the ring: for each content its number in four bytes, its size in eight, then its bytes.
+// Format of the stream: for each content its number in four bytes, its size in eight, then its bytes.
 
 const HEADER_SIZE = 4 + 8;
 /** In place of a size: send all ids so far. */
 const FLUSH = -1;
-/** Many small contents go at a time, in bytes, so that the other side is not woken for each. */
+/** The reader is woken after so many bytes, not for each small content. */
 const BATCH_SIZE = 256 * 1024;
 const zeros = new Uint8Array(BATCH_SIZE);
 
 /**
- * Hands the contents of files and the targets of symlinks to another thread, numbered from 0 in the order in which they are written. It blocks
- * while the ring is full.
+ * Hands the contents of files and the targets of symlinks to another thread. They are numbered from 0 in the
+ * order in which they are written. It blocks while the ring is full.
  *
- * @throws DestinationError from each method when the other side has given up
+ * @throws DestinationError from each method that writes, after the reader has failed
  */
 export class ContentWriter {
   readonly #ring: RingWriter;
   readonly #header = Buffer.alloc(HEADER_SIZE);
-  /** Contents so far, the one that was begun last among them. */
+  /** Number of contents so far, with the one that was begun last. */
   count = 0;
 
   constructor(memory: SharedArrayBuffer) {
     this.#ring = new RingWriter(memory, undefined, BATCH_SIZE);
   }
 
-  /** The next content, of which `size` bytes are to be added. */
+  /** Begins the next content, to which `size` bytes are then added. */
   begin(size: number): void {
     this.#announce(size);
     this.count += 1;
@@ -40,40 +40,40 @@ export class ContentWriter {
 
   add(bytes: Uint8Array): void {
     if (this.#ring.writeBlocking(bytes)) return;
-    throw new DestinationError('what files hold was not taken', { code: 'CONTENTS_REFUSED' });
+    throw new DestinationError('the contents of files were not accepted', { code: 'CONTENTS_REFUSED' });
   }
 
-  /** Adds so many zeros: a hole. */
+  /** Adds a hole: `size` zeros. */
   addHole(size: number): void {
     for (let rest = size; rest > 0; rest -= zeros.length) {
       this.add(rest < zeros.length ? zeros.subarray(0, rest) : zeros);
     }
   }
 
-  /** A whole content. */
+  /** Writes a whole content. */
   write(bytes: Uint8Array): void {
     this.begin(bytes.length);
     this.add(bytes);
   }
 
-  /** Has the other side send the ids of all contents so far. */
+  /** Asks the reader's thread to send the ids of all contents so far. */
   flush(): void {
     this.#announce(FLUSH);
     this.#ring.flush();
   }
 
-  /** There are no more. */
+  /** Ends the stream: no content follows. */
   end(): void {
     this.#ring.end();
   }
 
-  /** The other side need not read the rest. */
+  /** Aborts the stream: the reader throws RingAborted at once. */
   abort(): void {
     this.#ring.abort();
   }
 }
 
-/** The other side of a ContentWriter. */
+/** Reads the contents that a ContentWriter writes. */
 export class ContentReader {
   readonly #source: Pick<RingReader, 'readInto'>;
   readonly #header = Buffer.alloc(HEADER_SIZE);
@@ -82,13 +82,14 @@ export class ContentReader {
     this.#source = source;
   }
 
-  /** The number of the next content, which `next` has found. */
+  /** Number of the content that `next` has found. */
   get number(): number {
     return this.#header.readUInt32LE();
   }
 
   /**
-   * Size of the next content; `flush` where all ids so far are to be sent; undefined after the last one.
+   * Returns the size of the next content. Returns `flush` if all ids so far are to be sent, undefined after
+   * the last content.
    *
    * @throws what the source throws
    */
@@ -98,7 +99,10 @@ export class ContentReader {
     return size === FLUSH ? 'flush' : size;
   }
 
-  /** Puts the next `length` bytes of the content into `into`; false where the writer has ended. */
+  /**
+   * Puts the next `length` bytes of the content into `into`, from `at` on. Returns false if the writer has
+   * ended.
+   */
   fill(into: Uint8Array, at: number, length: number): boolean {
     for (let done = 0; done < length;) {
       const isWhole = at + done === 0 && length === into.length;

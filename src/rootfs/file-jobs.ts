@@ -7,26 +7,32 @@ import { applyToOpenFile, type MetadataState } from './node-metadata.ts';
 import { nothingLost } from './not-restored.ts';
 import type { RingReader } from '../sys/ring.ts';
 
-// The queue of jobs for open files, in shared memory. The thread that reads a layer's entries opens each file. The thread that decodes the
-// tar writes some of them. Work that needs a name or an order stays in the first thread.
+// The queue of jobs for open files, in shared memory. The thread that reads a layer's entries opens each
+// file. The thread that decodes the tar writes some of them. Work that needs a name or an order stays in the
+// first thread.
 
 /** A power of two. */
 const SLOTS = 128;
-/** Each job holds its file open: of the limit of open files. */
+/** Share of the limit of open files: each job keeps its file open. */
 const SHARE = 0.2;
 const HEADER_WORDS = 16;
 const JOB_WORDS = 16;
 
-/** The shared words of the header; docs/threads.md lists who writes each and who waits for it. */
+/**
+ * The shared words of the header. docs/threads.md lists for each one its writers and the threads that wait
+ * for it.
+ */
 const Word = {
-  /** Jobs handed over, and jobs done: both wrap around, and only their difference matters. */
+  /** Jobs handed over, and jobs done. Both wrap around, and only their difference matters. */
   pushed: 0,
   done: 1,
-  /** Incremented when all jobs are done, or the thread that does them has died: the thread that hands them over waits for it. */
+  /**
+   * Incremented when all jobs are done or the decoder has died. The thread that hands over jobs waits for it.
+   */
   idle: 2,
-  /** 1 while jobs are taken; DEAD: none ever again. */
+  /** 1 while the decoder takes jobs; DEAD after it has died. */
   taken: 3,
-  /** 1 from the first job that failed; then the next three say which one, why and at what. */
+  /** 1 after a job has failed. The next three words are its number, its error and the step that failed. */
   failed: 4,
   failedJob: 5,
   errno: 6,
@@ -38,16 +44,16 @@ const Word = {
   creatorUmask: 12,
 } as const;
 
-/** Words of a job. They are visible to the other thread with `pushed`. */
+/** Words of a job. The other thread may read them when it has seen the job in `pushed`. */
 const Job = {
   file: 0,
-  /** Where its bytes begin, as `RingWriter.position` counts, and how many there are. */
+  /** Position of the first byte, as `RingWriter.position` counts, and the number of bytes. */
   position: 1,
   length: 2,
-  /** Where they belong in the file. */
+  /** Offset of the bytes in the file. */
   offsetLow: 3,
   offsetHigh: 4,
-  /** 1: the file is complete with it, gets its metadata and is closed. */
+  /** 1 in the last job of a file, which is then given its metadata and closed. */
   last: 5,
   mode: 6,
   uid: 7,
@@ -59,10 +65,15 @@ const Job = {
 /** The steps of a job that can fail, in the words of `placeFile`. */
 const ACTIONS = ['write', 'set the owner', 'set the mode', 'set the time', 'close'] as const;
 
-/** This many jobs, or bytes in them, wake a waiting thread: to wake it for each job costs a tenth of the time. */
+/**
+ * The decoder is woken after so many jobs, or bytes in them. Waking it for each job costs a tenth of the
+ * time.
+ */
 const BATCH_JOBS = 16;
 const BATCH_BYTES = 256 * 1024;
-/** Jobs are handed over only while the other thread is this many bytes ahead. Otherwise decoding is more urgent. */
+/**
+ * Jobs are handed over only while the decoder is this many bytes ahead. Otherwise decoding is more urgent.
+ */
 const LEAST_AHEAD = 1024 * 1024;
 
 const LOW = 2 ** 32;
@@ -78,14 +89,14 @@ export interface FailedEntry {
   readonly failure: SyscallError;
 }
 
-/** The side that opens the files. */
+/** The queue in the thread that opens the files and hands them over. */
 export class FileJobs {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #ring: RingReader;
-  /** By slot: what the entry calls the file, and where it is. */
+  /** Paths by slot: the name in the entry, and the file's own path. */
   readonly #entryPaths: BytePath[] = Array.from({ length: SLOTS }, () => '' as BytePath);
   readonly #paths: BytePath[] = Array.from({ length: SLOTS }, () => '' as BytePath);
-  /** One slot stays free: so a job that has just failed keeps its paths until `failed` is read. */
+  /** One slot stays free, so that a job that has just failed keeps its paths until `failed` is read. */
   readonly #most = openFilesFor(SHARE, SLOTS - 1);
   #pushed = 0;
   #unannouncedJobs = 0;
@@ -96,30 +107,30 @@ export class FileJobs {
     this.#ring = ring;
   }
 
-  /** Sets what new files have. To be called before the first job. */
+  /** Sets the owner and the umask of new files. Called before the first job. */
   begin({ uid, gid, umask }: Creator): void {
     this.#words[Word.creatorUID] = uid;
     this.#words[Word.creatorGID] = gid;
     this.#words[Word.creatorUmask] = umask;
   }
 
-  /** Whether a job may be handed over now. */
+  /** True if a job may be handed over now. */
   get open(): boolean {
     return this.#ring.ahead >= LEAST_AHEAD && this.#hasRoom() && Atomics.load(this.#words, Word.taken) === 1;
   }
 
-  /** Hands over bytes of the ring that belong at `offset` of `file`. Only where `open`. */
+  /** Hands over bytes of the ring, which belong at `offset` of `file`. Called only if `open` is true. */
   write(file: number, bytes: Uint8Array, offset: number, entry: Entry, path: BytePath): void {
     this.#push(file, bytes, offset, entry, path, false);
   }
 
-  /** Hands over the last bytes, if any, and the file with them. Where the queue is full, it waits. */
+  /** Hands over a file with its last bytes, if any. Waits while the queue is full. */
   complete(file: number, bytes: Uint8Array | undefined, offset: number, entry: Entry, path: BytePath): void {
     if (!this.#hasRoom()) this.#wait(() => this.#hasRoom());
     this.#push(file, bytes, offset, entry, path, true);
   }
 
-  /** The first job that failed, if one has. */
+  /** Entry and error of the first job that failed, if any. */
   get failed(): FailedEntry | undefined {
     const words = this.#words;
     if (Atomics.load(words, Word.failed) === 0) return undefined;
@@ -129,12 +140,12 @@ export class FileJobs {
     return { path: this.#entryPaths[slot]!, failure: new SyscallError(words[Word.errno]!, said) };
   }
 
-  /** Waits until all jobs are done. */
+  /** Waits until all jobs are done, or the decoder has died. */
   drain(): void {
     this.#wait(() => Atomics.load(this.#words, Word.done) === this.#pushed);
   }
 
-  /** What could not be restored, since the last call. Only after `drain`. */
+  /** Returns how many owners and setuid bits were lost since the last call. Called after `drain`. */
   takeLost(): { readonly owners: number; readonly setuid: number } {
     const owners = Atomics.exchange(this.#words, Word.lostOwners, 0);
     const setuid = Atomics.exchange(this.#words, Word.lostSetuid, 0);
@@ -145,7 +156,7 @@ export class FileJobs {
     return ((this.#pushed - Atomics.load(this.#words, Word.done)) | 0) < this.#most;
   }
 
-  /** Blocks this thread until `ready`; not where the other one has died. */
+  /** Blocks this thread until `ready` returns true or the decoder has died. */
   #wait(ready: () => boolean): void {
     const words = this.#words;
     for (;;) {
@@ -187,7 +198,7 @@ export class FileJobs {
     if (this.#unannouncedJobs >= BATCH_JOBS || this.#unannouncedBytes >= BATCH_BYTES) this.announce();
   }
 
-  /** Wakes the other thread if it waits for jobs. */
+  /** Wakes the decoder if it waits for jobs. */
   announce(): void {
     if (this.#unannouncedJobs === 0) return;
     this.#unannouncedJobs = 0;
@@ -196,16 +207,16 @@ export class FileJobs {
   }
 }
 
-/** The side that writes. */
+/** The queue in the thread that does the jobs. */
 export class FileJobRunner {
   readonly #words: Int32Array<SharedArrayBuffer>;
   readonly #filesystem: OpenFiles;
-  /** All bytes of the ring; the capacity is a power of two. */
+  /** All bytes of the ring. Their number is a power of two. */
   readonly #bytes: Uint8Array<SharedArrayBuffer>;
   #state: MetadataState;
   #done: number;
 
-  /** @param bytes of the ring whose positions jobs name */
+  /** @param bytes all bytes of the ring that holds the jobs' bytes */
   constructor(memory: SharedArrayBuffer, bytes: Uint8Array<SharedArrayBuffer>, filesystem: OpenFiles) {
     this.#words = new Int32Array(memory);
     this.#bytes = bytes;
@@ -214,13 +225,13 @@ export class FileJobRunner {
     this.#state = this.#stateNow();
   }
 
-  /** From now on jobs are taken. */
+  /** Allows jobs from now on. */
   begin(): void {
     this.#state = this.#stateNow();
     Atomics.store(this.#words, Word.taken, 1);
   }
 
-  /** No more jobs are taken. To be called when the other thread hands over none any more. */
+  /** Allows no more jobs. Called after the other thread has handed over its last one. */
   end(): void {
     Atomics.store(this.#words, Word.taken, 0);
   }
@@ -229,7 +240,7 @@ export class FileJobRunner {
     return (Atomics.load(this.#words, Word.pushed) - this.#done) | 0;
   }
 
-  /** Position of the first byte in the ring that a job needs; undefined where none does. */
+  /** Position of the first byte in the ring that a job needs; undefined if none does. */
   readonly firstNeeded = (): number | undefined => {
     for (let job = this.#done, rest = this.waiting; rest > 0; job = (job + 1) | 0, rest -= 1) {
       const at = HEADER_WORDS + (job & (SLOTS - 1)) * JOB_WORDS;
@@ -238,11 +249,11 @@ export class FileJobRunner {
     return undefined;
   };
 
-  /** Does up to `most` jobs. After a job has failed, files are only closed. */
+  /** Does up to `most` jobs. After one has failed, the others only close their files. */
   run(most: number): void {
     for (let rest = Math.min(most, this.waiting); rest > 0; rest -= 1) {
       this.#one(HEADER_WORDS + (this.#done & (SLOTS - 1)) * JOB_WORDS);
-      // First: the other thread takes what was lost as soon as all jobs are done.
+      // Before `done`: the other thread reads these counts as soon as all jobs are done.
       this.#addLost();
       this.#done = (this.#done + 1) | 0;
       Atomics.store(this.#words, Word.done, this.#done);
@@ -322,7 +333,7 @@ export class FileJobRunner {
   }
 }
 
-/** Marks the queue as dead: the thread that did the jobs has died. */
+/** Marks the queue as dead, after the thread that did the jobs has died. */
 export function forsakeFileJobs(memory: SharedArrayBuffer): void {
   const words = new Int32Array(memory);
   Atomics.store(words, Word.taken, DEAD);
@@ -334,7 +345,7 @@ function signalIdle(words: Int32Array<SharedArrayBuffer>): void {
   Atomics.notify(words, Word.idle);
 }
 
-/** The calls for files that are open. */
+/** The file system's calls for open files. */
 export type OpenFiles = Pick<Filesystem, 'write' | 'closeFile'> & MetadataState['filesystem'];
 
 /** The name of a job's file is irrelevant: all calls use its descriptor. */

@@ -12,32 +12,34 @@ import { RingWriter, createRing } from '../sys/ring.ts';
 import type { RunOptions } from './run.ts';
 
 export interface RootfsOptions extends Omit<RunOptions, 'name'> {
-  /** Its name in messages: DIR as the user gave it; left out: its path. */
+  /** Name in messages: DIR as the user gave it. Left out: the path. */
   readonly name?: string | undefined;
-  /** Left out: libc where it can be called, else Node. */
+  /** Left out: libc if it can be called, else Node. */
   readonly backend?: Backend | undefined;
-  /** For -g: a ring for the contents of all files and symlinks, for a ContentReader; `close` ends it. */
+  /**
+   * A ring for the contents of all files and symlinks, read by a ContentReader; `close` ends it. Used for -g.
+   */
   readonly contents?: SharedArrayBuffer | undefined;
-  /** With `contents`: gets records of a ChangeLog while the tree is being written. */
+  /** Called with records of a ChangeLog while the tree is written, if `contents` is set. */
   readonly onChanges?: ((changes: Uint8Array) => void) | undefined;
-  /** `DEVICE:INODE` that the directory must have; left out: any. */
+  /** Device and inode that the directory must have, as `DEVICE:INODE`. Left out: any. */
   readonly expected?: string | undefined;
 }
 
-/** What the thread shares with this one, or with the decoder. */
+/** Memory that the thread shares with this one and with the decoder's thread. */
 export interface SharedMemory {
-  /** Of a ring for tar bytes. */
+  /** A ring for tar bytes. */
   readonly ring: SharedArrayBuffer;
-  /** The queue of FileJobs. */
+  /** A queue for FileJobs. */
   readonly jobs: SharedArrayBuffer;
-  /** Of a RingDigest over the tar. */
+  /** The digest of the tar, for RingDigest. */
   readonly digest: SharedArrayBuffer;
 }
 
-/** The data for the start of the thread. */
+/** Data that the thread is started with. */
 export interface ThreadData {
   readonly memory: SharedMemory;
-  /** The root, as bytes: an existing directory. */
+  /** Path of the root, an existing directory. */
   readonly path: Uint8Array;
   readonly options: Omit<RootfsOptions, 'onChanges'> & RunOptions;
 }
@@ -50,7 +52,7 @@ export type Command =
   | { readonly kind: 'file'; readonly name: string; readonly bytes: Uint8Array }
   /** The last command of a successful run. */
   | { readonly kind: 'finish'; readonly root: RootMetadata | undefined }
-  /** Remove all that is in the root, unless it held files of the user; nothing more comes after it. */
+  /** Removes all that is in the root, unless it held files of the user. No command follows. */
   | { readonly kind: 'discard' };
 
 export interface OpenedRoot {
@@ -69,11 +71,14 @@ export interface Answers {
   readonly discard: null;
 }
 
-/** With `contents`: records of a ChangeLog, all of a layer's before its answer. Else how many entries of the layer are written. */
+/**
+ * A message before the answer: the number of entries written so far, or, if `contents` is set, records of a
+ * ChangeLog. All records of a layer are sent before its answer.
+ */
 export type Notice = { readonly changes: Uint8Array } | { readonly entries: number };
 
 export interface ApplyOptions {
-  /** What messages call the layer: `layer 0123456789ab`. */
+  /** Name of the layer in messages: `layer 0123456789ab`. */
   readonly label: string;
   readonly signal?: AbortSignal | undefined;
   /** Called about once a second with the number of entries that are written. */
@@ -81,12 +86,16 @@ export interface ApplyOptions {
 }
 
 /**
- * A root file system being written, in a thread of its own. One call at a time. After a call has failed, only `discard` can be called.
+ * A root file system that a thread of its own writes. One call at a time.
+ * After a call has failed, only `discard` can be called.
  */
 export class Rootfs {
   readonly #thread: Worker;
   readonly #writer: RingWriter;
-  /** With a decoder, its thread fills the ring and uses the rest. */
+  /**
+   * Shared with the decoder's thread too, if there is one: it writes the tar, does the jobs and finishes the
+   * digest.
+   */
   readonly memory: SharedMemory = {
     ring: createRing(),
     jobs: createFileJobs(),
@@ -94,7 +103,7 @@ export class Rootfs {
   };
   readonly #calls: ThreadCalls<Command>;
   #onEntries: ApplyOptions['onEntries'];
-  /** Of the root, as `DEVICE:INODE`. */
+  /** Device and inode of the root, as `DEVICE:INODE`. */
   identity = '';
   backend: Backend = 'node';
 
@@ -131,10 +140,13 @@ export class Rootfs {
   }
 
   /**
-   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size. Returns how many entries it had.
+   * Applies a layer: the bytes of its uncompressed tar, in chunks of any size. Returns the number of its
+   * entries.
    *
-   * @throws what `tar` throws; the signal's reason; IntegrityError for an entry that no file system can hold; DestinationError where the
-   * system refuses
+   * @throws what `tar` throws
+   * @throws the signal's reason
+   * @throws IntegrityError for an entry that no file system can hold
+   * @throws DestinationError if the system refuses
    */
   async apply(tar: AsyncIterable<Uint8Array>, options: ApplyOptions): Promise<number> {
     return await this.applyFrom(async () => {
@@ -146,9 +158,11 @@ export class Rootfs {
   }
 
   /**
-   * The same with a tar that another thread writes into `memory.ring`.
+   * Applies a layer whose tar another thread writes into `memory.ring`. Returns the number of its entries.
    *
-   * @param fill has that thread do so; it resolves when the tar has ended and is right, or this thread takes no more of it
+   * @param fill starts that thread's work. It resolves when the tar is complete and right, or when its reader
+   *   takes no more of it.
+   * @throws what `fill` throws, and as `apply`
    */
   async applyFrom(fill: () => Promise<void>, options: ApplyOptions): Promise<number> {
     const { label, signal, onEntries } = options;
@@ -175,15 +189,18 @@ export class Rootfs {
     }
   }
 
-  /** The thread that wrote into `memory.ring` has died: ends the current call, and waits for it no more. */
+  /**
+   * Ends the current call after the thread that wrote into `memory.ring` has died. From then on nothing waits
+   * for that thread.
+   */
   forsake(): void {
     forsakeFileJobs(this.memory.jobs);
     this.#writer.abort();
   }
 
   /**
-   * Writes dlrootfs's own file at the root, in place of the one that an earlier call wrote. Returns false, and writes nothing, where the
-   * image (or a user's directory) has something of that name that must be kept.
+   * Writes dlrootfs's own file at the root, in place of the one that an earlier call wrote.
+   * Returns false, and writes nothing, if the image or a user's directory has another file of that name.
    */
   async writeLayerInfo(name: 'json' | 'layersize', bytes: Uint8Array): Promise<boolean> {
     return this.#call({ kind: 'file', name, bytes });
@@ -192,7 +209,7 @@ export class Rootfs {
   /**
    * Sets the modes and times of all directories and ends the thread. Returns what could not be restored.
    *
-   * @param root what the root is given when no layer has an entry for it; left out: it stays as it is
+   * @param root metadata for the root if no layer has an entry for it. Left out: it stays as it is.
    */
   async close(root?: RootMetadata): Promise<NotRestored> {
     const counts = await this.#call({ kind: 'finish', root });
@@ -201,8 +218,8 @@ export class Rootfs {
   }
 
   /**
-   * Stops the current call, removes all that is in the root, and ends the thread. From a directory with files of the user nothing is
-   * removed, nor when the thread has died.
+   * Stops the current call, removes all that is in the root, and ends the thread.
+   * Nothing is removed from a directory with files of the user, nor after the thread has died.
    */
   async discard(): Promise<void> {
     this.#writer.abort();

@@ -21,23 +21,23 @@ import type { Run } from './run.ts';
 
 const { ENOSYS } = constants.errno;
 
-/** The most bytes read from the ring at once to discard them. */
+/** Most bytes read from the ring at once to discard them. */
 const DRAIN_BYTES = 1024 * 1024;
-/** Milliseconds between two messages about entries, and entries between two looks at the clock. */
+/** Milliseconds between two notices about entries, and entries between two reads of the clock. */
 const TELL_MILLISECONDS = 1000;
 const ENTRIES_PER_LOOK = 128;
 
-/** Bytes hashed at once: it takes a tenth of a millisecond. */
+/** Bytes hashed at once, in about 0.1 ms. */
 const HASH_BYTES = 128 * 1024;
 
-/** Sends a notice, and moves buffers with it. */
+/** Sends a notice, and transfers buffers with it. */
 type Tell = (notice: Notice, moved?: readonly ArrayBuffer[]) => void;
 
 /** Opens the root and runs the commands. */
 class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
-  /** The root, for messages. */
+  /** Name of the root in messages. */
   readonly #name: string;
   readonly #changes: ChangeLog | undefined;
   readonly #tell: Tell;
@@ -83,7 +83,7 @@ class Writer {
     return isWritten;
   }
 
-  /** Where it fails, the run stays open: the written files can still be removed. */
+  /** If it fails, the run stays open, so that the written files can still be removed. */
   #finish(run: Run, root: RootMetadata | undefined): Answers['finish'] {
     this.#changes?.contents.end();
     finishRun(run, root);
@@ -94,7 +94,7 @@ class Writer {
   #discard(run: Run): null {
     this.#changes?.contents.abort();
     try {
-      // They may be as many as the limit of open files allows.
+      // Frees descriptors for the removal: open directories may use up the limit.
       run.directories.close();
       if (this.#data.options.mode !== 'overlay') empty(run, run.filesystem.root);
       return null;
@@ -164,7 +164,10 @@ class Writer {
     }
   }
 
-  /** While nothing comes, this thread computes the tar's digest, which the decoder needs. */
+  /**
+   * Called before the thread waits for bytes: announces jobs, and takes bytes into the tar's digest for the
+   * decoder. Returns false if no byte was left to take.
+   */
   #workBeforeWait(jobs: FileJobs): boolean {
     jobs.announce();
     if (this.#digest.step(this.#source.head, HASH_BYTES) === 0) return false;
@@ -173,7 +176,9 @@ class Writer {
     return true;
   }
 
-  /** To be called before each entry: tells once in a while how many came before. */
+  /**
+   * Returns a function to call before each entry. About once a second it sends the number of entries before.
+   */
   #entriesTeller(): () => void {
     let entries = 0;
     let told = performance.now();
@@ -187,7 +192,7 @@ class Writer {
   }
 }
 
-// Entry point of the writing thread. Each message is a command; it runs synchronously and is answered.
+// Entry point of the thread `rootfs`. It runs each command synchronously, and answers it.
 const port = parentPort!;
 const writer = new Writer(workerData as ThreadData, (notice, moved = []) => port.postMessage(notice, moved));
 

@@ -1,12 +1,12 @@
 import { loadNative } from './native.ts';
 
-/** The shared words; docs/threads.md lists who writes each and who waits for it. */
+/** The shared words. docs/threads.md lists for each one its writers and the threads that wait for it. */
 const Word = {
-  /** 1 while a thread computes: the decoder waits for it at the end of a tar. */
+  /** 1 while a thread takes in bytes. At the end of a tar the decoder waits for it. */
   computing: 0,
   /** Position of the first byte that is not in the digest yet, as `RingWriter.position` counts. */
   hashed: 1,
-  /** 1 while there is a tar whose digest is computed. */
+  /** 1 from `begin` to `end`. */
   begun: 2,
 } as const;
 
@@ -14,10 +14,13 @@ const STATE_OFFSET = 64;
 /** SHA256_CTX of OpenSSL has 112 bytes. */
 const STATE_BYTES = 192;
 const DIGEST_BYTES = 32;
-/** Milliseconds between two checks whether the tar is still wanted: a thread that died would keep the word. */
+/**
+ * Milliseconds between two checks whether the tar is still wanted. A thread that has died never resets
+ * `computing`.
+ */
 const PATIENCE = 5;
 
-/** The shared memory of one digest. */
+/** Creates the shared memory of one digest. */
 export function createRingDigest(): SharedArrayBuffer {
   return new SharedArrayBuffer(STATE_OFFSET + STATE_BYTES);
 }
@@ -31,8 +34,8 @@ interface Functions {
 }
 
 /**
- * The sha256 of a stream in a ring, as one thread uses it. The threads at both ends compute it: the one that has nothing else to do takes
- * the next bytes. The thread that decodes begins and finishes it.
+ * The sha256 of a stream in a ring, as one thread uses it. The threads at both ends compute it: the one that
+ * has nothing else to do takes in the next bytes. The thread that decodes begins and finishes it.
  */
 export class RingDigest {
   readonly #words: Int32Array<SharedArrayBuffer>;
@@ -47,7 +50,10 @@ export class RingDigest {
     this.#ringBytes = ringBytes;
   }
 
-  /** Begins with the byte at `position`; false where OpenSSL's functions cannot be called. Only after `end`. */
+  /**
+   * Begins a digest with the byte at `position`. Returns false if OpenSSL's functions cannot be called. A
+   * digest that was begun before must have ended.
+   */
   begin(position: number): boolean {
     this.#functions ??= this.#find();
     if (!this.#functions) return false;
@@ -57,20 +63,23 @@ export class RingDigest {
     return true;
   }
 
-  /** Position of the first byte that is still needed; undefined where none is. */
+  /** Position of the first byte that is still needed; undefined if none is. */
   firstNeeded(): number | undefined {
     if (Atomics.load(this.#words, Word.begun) === 0) return undefined;
     return Atomics.load(this.#words, Word.hashed);
   }
 
-  /** Takes in bytes before `head`, at most `most`; returns how many. None while the other thread computes. */
+  /**
+   * Takes in bytes before `head`, at most `most`. Returns their number; it is 0 while the other thread takes
+   * in bytes.
+   */
   step(head: number, most: number): number {
     const words = this.#words;
     if (Atomics.load(words, Word.begun) === 0 || Atomics.load(words, Word.hashed) === head) return 0;
     this.#functions ??= this.#find();
     if (!this.#functions || !this.#take()) return 0;
     try {
-      // Before `#take` the other thread may have gone beyond this thread's `head`, or ended.
+      // Before `#take` the other thread may have passed this thread's `head`, or ended the digest.
       const position = Atomics.load(words, Word.hashed);
       const waiting = (head - position) | 0;
       if (Atomics.load(words, Word.begun) === 0 || waiting <= 0) return 0;
@@ -85,7 +94,10 @@ export class RingDigest {
     }
   }
 
-  /** Takes in the rest, up to `head`, and returns the digest in hex; undefined as soon as `isWanted` returns false. */
+  /**
+   * Takes in the rest, up to `head`, and returns the digest in hex. Returns undefined as soon as `isWanted`
+   * returns false.
+   */
   finish(head: number, isWanted: () => boolean): string | undefined {
     while (Atomics.load(this.#words, Word.hashed) !== head) {
       if (!isWanted()) return undefined;
@@ -97,7 +109,7 @@ export class RingDigest {
     return digest.toString('hex');
   }
 
-  /** No more bytes are taken in, once the other thread is done with its step. Only then the next `begin`. */
+  /** Ends the digest. The other thread may still finish its step; the next `begin` must come after that. */
   end(): void {
     Atomics.store(this.#words, Word.begun, 0);
   }
@@ -126,7 +138,7 @@ export class RingDigest {
         bytes: koffi.address(this.#ringBytes),
       };
     } catch {
-      // A Node with another library for cryptography.
+      // This Node does not export OpenSSL's functions.
       return null;
     }
   }

@@ -1,26 +1,35 @@
 import { loadNative } from './native.ts';
 
-/** Of a ring for tar bytes: a power of two, in bytes. */
+/** Number of bytes in a ring for a tar: a power of two. */
 const CAPACITY = 4 * 1024 * 1024;
 
-/** The shared words before the bytes; docs/threads.md lists who writes each and who waits for it. */
+/**
+ * The shared words before the bytes. docs/threads.md lists for each one its writers and the threads that wait
+ * for it.
+ */
 const Word = {
-  /** Bytes written and bytes that the reader is done with: both wrap around, and only their difference matters. */
+  /**
+   * Bytes written, and bytes that the reader is done with. Both wrap around, and only their difference
+   * matters.
+   */
   written: 0,
   read: 1,
   state: 2,
-  /** 1 when the reader is done with the stream, also with what it made of the bytes. */
+  /** 1 when the reader is done with the stream, and with the work that its bytes caused. */
   readerDone: 3,
-  /** Incremented when bytes or the end have come: the reader waits for it. */
+  /** Incremented when bytes have come or the stream has ended. The reader waits for it. */
   bytes: 4,
-  /** Incremented when space is free or the reader has failed: a writer that waits for nothing else waits for it. */
+  /** Incremented when space is free or `state` has changed. A writer with no other condition waits for it. */
   space: 5,
-  /** Incremented when the decoder is to check what it waits for. It has more than one condition, and a thread can wait for one word only. */
+  /**
+   * Incremented when the decoder is to check its conditions. It has several, and a thread can wait for one
+   * word only.
+   */
   bell: 6,
 } as const;
 
 const CONTROL_BYTES = 64;
-/** From this length on a call of memcpy(3) is faster than V8. */
+/** From this length on, memcpy(3) is faster than V8. */
 const MEMCPY_MIN_BYTES = 512;
 
 const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
@@ -29,7 +38,7 @@ const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
 export class RingAborted extends Error {}
 
 /**
- * The shared memory of one ring, for its writer and its reader.
+ * Creates the shared memory of one ring, for its writer and its reader.
  *
  * @param capacity in bytes, a power of two
  */
@@ -50,7 +59,7 @@ class RingEnd {
     this.capacity = this.bytes.length;
   }
 
-  /** Nothing more is read: ends a waiting `write`. */
+  /** Records that nothing more is read, and ends a waiting `write`. */
   fail(): void {
     Atomics.store(this.control, Word.state, State.failed);
     this.signalSpace();
@@ -87,7 +96,7 @@ export class RingWriter extends RingEnd {
 
   /**
    * @param onNews called when bytes or the end have come, for a reader that does not wait in `read`
-   * @param batch a waiting reader is woken when this many bytes have come, the ring is full, or `flush` is called
+   * @param batch number of new bytes that wake a waiting reader. A full ring and `flush` wake it too.
    */
   constructor(memory: SharedArrayBuffer, onNews?: () => void, batch = 1) {
     super(memory);
@@ -96,8 +105,8 @@ export class RingWriter extends RingEnd {
   }
 
   /**
-   * Copies `chunk` into the ring; waits asynchronously while the ring is full (back-pressure). False as soon as the reader has failed
-   * or this writer has aborted.
+   * Copies `chunk` into the ring. Waits asynchronously while the ring is full (back-pressure).
+   * Returns false if the reader has failed or this writer has aborted.
    */
   async write(chunk: Uint8Array): Promise<boolean> {
     for (let rest = chunk; rest.length > 0;) {
@@ -109,7 +118,7 @@ export class RingWriter extends RingEnd {
     return true;
   }
 
-  /** The same, blocking the thread while the ring is full. */
+  /** As `write`, but blocks the thread while the ring is full. */
   writeBlocking(chunk: Uint8Array): boolean {
     for (let rest = chunk; rest.length > 0;) {
       if (!this.open) return false;
@@ -125,7 +134,7 @@ export class RingWriter extends RingEnd {
     if (this.#pending > 0) this.#tell();
   }
 
-  /** Whether the reader has failed. */
+  /** True after the reader has failed. */
   get failed(): boolean {
     return Atomics.load(this.control, Word.state) === State.failed;
   }
@@ -134,7 +143,7 @@ export class RingWriter extends RingEnd {
     return Atomics.load(this.control, Word.state) === State.open;
   }
 
-  /** Whether the reader is done with the stream, also with what it made of the bytes. */
+  /** True when the reader is done with the stream, and with the work that its bytes caused. */
   get readerIsDone(): boolean {
     return Atomics.load(this.control, Word.readerDone) === 1;
   }
@@ -143,7 +152,7 @@ export class RingWriter extends RingEnd {
     return (this.#head - Atomics.load(this.control, Word.read)) | 0;
   }
 
-  /** Where the next byte belongs, counted from the first: it wraps around. */
+  /** Position of the next byte, counted from the first one. It wraps around at 32 bits. */
   get position(): number {
     return this.#head;
   }
@@ -154,12 +163,13 @@ export class RingWriter extends RingEnd {
   }
 
   /**
-   * Free bytes in one piece, to be filled in place; then `commit`.
+   * Returns free bytes in one piece, which the caller fills in place and hands over with `commit`.
    *
-   * @param firstNeeded answers the position of the first byte that is still in use beyond the reader's, undefined where none is
+   * @param firstNeeded returns the position of the first byte that is still needed although the reader has
+   *   passed it; undefined if none is
    */
   reserve(most: number, firstNeeded: () => number | undefined): Uint8Array<SharedArrayBuffer> {
-    // In this order: the reader notes which slots it keeps before it continues.
+    // In this order: the reader records which bytes it still needs before it passes them.
     const tail = Atomics.load(this.control, Word.read);
     const used = Math.max((this.#head - tail) | 0, (this.#head - (firstNeeded() ?? tail)) | 0);
     const start = this.#head & (this.capacity - 1);
@@ -172,7 +182,10 @@ export class RingWriter extends RingEnd {
     if (length > 0) this.#tell();
   }
 
-  /** Blocks the thread until the bell rings, unless `ready` returns true first. The caller then checks its conditions again. */
+  /**
+   * Blocks the thread until the bell rings, unless `ready` returns true first. The caller then checks its
+   * conditions again.
+   */
   waitForBell(ready: () => boolean): void {
     const seen = Atomics.load(this.control, Word.bell);
     if (!ready()) Atomics.wait(this.control, Word.bell, seen);
@@ -196,7 +209,7 @@ export class RingWriter extends RingEnd {
     Atomics.store(this.control, Word.state, State.open);
   }
 
-  /** The reader has died. */
+  /** Records that the reader has died. */
   override fail(): void {
     Atomics.store(this.control, Word.readerDone, 1);
     super.fail();
@@ -253,17 +266,20 @@ export class RingWriter extends RingEnd {
 
 /** Reads from the ring. */
 export class RingReader extends RingEnd {
-  /** The most bytes read at once. The writer is woken each time that the reader has passed so many. */
+  /** Most bytes read at once. The writer is woken each time that the reader has passed so many. */
   readonly #quarter = this.capacity / 4;
   #tail = 0;
   /** Length of the last view, whose bytes are still in the ring. */
   #taken = 0;
   readonly #buffer = Buffer.from(this.bytes.buffer, CONTROL_BYTES);
-  /** Called before the thread blocks; it returns true if it had work to do, and is called again if there is still nothing to read. */
+  /**
+   * Called before the thread blocks. If it returns true, it had work to do, and is called again if still no
+   * byte has come.
+   */
   beforeWait: (() => boolean) | undefined;
 
   /**
-   * The next bytes; blocks the thread while there are none.
+   * Returns the next bytes, at most `max`; undefined at the end. Blocks the thread until bytes have come.
    *
    * @throws RingAborted when the writer has aborted
    */
@@ -279,7 +295,7 @@ export class RingReader extends RingEnd {
     }
   }
 
-  /** The same, copied to the front of `into`; returns how many bytes, 0 at the end. */
+  /** As `read`, but copies the bytes to the front of `into`. Returns their number, 0 at the end. */
   readInto(into: Uint8Array): number {
     const bytes = this.read(into.length);
     if (bytes === undefined) return 0;
@@ -288,7 +304,7 @@ export class RingReader extends RingEnd {
   }
 
   /**
-   * The next bytes, without waiting: `none` where they have not come, undefined at the end.
+   * Returns the next bytes without waiting: `none` if none have come, undefined at the end.
    *
    * @throws RingAborted when the writer has aborted
    */
@@ -299,22 +315,22 @@ export class RingReader extends RingEnd {
     return now === State.ended ? undefined : 'none';
   }
 
-  /** Whether `poll` would return anything but `none`. */
+  /** True if `poll` would not return `none`. */
   get hasNews(): boolean {
     return Atomics.load(this.control, Word.state) !== State.open || this.#available() - this.#taken > 0;
   }
 
-  /** Position behind the last byte that has come, as `RingWriter.position` counts. */
+  /** Position after the last byte that has come, as `RingWriter.position` counts. */
   get head(): number {
     return Atomics.load(this.control, Word.written);
   }
 
-  /** Bytes behind the last view that are here already. */
+  /** Number of bytes that have come after the last view. */
   get ahead(): number {
     return this.#available() - this.#taken;
   }
 
-  /** The position of a byte in the last view, as `RingWriter.position` counts. */
+  /** Position of the first byte of a part of the last view, as `RingWriter.position` counts. */
   positionOf(bytes: Uint8Array): number {
     return (this.#tail + bytes.byteOffset - CONTROL_BYTES - (this.#tail & (this.capacity - 1))) | 0;
   }
@@ -330,7 +346,7 @@ export class RingReader extends RingEnd {
     this.#tail = Atomics.load(this.control, Word.read);
   }
 
-  /** Tells the writer that the stream is done with, also with what was made of its bytes. */
+  /** Tells the writer that this reader is done with the stream, and with the work that its bytes caused. */
   leave(): void {
     Atomics.store(this.control, Word.readerDone, 1);
     this.ringBell();
@@ -338,7 +354,7 @@ export class RingReader extends RingEnd {
 
   #state(): number {
     const now = Atomics.load(this.control, Word.state);
-    if (now === State.aborted) throw new RingAborted('the stream was given up');
+    if (now === State.aborted) throw new RingAborted('the stream was aborted');
     return now;
   }
 
@@ -363,8 +379,8 @@ export class RingReader extends RingEnd {
 }
 
 /**
- * A copy into shared memory, by memcpy(3) where it can be called. That is three times as fast as V8, which copies word by word, or byte by
- * byte if source and target are aligned differently.
+ * Returns a function that copies into shared memory, by memcpy(3) if it can be called. This is three times as
+ * fast as V8, which copies word by word, or byte by byte if source and target are aligned differently.
  */
 function copyIntoShared(bytes: Uint8Array<SharedArrayBuffer>) {
   const native = loadNative();

@@ -1,7 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { DestinationError, DlrootfsError, ExitCode, IntegrityError } from '../errors.ts';
 
-/** An error on its way between threads. */
+/** An error in the form in which threads send it. */
 export interface SerializedError {
   readonly message: string;
   readonly exitCode: number;
@@ -40,7 +40,7 @@ function deserializeError(failure: SerializedError): Error {
   return error;
 }
 
-/** Calls a thread that answers each message with an Answer, before the next one is sent. */
+/** Calls a thread, one message at a time. The thread answers each message with an Answer. */
 export class ThreadCalls<Message> {
   /** Resolves when the thread has ended. */
   readonly exit: Promise<void>;
@@ -89,9 +89,10 @@ export class ThreadCalls<Message> {
   }
 
   /**
-   * Sends a message; returns the value of the answer. A rejection is handled even if nothing awaits it.
+   * Sends a message, and resolves to the value of the answer. A rejection that nothing awaits does no harm.
    *
-   * @throws the error of the answer; DestinationError if the thread has died
+   * @throws the error of the answer
+   * @throws DestinationError if the thread has died
    */
   call(message: Message): Promise<unknown> {
     this.#waiting = Promise.withResolvers();

@@ -13,7 +13,7 @@ export const threads = {
 export type ThreadName = keyof typeof threads;
 
 /**
- * Starts a thread from its script; the single executable replaces this function, and starts it from memory.
+ * Starts a thread from its script. The single executable replaces this function, and starts it from memory.
  */
 export function startThread(name: ThreadName, workerData: unknown): Worker {
   const { script, youngMiB } = threads[name];

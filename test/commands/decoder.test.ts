@@ -50,7 +50,7 @@ class Pair implements AsyncDisposable {
     return await this.rootfs.applyFrom(decoding(this.decoder, blob), { label, signal });
   }
 
-  /** How many jobs the decoder's thread has done: the second word of FileJobs. */
+  /** Number of jobs that the decoder's thread has done: the second word of FileJobs. */
   get jobs(): number {
     return new Int32Array(this.rootfs.memory.jobs)[1]!;
   }
@@ -61,7 +61,7 @@ class Pair implements AsyncDisposable {
   }
 }
 
-/** The same on every run, and hard to compress. */
+/** Returns bytes that are the same on every run, and hard to compress. */
 function noise(seed: number, length: number): Buffer {
   const block = createHash('sha512').update(String(seed)).digest();
   const bytes = Buffer.alloc(length);
@@ -72,7 +72,7 @@ function noise(seed: number, length: number): Buffer {
   return bytes;
 }
 
-/** Entries enough that the decoder's thread gets ahead of the one that writes. */
+/** Returns so many entries that the decoder's thread gets ahead of the one that writes. */
 function many(folder: string, count: number, size = 3000): Item[] {
   return [
     dir(folder),
@@ -124,7 +124,7 @@ test('the tree is the one that a single thread writes, and the other thread has 
   assert.deepEqual(openBelow(two), []);
 });
 
-test('layers that come through chunks and through the decoder take turns', async (t) => {
+test('layers from chunks and layers from the decoder alternate', async (t) => {
   const [one, two] = [temporaryDirectory(t), temporaryDirectory(t)];
   build(one, layers, { mode: 'stage' });
   await using pair = await Pair.open(two);
@@ -135,7 +135,7 @@ test('layers that come through chunks and through the decoder take turns', async
   assert.equal(treeDiff(printTree(one), printTree(two)), '');
 });
 
-test('digest of a tar, of one member or many, gzip and zstd', async (t) => {
+test('the digest of a tar in gzip or zstd, with one member or many', async (t) => {
   const layer = tar(...many('a', 300), file('b', noise(3, 3_000_000)));
   const digest = digestOf(layer);
   const [front, back] = [layer.subarray(0, 700_001), layer.subarray(700_001)];
@@ -179,7 +179,7 @@ for (const [what, blob, message] of [
   ['changed', (whole: Buffer) => Buffer.from(whole).fill(0x55, whole.length - 8), 'is corrupt'],
   ['empty', () => Buffer.alloc(0), 'ends too early'],
 ] as const) {
-  test(`compressed bytes that are ${what}: said, no file stays open, and nothing is left`, async (t) => {
+  test(`compressed bytes that are ${what}: an error, no open file, and an empty directory`, async (t) => {
     const root = temporaryDirectory(t);
     await using pair = await Pair.open(root);
     const whole = gzipSync(tar(...many('a', 2000)));
@@ -206,7 +206,7 @@ test('an error of the blob is thrown as it is', async (t) => {
   assert.deepEqual(openBelow(root), []);
 });
 
-test('an entry that cannot be: said as by one thread, the decoder stops, and the blob is not read on', async (t) => {
+test('an impossible entry: the error of a single thread, and the blob is not read to its end', async (t) => {
   const root = temporaryDirectory(t);
   await using pair = await Pair.open(root);
   const layer = tar(...many('a', 2000), hardlink('b', 'nowhere'), ...many('c', 4000, 9000));
@@ -257,7 +257,7 @@ test('discarding while a layer is applied', async (t) => {
   }
 });
 
-/** The threads that `start` starts. They end with the test, also where it hangs. */
+/** Returns the threads that `start` starts. They end with the test, also if it hangs. */
 async function threadsOf(t: TestContext, start: () => unknown): Promise<readonly Worker[]> {
   const started: Worker[] = [];
   const note = (message: unknown): void => void started.push((message as { worker: Worker }).worker);
@@ -303,7 +303,7 @@ test('nobody waits for jobs that a decoder had when it died', async (t) => {
   assert.throws(() => jobs.drain(), /it would wait for ever/);
   await thread!.terminate();
   jobs.drain();
-  // More than fit into the queue.
+  // This is more than fits into the queue.
   for (let count = 0; count < 1000; count += 1) jobs.complete(-1, undefined, 0, entry, entry.path);
 });
 
@@ -338,7 +338,7 @@ test('a thread that waits for jobs is woken when the decoder dies', { timeout: H
 });
 
 test(
-  'the disk is full at any entry: the first entry that failed is said, those before it are whole, no file stays open',
+  'the disk is full at any entry: the error names the first that failed, those before it are whole, no file stays open',
   { skip: missing('root') },
   async (t) => {
     const items = Array.from({ length: 400 }, (_, n) =>
@@ -379,7 +379,7 @@ test(
 );
 
 test(
-  'as a plain user: what cannot be restored is counted as by one thread',
+  'as a plain user: the counts of lost metadata are those of a single thread',
   { skip: isRoot ? noOtherUser : false },
   async (t) => {
     const nobody = isRoot ? { uid: 65_534, gid: 65_534 } : {};

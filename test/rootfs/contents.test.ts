@@ -7,7 +7,7 @@ import { RingAborted, RingReader, createRing } from '../../src/sys/ring.ts';
 import { dir, fifo, file, hardlink, sparse, symlink, tar, whiteout } from '../support/archive.ts';
 import { chunks, openRootfs, temporaryDirectory } from './harness.ts';
 
-/** All contents that come, until the end; `flush` stands for itself. */
+/** Reads all contents until the end. A flush is returned as `flush`. */
 function readAll(memory: SharedArrayBuffer): (Buffer | 'flush')[] {
   const reader = new ContentReader(new RingReader(memory));
   const found: (Buffer | 'flush')[] = [];
@@ -25,7 +25,7 @@ function readAll(memory: SharedArrayBuffer): (Buffer | 'flush')[] {
   return found;
 }
 
-/** A thread that writes what it is told, and says whether it could. */
+/** A thread that writes contents and posts `done`, or the code of the error. */
 const writerCode = `
   const { parentPort, workerData } = require('node:worker_threads');
   Promise.all([${JSON.stringify(new URL('../../src/rootfs/contents.ts', import.meta.url).href)},
@@ -77,7 +77,7 @@ test('holes are zeros, and a flush stands where it was asked for', () => {
   assert.deepEqual(readAll(memory), [holey, 'flush', Buffer.from('next')]);
 });
 
-test('a writer that is blocked hears that the other side has given up', async () => {
+test('a blocked writer throws when its reader fails', async () => {
   const memory = createRing();
   const thread = startWriter(memory, [randomBytes(10_000_000)]);
   const answer = heard(thread);
@@ -88,7 +88,7 @@ test('a writer that is blocked hears that the other side has given up', async ()
   await thread.terminate();
 });
 
-test('a reader hears that the writer has given up', () => {
+test('a reader throws when the writer aborts', () => {
   const memory = createRing();
   new ContentWriter(memory).abort();
   assert.throws(() => new ContentReader(new RingReader(memory)).next(), RingAborted);

@@ -27,8 +27,8 @@ function closingWith<T extends Pick<DiskFilesystem, 'closeFile'>>(filesystem: T,
 }
 
 /**
- * Applies a layer of at most 4 MiB, in one thread, with jobs for the files that 1 MiB or more follows. A job
- * is done only when it is waited for: the other thread is as slow as it can be. Returns the number of jobs.
+ * Applies a layer of at most 4 MiB in one thread. Files that 1 MiB or more follows become jobs. A job is done
+ * only when it is waited for, as if the other thread were as slow as it can be. Returns the number of jobs.
  *
  * @param closed the result of close(2) after the file was closed
  */
@@ -54,7 +54,7 @@ function applyLate(t: TestContext, root: string, layer: Uint8Array, closed = 0):
     writer.end();
     applyLayer(run, new TarReader(reader, 'the layer'), 'the layer');
     finishRun(run, undefined);
-    // The second word counts them.
+    // The second word counts jobs that are done.
     return new Int32Array(memory)[1]!;
   } finally {
     wait.mock.restore();
@@ -115,7 +115,7 @@ test(
 );
 
 tested(
-  'a file that ends too early: its pieces are written before it is closed, and that is the error',
+  'the tar ends inside a file: its pieces are written before it is closed, and the early end is the error',
   (t) => {
     const root = temporaryDirectory(t);
     const cut = tar(file('a', Buffer.alloc(8 * MIB, 'x'))).subarray(0, 3.5 * MIB);

@@ -31,20 +31,23 @@ export type DiskBackend = (typeof diskBackends)[number];
 export type TestedBackend = (typeof backends)[number];
 export const isRoot = process.geteuid!() === 0;
 
-/** A directory that is removed after the test, whatever is in it. */
+/** Makes a directory that is removed after the test with all that is in it. */
 export function temporaryDirectory(t: TestContext): string {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs-test-')));
   t.after(() => removeTree(directory));
   return directory;
 }
 
-/** Removes a directory with all that is in it, also what its modes keep closed. */
+/** Removes a directory with all that is in it, also if its modes forbid that. */
 export function removeTree(directory: string): void {
   if (!isRoot) spawnSync('chmod', ['-R', 'u+rwx', directory], { stdio: 'ignore' });
   rmSync(directory, { recursive: true, force: true });
 }
 
-/** A rootfs whose thread ends with the test, also when that fails: a test file waits for its threads. */
+/**
+ * Opens a rootfs whose thread ends with the test, also if the test fails. Otherwise the test file would wait
+ * for the thread.
+ */
 export async function openRootfs(
   path: string,
   options: RootfsOptions,
@@ -53,7 +56,7 @@ export async function openRootfs(
   return { rootfs, [Symbol.asyncDispose]: () => rootfs.discard() };
 }
 
-/** Files below `directory` that this process has open, without directories. */
+/** Returns the paths of files below `directory` that this process has open, without directories. */
 export function openBelow(directory: string): string[] {
   return readdirSync('/proc/self/fd').flatMap((name) => {
     try {
@@ -67,12 +70,12 @@ export function openBelow(directory: string): string[] {
   });
 }
 
-/** `bytes` in pieces of at most `size`. */
+/** Yields `bytes` in pieces of at most `size`. */
 export async function* chunks(bytes: Uint8Array, size = 65_536): AsyncGenerator<Uint8Array> {
   for (let start = 0; start < bytes.length; start += size) yield bytes.subarray(start, start + size);
 }
 
-/** For `Rootfs.applyFrom`: has the decoder fill the ring with a blob in gzip. */
+/** Returns a function for `Rootfs.applyFrom`: it makes the decoder fill the ring with a blob in gzip. */
 export function decoding(
   decoder: Decoder,
   blob: Uint8Array | AsyncIterable<Uint8Array>,
@@ -84,18 +87,18 @@ export function decoding(
 export interface BuildOptions<Backend = DiskBackend> extends Partial<RunOptions> {
   readonly backend?: Backend;
   readonly rootMetadata?: RootMetadata;
-  /** As for -g. */
+  /** Records changes, as for -g. */
   readonly recordChanges?: boolean;
 }
 
 export interface Built {
   readonly counts: NotRestored;
   readonly entries: readonly number[];
-  /** With `recordChanges`: the changes of each layer. */
+  /** The changes of each layer, if `recordChanges` is set. */
   readonly changes: readonly Change[][];
 }
 
-/** A source of bytes that are all there. */
+/** Returns a source whose bytes have all come. */
 export function source(bytes: Uint8Array): ByteSource {
   let at = 0;
   return {
@@ -114,13 +117,15 @@ export function openFilesystem(directory: string, backend: DiskBackend): DiskFil
   return filesystem;
 }
 
-/** Applies layers to a directory that is there, in this thread. What fails leaves it as it is then. */
+/**
+ * Applies layers to an existing directory, in this thread. After an error it leaves the directory as it is.
+ */
 export function build(directory: string, layers: readonly Uint8Array[], options: BuildOptions = {}): Built {
   const { backend = 'libc', ...others } = options;
   return buildOn(openFilesystem(directory, backend), layers, { name: directory, ...others });
 }
 
-/** Applies layers to a tree in memory, with what files hold. */
+/** Applies layers to a tree in memory, which knows the source of each file's content. */
 export function buildInMemory(
   layers: readonly Uint8Array[],
   options: Omit<BuildOptions, 'backend'> = {},
@@ -161,7 +166,7 @@ function buildOn(
   }
 }
 
-/** Tells the file system before each entry what a file holds, as the image's tree does. */
+/** Sets the source of a file's content before each entry, as the image's tree does. */
 function noting(reader: EntryReader, filesystem: MemoryFilesystem): EntryReader {
   let ordinal = -1;
   return {
@@ -185,7 +190,7 @@ function noting(reader: EntryReader, filesystem: MemoryFilesystem): EntryReader 
   };
 }
 
-/** The tree that `layers` make in an empty directory or in memory, printed. */
+/** Returns the printed tree that `layers` make in an empty directory or in memory. */
 export function builtTree(
   t: TestContext,
   layers: readonly Uint8Array[],

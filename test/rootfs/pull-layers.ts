@@ -1,7 +1,7 @@
 /**
- * A pull of layers that are files, in a process of its own (of another user, with another folder, to be
- * killed): `node pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "pause": …}'`. Prints one
- * line of JSON.
+ * A pull of layers from files, in a process of its own: as another user, in another folder, or to be killed.
+ * `node pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "hang": …}'` prints one line of
+ * JSON.
  */
 import { readFileSync, writeSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
@@ -16,12 +16,12 @@ export interface PullRequest {
   readonly directory: string;
   readonly layers: readonly string[];
   readonly backend?: Backend;
-  /** The layers go over the files that the directory holds. */
+  /** The layers are merged into the files that the directory holds. */
   readonly merge?: boolean;
   readonly umask?: number;
-  /** Layers are compressed, and decoded by the thread that writes files beside the other one. */
+  /** Layers are compressed, and the decoder's thread decodes them and writes part of the files. */
   readonly decoder?: boolean;
-  /** Say `applied` and wait for ever when all layers are applied, before the rootfs is closed. */
+  /** Prints `applied` and waits for a minute when all layers are applied, before the rootfs is closed. */
   readonly hang?: boolean;
 }
 

@@ -163,7 +163,7 @@ for (const backend of ['libc', 'node'] as const) {
       applied.catch(() => undefined);
       await new Promise((resolve) => setTimeout(resolve, 50));
       await rootfs.discard();
-      await assert.rejects(applied, { name: 'Error', message: 'the stream was given up' });
+      await assert.rejects(applied, { name: 'Error', message: 'the stream was aborted' });
       assert.deepEqual(readdirSync(root), []);
     });
 

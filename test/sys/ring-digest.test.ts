@@ -24,7 +24,7 @@ test('a thread that knows less of the stream than the other takes in nothing', (
   );
 });
 
-test('bytes of a stream that was given up are in no digest', (t) => {
+test('bytes of an aborted stream are in no digest', (t) => {
   const { one, other, digestOf } = bothEnds();
   if (!one.begin(0)) return t.skip('needs the functions of OpenSSL');
   assert.equal(other.step(4000, CAPACITY), 4000);

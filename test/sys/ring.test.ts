@@ -82,7 +82,7 @@ async function sha256(chunks: readonly Uint8Array[]): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Chunks of sizes between one byte and more than the ring holds. */
+/** Returns chunks of one byte to more than the ring holds. */
 function randomChunks(seed: number, count: number): Uint8Array[] {
   let state = seed;
   const next = (): number => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0);
@@ -134,7 +134,7 @@ test('an empty stream ends', async () => {
   });
 });
 
-test('giving up wakes a reader that waits, and the ring serves the next stream', async () => {
+test('an abort wakes a waiting reader, and the ring serves the next stream', async () => {
   await withReader(async (reader) => {
     reader.writer.reopen();
     const answer = reader.start(1);
@@ -189,7 +189,7 @@ test('the counters may wrap around', () => {
   assert.equal(reader.read(1), undefined);
 });
 
-test('a reader in the same thread is told when the writer gives up', () => {
+test('a reader in the same thread throws after the writer has aborted', () => {
   const memory = createRing();
   const writer = new RingWriter(memory);
   const reader = new RingReader(memory);

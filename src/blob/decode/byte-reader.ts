@@ -1,10 +1,16 @@
-/** Bytes that are requested one buffer at a time, as by read(2): no more are read than the caller has room for. */
+/**
+ * Bytes that are requested one buffer at a time, as by read(2). No more are read than the caller has room
+ * for.
+ */
 export interface ByteReader {
-  /** Fills the front of `into`, at least one byte; 0 at the end, however often it is asked there. One call at a time. */
+  /**
+   * Fills the front of `into` with at least one byte, and returns their number. Returns 0 at the end, at each
+   * call. One call at a time.
+   */
   read(into: Uint8Array): Promise<number>;
 }
 
-/** A reader of pieces that arrive one by one. */
+/** Returns a reader of pieces that arrive one by one. */
 export function readerOf(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): ByteReader {
   const iterator =
     Symbol.asyncIterator in chunks ? chunks[Symbol.asyncIterator]() : chunks[Symbol.iterator]();
@@ -23,14 +29,14 @@ export function readerOf(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array
   };
 }
 
-/** Fills the front of `into`; returns how many bytes fit. */
+/** Fills the front of `into`; returns the number of bytes that fit. */
 function copy(bytes: Uint8Array, into: Uint8Array): number {
   const part = bytes.subarray(0, into.length);
   into.set(part);
   return part.length;
 }
 
-/** Reads until `into` is full or the bytes end; returns how many there were. */
+/** Reads until `into` is full or the bytes end. Returns the number of bytes read. */
 export async function readFully(reader: ByteReader, into: Uint8Array): Promise<number> {
   let count = 0;
   while (count < into.length) {
@@ -41,7 +47,7 @@ export async function readFully(reader: ByteReader, into: Uint8Array): Promise<n
   return count;
 }
 
-/** A reader of `head`, then of the bytes of `reader`. */
+/** Returns a reader of `head`, then of the bytes of `reader`. */
 export function prepend(head: Uint8Array, reader: ByteReader): ByteReader {
   let rest = head;
   return {
@@ -54,7 +60,7 @@ export function prepend(head: Uint8Array, reader: ByteReader): ByteReader {
   };
 }
 
-/** Compressed data is malformed. Callers that know the layer turn this into an IntegrityError. */
+/** Thrown for malformed compressed data. Callers that know the layer turn it into an IntegrityError. */
 export class MalformedDataError extends Error {
   override readonly name = 'MalformedDataError';
 }
@@ -62,6 +68,8 @@ export class MalformedDataError extends Error {
 export const ENDS_EARLY = 'ends too early';
 export const TRAILING_BYTES = 'is followed by extra bytes';
 
-/** The longest window, as a power of two in bytes: 128 MiB, what the zstd program takes without `--long`. */
+/**
+ * The longest window, 128 MiB, as a power of two in bytes. The zstd program takes no more without `--long`.
+ */
 export const WINDOW_LOG_MAX = 27;
 export const WINDOW_TOO_LARGE = 'needs a window of more than 128 MiB, the limit';

@@ -1,16 +1,17 @@
 import { type ByteReader, ENDS_EARLY, MalformedDataError, readFully, TRAILING_BYTES } from './byte-reader.ts';
 
-/** A block has at most 900,001 symbols of at most 20 bits. In bytes. */
+/** Most bytes of a block: it has at most 900,001 symbols of at most 20 bits. */
 const LONGEST_BLOCK = 2_500_000;
 const BLOCK_UNIT = 100_000;
-/** A piece of output, in bytes. A block of 900,000 may grow to 46 MB (runs of 259 from 5). */
+/** Size of a piece of output, in bytes. A block of 900,000 bytes may grow to 46 MB (runs of 259 from 5). */
 const BZIP2_PIECE = 256 * 1024;
 
 /**
- * bzip2: streams one after another, nothing else after them. It is slow, and blocks the thread for 0.1 s per block: for a few
- * old images.
+ * Decodes bzip2: streams one after another, and nothing else after them. It is slow, and blocks the thread
+ * for 0.1 s per block. Only a few old images need it.
  *
- * @throws MalformedDataError, what the reader throws
+ * @throws MalformedDataError
+ * @throws what the reader throws
  */
 export async function* bunzip2(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const { default: decoder } = await import('unbzip2-stream/lib/bzip2.js');
@@ -31,7 +32,7 @@ export async function* bunzip2(reader: ByteReader): AsyncGenerator<Uint8Array, v
   yield output.rest();
 }
 
-/** Decoding is synchronous: the input of a whole block must be there before. */
+/** Reads bits for the synchronous decoder. All input of a block is read before the block is decoded. */
 class BitInput {
   readonly #reader: ByteReader;
   #bytes = new Uint8Array(2 * LONGEST_BLOCK);
@@ -44,7 +45,7 @@ class BitInput {
     this.#reader = reader;
   }
 
-  /** Makes sure of the longest block's input, or of all there is; false at the end. */
+  /** Reads enough input for the longest block, or all that is left. Returns false at the end. */
   async more(): Promise<boolean> {
     if (!this.#ended && this.#length - this.#position < LONGEST_BLOCK) {
       this.#bytes.copyWithin(0, this.#position, this.#length);
@@ -79,7 +80,7 @@ class BitInput {
   };
 }
 
-/** Collects the output of all blocks: those of many small streams share a piece. */
+/** Collects the output of all blocks. The blocks of many small streams share a piece. */
 class Output {
   #full: Uint8Array[] = [];
   #piece = new Uint8Array(BZIP2_PIECE);
@@ -106,7 +107,7 @@ class Output {
   }
 }
 
-/** Runs a step of the decoder, which throws errors of its own kind. */
+/** Runs a step of the decoder. Its errors become MalformedDataError. */
 function guard<T>(step: () => T): T {
   try {
     return step();

@@ -9,23 +9,23 @@ import { nativeDecoders } from './engine.ts';
 
 /** The thread that reads the tar from the ring. */
 export interface TarReceiver {
-  /** Passed on to the decoder's thread, which writes the tar into `ring`. */
+  /** Memory that the decoder's thread gets too. It writes the tar into `ring`. */
   readonly memory: { readonly ring: SharedArrayBuffer };
-  /** The decoder's thread has died. */
+  /** Called when the decoder's thread has died. */
   forsake(): void;
 }
 
-/** What the thread is started with. */
+/** Data that the thread is started with. */
 export interface DecoderData<Memory = TarReceiver['memory']> {
-  /** Of a ring for compressed bytes. */
+  /** A ring for compressed bytes. */
   readonly input: SharedArrayBuffer;
   readonly memory: Memory;
 }
 
-/** Messages to the thread. It answers each blob once, when the reader of the tar is done with it. */
+/** Messages to the thread. It answers each blob once, after the reader of the tar is done with it. */
 export type DecoderOrder =
   | { readonly compression: DecodedByThread; readonly expected: DiffID | undefined }
-  /** The last one. */
+  /** The last message. */
   | 'end';
 
 /** `left`: the tar is no longer wanted, or the blob is incomplete. */
@@ -33,14 +33,14 @@ export type Decoded = { readonly diffID: DiffID } | { readonly malformed: string
 
 export type DecodedByThread = Extract<Compression, 'gzip' | 'zstd'>;
 
-/** In bytes. */
+/** Size of the ring for compressed bytes. */
 const INPUT_CAPACITY = 1024 * 1024;
-/** Read from a blob at once, in bytes. */
+/** Number of bytes read from a blob at once. */
 const PIECE = 256 * 1024;
 
 /**
- * A thread between a blob and the thread that writes files: it decodes the blob, computes the tar's digest, and while it is ahead it takes over
- * part of the writing. It costs about 15 ms and 12 MiB.
+ * A thread between a blob and the thread that writes files. It decodes the blob and computes the tar's
+ * digest. While it is ahead it takes over part of the writing. It costs about 15 ms and 12 MiB.
  */
 export class Decoder {
   readonly #thread: Worker;
@@ -59,17 +59,19 @@ export class Decoder {
     });
   }
 
-  /** Whether it can decode this: gzip and zstd, where C functions can be called. */
+  /** True for gzip and zstd, if C functions can be called. */
   takes(compression: Compression): compression is DecodedByThread {
     return (compression === 'gzip' || compression === 'zstd') && nativeDecoders() !== null;
   }
 
   /**
-   * Writes the decoded blob into the ring. Resolves to the digest of the tar, or to undefined when the tar is no longer wanted; in each case
-   * the reader of the tar is done with it.
+   * Writes the decoded blob into the ring. Resolves to the digest of the tar, or to undefined if the tar is
+   * no longer wanted. In both cases the reader of the tar is done with it.
    *
-   * @param expected the caller compares the digest with this one: then checksums in the compressed data are not compared
-   * @throws MalformedDataError, what `blob` throws
+   * @param expected the digest with which the caller compares the result. If it is set, checksums in the
+   *   compressed data are not compared.
+   * @throws MalformedDataError
+   * @throws what `blob` throws
    */
   async decode(
     compression: DecodedByThread,
@@ -82,7 +84,7 @@ export class Decoder {
       await this.#feed(blob);
     } catch (error) {
       this.#writer.abort();
-      // The reason why the blob ended is the one to report.
+      // If the thread's answer is an error too, the blob's error is its cause.
       await this.#calls.settled;
       throw error;
     }
@@ -95,7 +97,7 @@ export class Decoder {
   /** Ends the thread, also in the middle of a blob. */
   async discard(): Promise<void> {
     this.#writer.abort();
-    // Not by `terminate`: a thread that is loading a native library then takes the process with it.
+    // It does not use `terminate`: a thread that is loading a native library then takes the process with it.
     this.#thread.postMessage('end' satisfies DecoderOrder, []);
     await this.#calls.exit;
   }

@@ -7,7 +7,10 @@ import { type Engine, type NativeDecoders, nativeDecoders, StepDecoder } from '.
 import { gunzip, unzstd } from './node-streams.ts';
 import { unxz } from './xz.ts';
 
-/** The compression of a blob, by its first bytes and not by a media type; the returned reader begins with these bytes. */
+/**
+ * Finds the compression of a blob by its first bytes, not by a media type. The returned reader begins with
+ * these bytes.
+ */
 export async function recognise(
   blob: ByteReader,
 ): Promise<{ readonly compression: Compression; readonly reader: ByteReader }> {
@@ -18,9 +21,9 @@ export async function recognise(
 }
 
 /**
- * The bytes of a blob, unpacked. Each chunk is valid until the next is requested.
+ * Returns the uncompressed bytes of a blob. Each chunk is valid until the next is requested.
  *
- * @param native null where no C function can be called
+ * @param native null if no C function can be called
  * @throws MalformedDataError, also from the result
  */
 export function decode(
@@ -31,7 +34,11 @@ export function decode(
   return decoders[compression](reader, native);
 }
 
-/** `decode` for data other than layers, such as an archive that holds an image. */
+/**
+ * As `decode`, for data other than layers, such as an archive that holds an image.
+ *
+ * @throws IntegrityError if the data is malformed
+ */
 export const decompress: Decompress = async function* (bytes, name) {
   try {
     const { compression, reader } = await recognise(readerOf(bytes));
@@ -48,7 +55,10 @@ export const decompress: Decompress = async function* (bytes, name) {
 
 type Chunks = AsyncGenerator<Uint8Array, void, undefined>;
 
-/** By functions in C, or by Node's streams; for bzip2 and xz by packages that are loaded on demand. */
+/**
+ * The decoders by compression: functions in C, or Node's streams. For bzip2 and xz, packages are loaded on
+ * demand.
+ */
 const decoders: Readonly<Record<Compression, (reader: ByteReader, native: NativeDecoders | null) => Chunks>> =
   {
     none: uncompressed,
@@ -58,7 +68,7 @@ const decoders: Readonly<Record<Compression, (reader: ByteReader, native: Native
     xz: unxz,
   };
 
-/** In bytes. */
+/** Sizes of the buffers for input and output, in bytes. */
 const INPUT = 256 * 1024;
 const OUTPUT = 512 * 1024;
 
@@ -69,7 +79,7 @@ async function* uncompressed(reader: ByteReader): Chunks {
   }
 }
 
-/** Decodes in this thread, from one buffer into another: many small members share a chunk of output. */
+/** Decodes in this thread, from one buffer into another. Many small members share a chunk of output. */
 async function* byEngine({ locate }: NativeDecoders, start: () => Engine, reader: ByteReader): Chunks {
   const engine = start();
   try {
@@ -81,7 +91,7 @@ async function* byEngine({ locate }: NativeDecoders, start: () => Engine, reader
       if (length === OUTPUT) {
         yield output;
         length = 0;
-        // A reader that has its bytes at hand must not keep sockets and signals waiting.
+        // A reader whose bytes have all come must not delay sockets and signals.
         await turn();
       }
       if (decoder.hungry) {

@@ -18,17 +18,17 @@ export interface Region {
 
 /** The result of one run of a native decoder. */
 export interface DecoderRun {
-  /** Bytes put into the output. */
+  /** Number of bytes put into the output. */
   readonly produced: number;
-  /** A gzip member or zstd frame ended, and everything of it is out. */
+  /** True if a gzip member or zstd frame has ended, and all of its output is out. */
   readonly ended: boolean;
 }
 
-/** A native decoder: it works through its input one call at a time. */
+/** A native decoder. It works through its input one call at a time. */
 export interface Engine {
-  /** Sets the input; the last one must be used up. */
+  /** Sets the input. The last one must be used up. */
   feed(input: Region): void;
-  /** Bytes of the input that are not used yet. */
+  /** Number of input bytes that are not used yet. */
   left(): number;
   /**
    * Decodes until the input is used up, the output is full, or a member ends.
@@ -38,9 +38,12 @@ export interface Engine {
   run(output: Region): DecoderRun;
   /** The meaning of the first byte after a member. */
   after(byte: number): 'member' | 'padding' | 'garbage';
-  /** Whether to compare checksums in the data (gzip's CRC-32, zstd's XXH64), as it does at first: they cost 3 % of a pull. */
+  /**
+   * Switches the comparison of checksums in the data (gzip's CRC-32, zstd's XXH64) on or off. At first it is
+   * on. It costs 3 % of a pull.
+   */
   compareChecksums(compare: boolean): void;
-  /** Makes ready for another member. */
+  /** Prepares for another member. */
   restart(): void;
   /** Frees the native memory. */
   close(): void;
@@ -48,7 +51,10 @@ export interface Engine {
 
 const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
 
-/** One blob through an engine, step by step: a sequence of members, and zeros that may follow it. The engine serves one blob after another. */
+/**
+ * Decodes one blob in steps: a sequence of members, and zeros that may follow them. An engine serves one blob
+ * after another.
+ */
 export class StepDecoder {
   readonly #engine: Engine;
   #input = NOTHING;
@@ -63,21 +69,21 @@ export class StepDecoder {
     engine.compareChecksums(compareChecksums);
   }
 
-  /** The next step needs more input. */
+  /** True if the next step needs more input. */
   get hungry(): boolean {
     return this.#engine.left() === 0 && !this.#outputWasFull;
   }
 
-  /** Sets the input; the last one must be used up, and this one stay as it is until the next step is `hungry`. */
+  /** Sets the input. The last one must be used up, and this one must not change until `hungry` is true. */
   feed(input: Region): void {
     this.#input = input;
     this.#engine.feed(input);
   }
 
   /**
-   * All input was fed.
+   * Ends the blob after all input was fed.
    *
-   * @throws MalformedDataError
+   * @throws MalformedDataError if it ends in a member
    */
   end(): undefined {
     if (this.#state === 'member') throw new MalformedDataError(ENDS_EARLY);
@@ -85,7 +91,7 @@ export class StepDecoder {
   }
 
   /**
-   * Decodes into the front of `output`; returns how many bytes, perhaps none.
+   * Decodes into the front of `output`. Returns the number of bytes, which may be 0.
    *
    * @throws MalformedDataError
    */
@@ -93,7 +99,7 @@ export class StepDecoder {
     return this.#isInMember() ? this.#note(this.#engine.run(output), output) : 0;
   }
 
-  /** Checks what follows a member: false for padding, which is skipped. */
+  /** Checks the bytes after a member. Returns false for padding, which is skipped. */
   #isInMember(): boolean {
     const { bytes } = this.#input;
     const rest = bytes.subarray(bytes.length - this.#engine.left());
@@ -117,18 +123,19 @@ export class StepDecoder {
 }
 
 /**
- * zlib and zstd called in C, as Node carries them: in the thread that calls, from and into memory that stays where it is.
+ * zlib and zstd as Node carries them, called in C. They run in the calling thread, from and into memory that
+ * does not move.
  */
 export interface NativeDecoders {
   readonly gzip: () => Engine;
   readonly zstd: () => Engine;
-  /** Bytes outside V8's heap, which stay where they are. */
+  /** Returns the address of bytes outside V8's heap, which do not move. */
   readonly locate: (bytes: Uint8Array) => Region;
 }
 
 let decoders: NativeDecoders | null | undefined;
 
-/** The decoders of this thread; null where no C function can be called, or where Node does not export these. */
+/** Returns the decoders of this thread; null if no C function can be called or Node does not export these. */
 export function nativeDecoders(): NativeDecoders | null {
   if (decoders === undefined) decoders = findDecoders();
   return decoders;
@@ -149,20 +156,23 @@ function findDecoders(): NativeDecoders | null {
   }
 }
 
-/** zlib.h */
+/** Constants of zlib.h. */
 const Z_NO_FLUSH = 0;
 const Z_STREAM_END = 1;
 const Z_NEED_DICT = 2;
 const Z_BUF_ERROR = -5;
 const Z_OK = 0;
-/** 32 KiB of window, the most there is; 16 more: a gzip header and trailer, which zlib checks (RFC 1952), and nothing else. */
+/**
+ * 15: a window of 32 KiB, the longest. 16: a gzip header and trailer, which zlib checks (RFC 1952), and no
+ * other format.
+ */
 const GZIP_ONLY = 15 + 16;
 const FIRST_MAGIC_BYTE = 0x1f;
 
 /**
- * gzip by the zlib inside Node.
+ * Returns a function that creates an engine for gzip, by the zlib inside Node.
  *
- * @throws where its functions cannot be found
+ * @throws if zlib's functions cannot be found
  */
 function nativeGzip(koffi: Koffi, library: Library): () => Engine {
   const stream = koffi.struct({
@@ -219,7 +229,7 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
           ended: code === Z_STREAM_END,
         };
       },
-      // GNU tar and tape drives pad with zeros; everything else that follows a member must be one.
+      // GNU tar and tape drives pad with zeros. Any other byte after a member must begin another member.
       after: (byte) => (byte === FIRST_MAGIC_BYTE ? 'member' : byte === 0 ? 'padding' : 'garbage'),
       compareChecksums: (compare) => void inflateValidate(address, compare ? 1 : 0),
       restart: () => void inflateReset(address),
@@ -228,15 +238,15 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
   };
 }
 
-/** zstd.h */
+/** Constants of zstd.h. */
 const ZSTD_D_WINDOW_LOG_MAX = 100;
 const ZSTD_D_FORCE_IGNORE_CHECKSUM = 1002;
 const ZSTD_RESET_SESSION_ONLY = 1;
 
 /**
- * zstd by the library inside Node.
+ * Returns a function that creates an engine for zstd, by the library inside Node.
  *
- * @throws where its functions cannot be found
+ * @throws if the library's functions cannot be found
  */
 function nativeZstd(koffi: Koffi, library: Library): () => Engine {
   // ZSTD_inBuffer and ZSTD_outBuffer: pointer, size, position.
@@ -278,7 +288,7 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
         if (isError(code) !== 0) throw malformed(errorName(code) as string);
         return { produced: number(size + at.position), ended: Number(code) === 0 };
       },
-      // RFC 8878: frames follow one another; the decoder tells a frame from garbage itself.
+      // Frames follow one another (RFC 8878). The decoder itself tells a frame from garbage.
       after: () => 'member',
       compareChecksums: (compare) => void setParameter(stream, ZSTD_D_FORCE_IGNORE_CHECKSUM, compare ? 0 : 1),
       restart: () => void reset(stream, ZSTD_RESET_SESSION_ONLY),

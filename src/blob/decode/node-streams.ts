@@ -8,20 +8,21 @@ import {
   WINDOW_TOO_LARGE,
 } from './byte-reader.ts';
 
-/** In bytes; see docs/blobs.md. */
+/** Buffer sizes in bytes; see docs/blobs.md. */
 const INPUT = 1024 * 1024;
 const GZIP_OUTPUT = 512 * 1024;
-/** Each frame has a stream of its own, and each stream a buffer of this size. */
+/** Each frame has its own stream, and each stream has a buffer of this size. */
 const ZSTD_OUTPUT = 64 * 1024;
 
 /**
- * gzip (RFC 1952) where no C function can be called: members one after another, then zeros at most.
+ * Decodes gzip (RFC 1952) if no C function can be called: members one after another, then only zeros.
  *
- * @throws MalformedDataError, what the reader throws
+ * @throws MalformedDataError
+ * @throws what the reader throws
  */
 export async function* gunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const input = new Input(reader);
-  // The stream continues with the next member itself, and stops at a zero after one.
+  // The stream itself continues with the next member, and stops at a zero after one.
   yield* decodeOne(createGunzip({ chunkSize: GZIP_OUTPUT }), input);
   while (await input.more()) {
     if (input.unused.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
@@ -30,10 +31,11 @@ export async function* gunzip(reader: ByteReader): AsyncGenerator<Uint8Array, vo
 }
 
 /**
- * zstd (RFC 8878) where no C function can be called. Node's stream ends with a frame that more bytes follow in the same write, so another
- * stream takes them: about 0.1 ms each.
+ * Decodes zstd (RFC 8878) if no C function can be called. Node's stream ends with a frame that is followed by
+ * more bytes in the same write. Another stream then takes these, which costs about 0.1 ms.
  *
- * @throws MalformedDataError, what the reader throws
+ * @throws MalformedDataError
+ * @throws what the reader throws
  */
 export async function* unzstd(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const params = { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX };
@@ -43,7 +45,7 @@ export async function* unzstd(reader: ByteReader): AsyncGenerator<Uint8Array, vo
   }
 }
 
-/** The bytes of a reader, for streams of which each uses as much as it needs. */
+/** The bytes of a reader, for several streams, each of which uses as many as it needs. */
 class Input {
   readonly #reader: ByteReader;
   readonly #buffer = new Uint8Array(INPUT);
@@ -53,7 +55,7 @@ class Input {
     this.#reader = reader;
   }
 
-  /** Read, but used by no stream. */
+  /** Bytes that were read, and that no stream has used. */
   get unused(): Uint8Array {
     return this.#unused;
   }
@@ -71,12 +73,12 @@ class Input {
   }
 }
 
-/** Decodes until the stream ends: with the input, or by itself before. */
+/** Decodes until the stream ends, with the input or before. */
 async function* decodeOne(
   stream: Gunzip | ZstdDecompress,
   input: Input,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  // A stream that ended leaves the callbacks of later writes uncalled.
+  // A stream that has ended does not call the callbacks of later writes.
   const ended = new Promise<void>((resolve) => stream.once('close', resolve).once('end', resolve));
   const feed = async () => {
     let isAllUsed = true;
@@ -95,7 +97,7 @@ async function* decodeOne(
   };
   const feeding = feed().catch((error: unknown) => stream.destroy(error as Error));
   try {
-    // Each buffer of output is freed as soon as it was used: V8 would collect them only after tens of MiB.
+    // Each buffer of output is freed as soon as it is used. V8 would collect them only after tens of MiB.
     let used: ArrayBuffer | undefined;
     for await (const chunk of stream as AsyncIterable<Uint8Array<ArrayBuffer>>) {
       if (chunk.buffer !== used) used?.transfer(0);

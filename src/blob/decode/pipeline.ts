@@ -8,35 +8,40 @@ import { MalformedDataError } from './byte-reader.ts';
 import type { Decoded, DecodedByThread, DecoderOrder } from './decoder.ts';
 import { type Engine, nativeDecoders, StepDecoder } from './engine.ts';
 
-/** Decoded at once, in bytes: what the processor's cache holds while it is hashed. */
+/** Most bytes decoded at once: they fit into the processor's cache until they are hashed. */
 const STEP = 256 * 1024;
-/** The least room for a step, in bytes: many short steps cost more. */
+/** Least room for a step, in bytes. Many short steps cost more. */
 const LEAST_STEP = 64 * 1024;
 /** While the reader has at least this many bytes to read, jobs come first. */
 const AHEAD = 1024 * 1024;
-/** Jobs at once, before the thread checks again for more urgent work. */
+/** Number of jobs at once, before the thread checks for more urgent work. */
 const JOBS = 16;
-/** This many bytes may wait for the other thread to hash them. Beyond it, this thread hashes them. */
+/** Most bytes that may wait for the other thread to hash them. Beyond that, this thread hashes them. */
 const MOST_UNHASHED = 1024 * 1024;
 const MOST_INPUT = 1024 * 1024;
-/** Free memory is returned to the system after this many bytes. Otherwise 8 MiB or more of it stay allocated. */
+/**
+ * Free memory is returned to the system after this many bytes. Otherwise 8 MiB or more of it stay allocated.
+ */
 const RELEASE_EVERY = 32 * 1024 * 1024;
 
-/** What the thread does for the reader of the tar while it waits for input or space. */
+/** Work for the reader of the tar, done while the thread waits for input or space. */
 export interface Jobs {
-  /** From now on the reader may hand over jobs. */
+  /** Allows the reader to hand over jobs. */
   begin(): void;
-  /** The reader hands over no more. */
+  /** Called after the reader has handed over its last job. */
   end(): void;
-  /** How many have been handed over and are not done. */
+  /** Number of jobs that were handed over and are not done. */
   readonly waiting: number;
   /** Does up to `most` of them. */
   run(most: number): void;
-  /** Position of the first byte in the ring that one of them needs, undefined where none does. */
+  /** Position of the first byte in the ring that a job needs; undefined if none does. */
   firstNeeded(): number | undefined;
 }
 
-/** Decodes blobs from one ring into another, one after another, and does jobs meanwhile: the work of the decoder's thread. */
+/**
+ * The work of the decoder's thread: decodes blobs from one ring into another, one after another, and does
+ * jobs meanwhile.
+ */
 export class Pipeline {
   readonly #input: RingReader;
   readonly #output: RingWriter;
@@ -55,7 +60,7 @@ export class Pipeline {
   /**
    * Decodes one blob, and does jobs until the reader is done with the tar.
    *
-   * @throws a bug in a job, after which the thread must end: the reader waits for that job
+   * @throws a bug in a job. The thread must then end, since the reader waits for that job.
    */
   run({ compression, expected }: Exclude<DecoderOrder, 'end'>): Answer<Decoded> {
     this.#input.restart();
@@ -63,7 +68,7 @@ export class Pipeline {
     this.#jobs.begin();
     const answer = answerOf(() => this.#outcome(compression, expected));
     this.#digest.end();
-    // Where the tar has ended, this changes nothing.
+    // If the tar has ended, this changes nothing.
     this.#output.abort();
     this.#input.fail();
     while (!this.#output.readerIsDone || this.#jobs.waiting > 0) {
@@ -125,10 +130,10 @@ export class Pipeline {
     return hexDigest === undefined ? 'left' : { diffID: `${algorithm}:${hexDigest}` as DiffID };
   }
 
-  /** Free bytes of the ring for a step, in one piece; undefined while there are too few. */
+  /** Returns free bytes of the ring for a step, in one piece; undefined while there are too few. */
   #room(): Uint8Array | undefined {
     const room = this.#output.reserve(STEP, () => this.#firstNeeded());
-    // The piece that ends where the ring does gets no longer.
+    // The piece at the end of the ring cannot get longer.
     const isLast = room.length > 0 && room.byteOffset + room.length === room.buffer.byteLength;
     return room.length >= LEAST_STEP || isLast ? room : undefined;
   }
@@ -141,7 +146,10 @@ export class Pipeline {
     return ((job - unhashed) | 0) < 0 ? job : unhashed;
   }
 
-  /** Takes bytes into the digest until at most `rest` are left, or the other thread does so. Returns whether it took any. */
+  /**
+   * Takes bytes into the digest until at most `rest` are left, or until the other thread takes them. Returns
+   * true if it took any.
+   */
   #hash(rest: number): boolean {
     const { position } = this.#output;
     for (let any = false; ; any = true) {
@@ -151,7 +159,7 @@ export class Pipeline {
     }
   }
 
-  /** Does jobs, or waits until there are some or `ready`. */
+  /** Does jobs or hashes bytes. If there are none, waits until a job comes or `ready` returns true. */
   #work(ready: () => boolean): void {
     if (this.#jobs.waiting > 0) this.#jobs.run(JOBS);
     else if (!this.#hash(0)) this.#output.waitForBell(() => this.#jobs.waiting > 0 || ready());

@@ -1,6 +1,9 @@
 import { type ByteReader, ENDS_EARLY, MalformedDataError } from './byte-reader.ts';
 
-/** By xz_ret in xz.h of XZ Embedded, which the package is made of; any other failure means corrupt data. */
+/**
+ * Messages by xz_ret in xz.h of XZ Embedded, on which the package is built. Any other failure means corrupt
+ * data.
+ */
 const XZ_FAULTS: Readonly<Record<string, string>> = {
   2: 'uses a filter or a check that is not supported',
   3: 'needs too much memory',
@@ -10,13 +13,14 @@ const XZ_FAULTS: Readonly<Record<string, string>> = {
 };
 
 /**
- * xz: streams one after another, zeros between and after them. Filters other than LZMA2 and SHA-256 as the check are malformed data to it: this
- * decoder does not have them.
+ * Decodes xz: streams one after another, with zeros between and after them. The decoder lacks all filters but
+ * LZMA2, and the check SHA-256. Data with these counts as malformed.
  *
- * @throws MalformedDataError, what the reader throws
+ * @throws MalformedDataError
+ * @throws what the reader throws
  */
 export async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
-  // The package is CommonJS in a wrapper that hides its names from Node's import, though its types promise them.
+  // The package is CommonJS in a wrapper that hides its names from Node's import. Its types promise them.
   const module: typeof import('xz-decompress') & { readonly default?: typeof import('xz-decompress') } =
     await import('xz-decompress');
   const { XzReadableStream } = module.default ?? module;
@@ -31,10 +35,10 @@ export async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void
   }
 }
 
-/** In bytes. */
+/** Size of a piece in bytes. */
 const PIECE = 256 * 1024;
 
-/** Each in memory of its own: the decoder keeps a piece while it asks for the next. */
+/** Returns pieces, each in memory of its own: the decoder keeps a piece while it asks for the next. */
 async function* piecesOf(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const buffer = new Uint8Array(PIECE);
   for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
