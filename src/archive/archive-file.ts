@@ -112,7 +112,7 @@ export class ArchiveFile {
       await this.#handle.close();
       if (this.#partial === undefined) return;
       const { place, name, identity } = this.#partial;
-      if (place.directory.identityOf(name) !== identity) throw replacedByAnother(this.#name);
+      if (place.directory.identityOf(name) !== identity) throw replacedWhileWritten(this.#name);
       await rename(place.directory.at(name), place.directory.at(place.name));
     } catch (error) {
       throw unwritable(this.#name, error);
@@ -310,7 +310,7 @@ function isDirectory(name: string): DestinationError {
   });
 }
 
-function replacedByAnother(name: string): DestinationError {
+function replacedWhileWritten(name: string): DestinationError {
   return new DestinationError(`cannot write ${printable(name)}: another process has replaced it`, {
     code: 'SWAPPED',
     hint: 'see who else writes there, or name another file with -o',
@@ -338,9 +338,9 @@ async function openReady(
       const handle = await openToWrite(place, flags);
       if (!(await handle.stat()).isFile()) return handle;
       await handle.close();
-      throw replacedByAnother(name);
+      throw replacedWhileWritten(name);
     } catch (error) {
-      if (hasCode(error, 'ELOOP')) throw replacedByAnother(name);
+      if (hasCode(error, 'ELOOP')) throw replacedWhileWritten(name);
       // Sockets, and devices without a driver, have this error at each try.
       if (!hasCode(error, 'ENXIO') || !statSync(place).isFIFO()) throw error;
       await sleep(POLL_MILLISECONDS, undefined, { signal });

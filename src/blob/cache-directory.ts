@@ -60,7 +60,7 @@ export function unusable(error: unknown, directory: string): unknown {
   if (hasCode(error, EXPOSED_DIRECTORY)) return (error as DestinationError).withHint(ELSEWHERE);
   const shown = printable(directory);
   if (osErrorOf(error)) return explainOsError(error, `use the cache ${shown}`, ELSEWHERE);
-  if (!(error instanceof UntrustedError)) return error;
+  if (!(error instanceof UnsafeDirectoryError)) return error;
   return new DestinationError(`cannot use the cache ${shown}: ${error.message}`, {
     code: 'UNTRUSTED_CACHE',
     hint: ELSEWHERE,
@@ -73,16 +73,16 @@ export const FILE_MODE = 0o600;
 const WRITABLE_BY_OTHERS = 0o022;
 
 /** Explains why the store must not use a directory. */
-class UntrustedError extends Error {}
+class UnsafeDirectoryError extends Error {}
 
-/** @throws UntrustedError unless the directory is this user's, and nobody else may write there */
+/** @throws UnsafeDirectoryError unless the directory is this user's, and nobody else may write there */
 function requireTrusted({ descriptor, path }: OpenDirectory): void {
   const { uid, mode } = fstatSync(descriptor);
   const me = geteuid?.();
   const shown = printable(path);
   if (me !== undefined && uid !== me)
-    throw new UntrustedError(`${shown} belongs to user ${uid}, not to user ${me}`);
-  if ((mode & WRITABLE_BY_OTHERS) !== 0) throw new UntrustedError(`${shown} can be written by others`);
+    throw new UnsafeDirectoryError(`${shown} belongs to user ${uid}, not to user ${me}`);
+  if ((mode & WRITABLE_BY_OTHERS) !== 0) throw new UnsafeDirectoryError(`${shown} can be written by others`);
 }
 
 /** @param make mode of missing folders; left out: they are skipped */

@@ -89,7 +89,7 @@ export class Claim {
 }
 
 /** A blob that is to be downloaded. */
-export interface Wanted {
+export interface WantedBlob {
   readonly digest: Digest;
   /** Most bytes of the blob: a longer partial file is discarded. */
   readonly maxBytes?: number | undefined;
@@ -114,7 +114,7 @@ const PATIENCE = 30_000;
  * waits for the blob (`there`) or for the lock. Without locks, or if the other process makes no progress, it
  * returns a private file. A lock only saves work: a complete blob gets its name by rename(2).
  */
-export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Claim | 'there'> {
+export async function claim(wanted: WantedBlob, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
   const { files, lock, patience = PATIENCE } = options;
   const hasStalled = watchFile(() => files.stat(files.partial(digest)), patience);
@@ -137,7 +137,7 @@ export async function claim(wanted: Wanted, options: ClaimOptions): Promise<Clai
  * another process has the lock.
  */
 async function tryClaim(
-  wanted: Pick<Wanted, 'digest' | 'maxBytes'>,
+  wanted: Pick<WantedBlob, 'digest' | 'maxBytes'>,
   files: StoreFiles,
   lock: typeof lockFile,
 ): Promise<Claim | Exclude<LockResult, 'locked'> | 'moved' | 'there'> {
@@ -162,7 +162,7 @@ async function tryClaim(
 
 /** Returns the claim of a locked file, with the contents that an earlier run left in it. */
 async function claimLocked(
-  { digest, maxBytes = Infinity }: Pick<Wanted, 'digest' | 'maxBytes'>,
+  { digest, maxBytes = Infinity }: Pick<WantedBlob, 'digest' | 'maxBytes'>,
   files: StoreFiles,
   handle: FileHandle,
 ): Promise<Claim> {

@@ -8,7 +8,7 @@ import { OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode, reasonOf } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import { DIRECTORY_MODE, unusable } from './cache-directory.ts';
-import { claim, type Claim, type Wanted } from './claim.ts';
+import { claim, type Claim, type WantedBlob } from './claim.ts';
 import { lockFile } from '../sys/system-calls.ts';
 import { type CacheName, diskError, prune, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
 
@@ -166,7 +166,7 @@ export class Store {
    * Returns a file for a blob, or `there` if another run has completed the blob. Undefined if it cannot be
    * kept.
    */
-  async claim(wanted: Wanted): Promise<Claim | 'there' | undefined> {
+  async claim(wanted: WantedBlob): Promise<Claim | 'there' | undefined> {
     const files = this.#files;
     if (!files || !this.#writable) return undefined;
     const { digest, signal } = wanted;

@@ -66,7 +66,7 @@ export async function list(options: PullOptions, path: string): Promise<ListedEn
     return await withImageTree(opened, options, false, (tree) => {
       const place = tree.find(pathBytes(path).toString('latin1') as BytePath, true);
       if (!place) throw noSuchPath(path, opened.source.reference);
-      return Promise.resolve([...entriesAt(tree, place)].map((entry) => listed(entry)));
+      return Promise.resolve([...entriesAt(tree, place)].map((entry) => listedEntry(entry)));
     });
   });
 }
@@ -84,7 +84,7 @@ function* entriesAt(tree: ImageTree, { path, type }: ResolvedPath): Generator<Im
   }
 }
 
-function listed(entry: ImageTreeEntry): ListedEntry {
+function listedEntry(entry: ImageTreeEntry): ListedEntry {
   const { path, type, mode, uid, gid, size, deviceMajor, deviceMinor, linkPath, mtimeSeconds } = entry;
   return {
     path: `/${Buffer.from(path, 'latin1').toString()}`,

@@ -93,7 +93,7 @@ export async function diskExporter(
         configs = virtualMachines.map(() => machineConfig(disk));
       }
       const identity = diskIdentityOf(format, contentText(image, options), config.created);
-      const request = { ...targetOf(file), identity, additions: guest?.additions ?? [] };
+      const request = { ...targetOf(file), identity, guestFiles: guest?.files ?? [] };
       return tool
         ? await writeDiskImage(tree, {
             ...request,

@@ -14,8 +14,8 @@ import { type BytePath, displayPath } from '../tar/entry.ts';
 import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
 import { debugfsCommands, type Ext4Layout } from './ext4.ts';
 import {
-  type Addition,
-  additionEntry,
+  type GuestFile,
+  guestEntry,
   type DiskFormat,
   diskFormats,
   type DiskIdentity,
@@ -64,8 +64,8 @@ export interface DiskTarget {
 
 export interface DiskRequest extends DiskTarget {
   readonly identity: DiskIdentity;
-  /** Additional files; directories before their content. */
-  readonly additions: readonly Addition[];
+  /** Files for the guest; directories before their content. */
+  readonly guestFiles: readonly GuestFile[];
   /** Called before work that takes long, with a message about it. */
   readonly notice: (message: string) => void;
   /** Makes a new, empty temporary file, open for reading and writing. */
@@ -118,7 +118,7 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
     const why = `mke2fs searches ${displayPath(path)} for each of its ${names} directories`;
     request.notice(`${printable(request.name)} takes about ${seconds} seconds more: ${why}`);
   };
-  const wide = format === 'ext4' ? WideDirectories.of(tree, request.additions, sayLong) : undefined;
+  const wide = format === 'ext4' ? WideDirectories.of(tree, request.guestFiles, sayLong) : undefined;
   const lost = { ...tree.counts };
   function* entries(): Generator<ImageTreeEntry, void, void> {
     // The root comes first and has the same name in all images. Tools recognize a tar by the start of their
@@ -129,10 +129,10 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
       else lost.xattrs += fitted.xattrs?.size ?? 0;
       if (entry.path !== '') continue;
       for (const path of wide?.directories() ?? [])
-        yield additionEntry({ path, mode: 0o700, content: undefined }, identity);
+        yield guestEntry({ path, mode: 0o700, content: undefined }, identity);
     }
   }
-  const more = request.additions.map((addition) => additionBlocks(addition, identity, tar.names));
+  const more = request.guestFiles.map((guestFile) => guestBlocks(guestFile, identity, tar.names));
   const root = rootOf(tree, format);
   const words = description.arguments({
     file: OUTPUT_FILE,
@@ -153,9 +153,9 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   return lost;
 }
 
-function additionBlocks(addition: Addition, identity: DiskIdentity, names: NameRecords): Buffer {
-  const { blocks, dataSize } = entryBlocks(additionEntry(addition, identity), undefined, names);
-  return Buffer.concat([blocks, Buffer.from(addition.content ?? ''), Buffer.alloc(paddingOf(dataSize))]);
+function guestBlocks(guestFile: GuestFile, identity: DiskIdentity, names: NameRecords): Buffer {
+  const { blocks, dataSize } = entryBlocks(guestEntry(guestFile, identity), undefined, names);
+  return Buffer.concat([blocks, Buffer.from(guestFile.content ?? ''), Buffer.alloc(paddingOf(dataSize))]);
 }
 
 /**
@@ -172,7 +172,7 @@ function leavesOut({ output }: ToolResult): boolean {
  * @throws DestinationError if the tool or the format cannot take the tree, or the disk has no room
  */
 async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
-  const { format, size, name, additions, identity } = request;
+  const { format, size, name, guestFiles, identity } = request;
   const usage = diskFormats[format].usage?.();
   let bytes = 0;
   for (const entry of tree) {
@@ -188,8 +188,8 @@ async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layou
       );
     }
   }
-  for (const addition of additions) {
-    const entry = additionEntry(addition, identity);
+  for (const guestFile of guestFiles) {
+    const entry = guestEntry(guestFile, identity);
     usage?.add(entry);
   }
   await checkSpace(bytes, request);

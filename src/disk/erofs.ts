@@ -26,7 +26,7 @@ import {
   superblockBytes,
 } from './erofs-format.ts';
 import { FileRegion } from './file-region.ts';
-import { type Addition, additionEntry, type DiskIdentity } from './format.ts';
+import { type GuestFile, guestEntry, type DiskIdentity } from './format.ts';
 
 const truncate = promisify(ftruncate);
 
@@ -45,8 +45,8 @@ export interface ErofsRequest {
   /** The file in messages. */
   readonly name: string;
   readonly identity: DiskIdentity;
-  /** Additional files; directories before their content. */
-  readonly additions: readonly Addition[];
+  /** Files for the guest; directories before their content. */
+  readonly guestFiles: readonly GuestFile[];
   readonly signal: AbortSignal;
 }
 
@@ -91,7 +91,7 @@ class ErofsWriter {
   readonly #metadata: FileRegion;
   readonly #data: FileRegion;
   /** Added entries by the path of their directory. */
-  readonly #additions = new Map<string, ImageTreeEntry[]>();
+  readonly #guestFiles = new Map<string, ImageTreeEntry[]>();
   /** The contents of added files, by inode. */
   readonly #contents = new Map<number, Buffer>();
   /** The number of names that files with several have in the tree, by inode. */
@@ -112,12 +112,12 @@ class ErofsWriter {
     this.lost = { ...tree.counts };
     this.#metadata = new FileRegion(request.descriptor, request.name);
     this.#data = new FileRegion(request.descriptor, request.name);
-    for (const [index, addition] of request.additions.entries()) {
+    for (const [index, guestFile] of request.guestFiles.entries()) {
       const inode = -1 - index;
-      const above = parentPath(addition.path);
-      const entry = { ...additionEntry(addition, request.identity), inode };
-      this.#additions.set(above, [...(this.#additions.get(above) ?? []), entry]);
-      this.#contents.set(inode, Buffer.from(addition.content ?? ''));
+      const above = parentPath(guestFile.path);
+      const entry = { ...guestEntry(guestFile, request.identity), inode };
+      this.#guestFiles.set(above, [...(this.#guestFiles.get(above) ?? []), entry]);
+      this.#contents.set(inode, Buffer.from(guestFile.content ?? ''));
     }
   }
 
@@ -343,7 +343,7 @@ class ErofsWriter {
   }
 
   *#added(above: string): Generator<ImageTreeEntry, void, void> {
-    for (const entry of this.#additions.get(above) ?? []) {
+    for (const entry of this.#guestFiles.get(above) ?? []) {
       yield entry;
       yield* this.#added(entry.path);
     }

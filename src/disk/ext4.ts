@@ -174,9 +174,9 @@ const LONGEST_COMMAND = 8000;
  * @param lost counts the attributes and times that no command can express
  */
 export function debugfsCommands({ entry, xattrs, time }: Ext4Entry, lost: NotRestored): string[] {
-  const file = quoted(`/${entry.path}`);
+  const file = debugfsQuoted(`/${entry.path}`);
   const attributes = xattrs.map(([name, value]) =>
-    debugfsLine('ea_set', file, quoted(name), `"${escaped(value)}"`),
+    debugfsLine('ea_set', file, debugfsQuoted(name), `"${escaped(value)}"`),
   );
   const commands = attributes.filter((command) => command !== undefined);
   lost.xattrs += attributes.length - commands.length;
@@ -201,7 +201,7 @@ export function debugfsLine(command: string, ...words: readonly (string | undefi
 /**
  * Quotes a word for libss, which reads two quotes as one; undefined with a line break, which it cannot read.
  */
-export function quoted(word: string): string | undefined {
+export function debugfsQuoted(word: string): string | undefined {
   return /[\r\n]/.test(word) ? undefined : `"${word.replaceAll('"', '""')}"`;
 }
 

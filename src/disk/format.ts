@@ -256,14 +256,14 @@ function clamped(seconds: number, { first, last }: TimeRange): number {
 }
 
 /** A directory, or a file if it has content, that a disk has besides the image's files; root owns it. */
-export interface Addition {
+export interface GuestFile {
   readonly path: BytePath;
   readonly mode: number;
   readonly content: string | undefined;
 }
 
-/** Returns an addition as an entry of a tree. */
-export function additionEntry({ path, mode, content }: Addition, { madeAt }: DiskIdentity): ImageTreeEntry {
+/** Returns a file of the guest as an entry of a tree. */
+export function guestEntry({ path, mode, content }: GuestFile, { madeAt }: DiskIdentity): ImageTreeEntry {
   const size = Buffer.byteLength(content ?? '');
   return {
     path,

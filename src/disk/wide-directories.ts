@@ -2,8 +2,8 @@ import { crc32 } from 'node:zlib';
 import { nameOf, parentPath } from '../rootfs/directories.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { BytePath } from '../tar/entry.ts';
-import { debugfsLine, quoted } from './ext4.ts';
-import type { Addition } from './format.ts';
+import { debugfsLine, debugfsQuoted } from './ext4.ts';
+import type { GuestFile } from './format.ts';
 
 /**
  * A directory with more names is split. mke2fs searches it from the start for every name: 2,000 names take
@@ -44,7 +44,7 @@ export class WideDirectories {
    */
   static of(
     tree: ImageTree,
-    additions: readonly Addition[],
+    guestFiles: readonly GuestFile[],
     onSlow: (path: BytePath, names: number) => void,
   ): WideDirectories | undefined {
     const counts = new Map<BytePath, number>();
@@ -56,10 +56,10 @@ export class WideDirectories {
     }
     for (const [path, names] of staying) if (names > SLOW_NAMES) onSlow(path, names);
     let root = '.dlrootfs-parts';
-    while (tree.find(root as BytePath, false) || additions.some(({ path }) => path === root)) root += '-';
+    while (tree.find(root as BytePath, false) || guestFiles.some(({ path }) => path === root)) root += '-';
     const wide = new WideDirectories(root as BytePath);
     for (const [path, count] of counts) {
-      if (count <= MOST_NAMES || path.length > LONGEST_PATH || quoted(path) === undefined) continue;
+      if (count <= MOST_NAMES || path.length > LONGEST_PATH || debugfsQuoted(path) === undefined) continue;
       const parts = Math.ceil(count / PART_NAMES);
       wide.#directories.set(path, { parts, first: wide.#parts });
       wide.#parts += parts;
@@ -92,16 +92,17 @@ export class WideDirectories {
     for (const { path, type } of tree) {
       const place = this.placeOf(path, type);
       // Given the directory, debugfs does not search for the name in it.
-      if (place !== path) yield debugfsLine('link', quoted(`/${place}`), quoted(`/${parentPath(path)}`))!;
+      if (place !== path)
+        yield debugfsLine('link', debugfsQuoted(`/${place}`), debugfsQuoted(`/${parentPath(path)}`))!;
     }
     for (let part = 0; part < this.#parts; part += 1) {
-      const path = quoted(`/${this.#part(part)}`);
+      const path = debugfsQuoted(`/${this.#part(part)}`);
       // Its names were moved: only the directory itself is removed.
       for (const command of ['kill_file', 'clri', 'unlink']) yield debugfsLine(command, path)!;
     }
     for (let part = 0; part < this.#parts; part += PARTS_OF_GROUP)
-      yield debugfsLine('rmdir', quoted(`/${this.#group(part)}`))!;
-    yield debugfsLine('rmdir', quoted(`/${this.#root}`))!;
+      yield debugfsLine('rmdir', debugfsQuoted(`/${this.#group(part)}`))!;
+    yield debugfsLine('rmdir', debugfsQuoted(`/${this.#root}`))!;
   }
 
   #group(part: number): BytePath {
@@ -118,5 +119,5 @@ export class WideDirectories {
  * names.
  */
 function isMovable(path: BytePath, type: ImageTreeEntry['type']): boolean {
-  return type !== 'directory' && quoted(nameOf(path)) !== undefined;
+  return type !== 'directory' && debugfsQuoted(nameOf(path)) !== undefined;
 }

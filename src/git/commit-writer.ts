@@ -7,7 +7,7 @@ import type { RepositoryFiles } from './repository-files.ts';
 import { DIRECTORY, ID_SIZE, isHoldable, LONGEST_FOR_GIT, type ObjectID, type TreeMode } from './trees.ts';
 
 /** A directory whose tree is not complete yet. */
-interface OpenTree {
+interface UnfinishedTree {
   readonly path: string;
   readonly name: string;
   readonly directory: FileDirectory;
@@ -63,7 +63,7 @@ class TreeWriter {
     }
   }
 
-  #open(path: string, name: string, directory: FileDirectory): OpenTree {
+  #open(path: string, name: string, directory: FileDirectory): UnfinishedTree {
     const names = sortedNames(directory).values();
     return { path, name, directory, names, start: this.#length, files: 0 };
   }
@@ -73,9 +73,9 @@ class TreeWriter {
    */
   #addEntry(
     tree: FileTree,
-    above: OpenTree,
+    above: UnfinishedTree,
     [key, node]: [key: string, node: FileNode],
-  ): OpenTree | undefined {
+  ): UnfinishedTree | undefined {
     const isDirectory = node instanceof FileDirectory;
     const name = isDirectory ? key.slice(0, -1) : key;
     if (above.path.length + 1 + name.length > LONGEST_FOR_GIT) return undefined;
@@ -97,7 +97,7 @@ class TreeWriter {
     return undefined;
   }
 
-  #addDirectory(above: OpenTree, name: string, { tree }: FileDirectory): void {
+  #addDirectory(above: UnfinishedTree, name: string, { tree }: FileDirectory): void {
     // Git has no empty directories.
     if (!tree?.id) return;
     const at = this.#begin(DIRECTORY, name);
@@ -119,7 +119,7 @@ class TreeWriter {
   }
 
   /** Adds the last tree as an object, unless it is empty and not the root. */
-  async #finish({ directory, start, files }: OpenTree, isRoot: boolean): Promise<Buffer | undefined> {
+  async #finish({ directory, start, files }: UnfinishedTree, isRoot: boolean): Promise<Buffer | undefined> {
     const bytes = this.#bytes.subarray(start, this.#length);
     this.#length = start;
     let id: Buffer | undefined;

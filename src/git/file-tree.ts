@@ -1,5 +1,5 @@
 import { join, nameOf } from '../rootfs/directories.ts';
-import type { Change } from '../rootfs/changes.ts';
+import type { TreeChange } from '../rootfs/changes.ts';
 import { FileRecords } from './file-records.ts';
 import { isHoldable, type TreeMode } from './trees.ts';
 
@@ -17,7 +17,7 @@ export type FileNode = FileDirectory | number;
 const SPECIAL = -1;
 
 /** A directory on the way to the path that was looked up last. */
-interface Level {
+interface Ancestor {
   readonly path: string;
   readonly directory: FileDirectory;
 }
@@ -29,13 +29,13 @@ export class FileTree {
   /** The number of files and symlinks so far, including removed ones. */
   count = 0;
   /** From the root to the directory that was looked up last: mostly the next path is in one of these. */
-  readonly #levels: Level[] = [{ path: '', directory: this.root }];
+  readonly #ancestors: Ancestor[] = [{ path: '', directory: this.root }];
 
   /**
    * @throws RangeError if the parent directory or the target of a link is missing: the changes are not of one
    * rootfs
    */
-  apply({ kind, path, target, number }: Change): void {
+  apply({ kind, path, target, number }: TreeChange): void {
     // A hard link does not change the directory of its target.
     const node = kind === 'hardlink' ? this.#find(target) : undefined;
     const above = this.#above(path);
@@ -121,24 +121,24 @@ export class FileTree {
    */
   #above(path: string): FileDirectory | undefined {
     const above = path.slice(0, Math.max(0, path.lastIndexOf('/')));
-    let level = this.#levels.at(-1)!;
-    for (; !isWithin(above, level.path); level = this.#levels.at(-1)!) this.#levels.pop();
-    let start = level.path === '' ? 0 : level.path.length + 1;
+    let ancestor = this.#ancestors.at(-1)!;
+    for (; !isWithin(above, ancestor.path); ancestor = this.#ancestors.at(-1)!) this.#ancestors.pop();
+    let start = ancestor.path === '' ? 0 : ancestor.path.length + 1;
     while (start < above.length) {
       const slash = above.indexOf('/', start);
       const end = slash < 0 ? above.length : slash;
-      const directory = level.directory.children.get(above.slice(start, end));
+      const directory = ancestor.directory.children.get(above.slice(start, end));
       if (!(directory instanceof FileDirectory)) return undefined;
-      level = { path: above.slice(0, end), directory };
-      this.#levels.push(level);
+      ancestor = { path: above.slice(0, end), directory };
+      this.#ancestors.push(ancestor);
       start = end + 1;
     }
-    return level.directory;
+    return ancestor.directory;
   }
 
   /** Drops the tree objects of the directories above the path that was looked up last. */
   #forgetTrees(): void {
-    for (const { directory } of this.#levels) directory.tree = undefined;
+    for (const { directory } of this.#ancestors) directory.tree = undefined;
   }
 }
 

@@ -33,7 +33,7 @@ const ZLIB_HEADER = 0x7801;
 /** The number of bytes of its checksum. */
 const TRAILER_SIZE = 4;
 /** Limit on the bytes of a stored block of deflate (RFC 1951, 3.2.4), and the size of its header. */
-const BLOCK_SIZE = 0xffff;
+const DEFLATE_BLOCK_SIZE = 0xffff;
 const BLOCK_HEADER_SIZE = 5;
 /** Limit on the bytes of an object for `addAtOnce`. */
 export const MOST_AT_ONCE = 256 * 1024;
@@ -41,9 +41,9 @@ export const MOST_AT_ONCE = 256 * 1024;
  * Overhead in bytes: type and size take up to ten, and a source may look for one byte after the object's end.
  */
 const OBJECT_OVERHEAD = 10 + 2 + TRAILER_SIZE + 1;
-const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + BLOCK_SIZE;
+const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + DEFLATE_BLOCK_SIZE;
 const roomForBlock = OBJECT_OVERHEAD + BLOCK_OVERHEAD;
-const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / BLOCK_SIZE) * BLOCK_OVERHEAD;
+const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / DEFLATE_BLOCK_SIZE) * BLOCK_OVERHEAD;
 
 const readAsync = promisify(read);
 
@@ -202,7 +202,7 @@ export class PackWriter {
    * block.
    */
   #addBlock(rest: number, source: ObjectSource): number {
-    const length = Math.min(rest, BLOCK_SIZE);
+    const length = Math.min(rest, DEFLATE_BLOCK_SIZE);
     const last = length === rest;
     const at = this.#putBlockHeader(length, last);
     source(this.#buffer, at, length, last);

@@ -184,7 +184,7 @@ export function selectImage<T>(
  * @throws NotFoundError if the directory does not exist
  */
 export function openDirectory(name: string, shown: string, signal: AbortSignal): LayoutFiles {
-  const directory = openLayout(name);
+  const directory = openLayoutDirectory(name);
   const openFile = (file: string) =>
     file.includes('/')
       ? openRegular(osPath(`${directory.self}/${file}`), join(name, file))
@@ -212,7 +212,7 @@ export function openDirectory(name: string, shown: string, signal: AbortSignal):
   return { name: shown, signal, find, close };
 }
 
-function openLayout(name: string): OpenDirectory {
+function openLayoutDirectory(name: string): OpenDirectory {
   try {
     return OpenDirectory.open(name, { trustLinks: true });
   } catch (error) {

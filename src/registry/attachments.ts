@@ -49,7 +49,7 @@ export class RegistryAttachments implements Attachments {
     if (offline) {
       const last = await store?.recall(note);
       const bytes = last && (await store?.get(last.digest));
-      return bytes ? listOf(bytes, note, types) : { descriptors: [], isCut: false };
+      return bytes ? referrersIn(bytes, note, types) : { descriptors: [], isCut: false };
     }
     // At once, since a registry without the API would cost a round trip more.
     const tagged = this.#fromTag(digest, types);
@@ -104,7 +104,7 @@ export class RegistryAttachments implements Attachments {
     const tag = referrersTag(digest);
     const bytes = await this.taggedManifest(tag, digest);
     return bytes
-      ? listOf(bytes, `the tag ${tag} of ${this.#name}`, types)
+      ? referrersIn(bytes, `the tag ${tag} of ${this.#name}`, types)
       : { descriptors: [], isCut: false };
   }
 
@@ -196,7 +196,7 @@ async function readPage(
   }
   const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
   const next = nextPage(response.header('link'), response.url, response.url.pathname);
-  return { ...listOf(bytes, subject, types), next };
+  return { ...referrersIn(bytes, subject, types), next };
 }
 
 /**
@@ -204,7 +204,7 @@ async function readPage(
  *
  * @throws IntegrityError unless the bytes are an index
  */
-function listOf(bytes: Uint8Array, what: string, types: readonly string[]): Referrers {
+function referrersIn(bytes: Uint8Array, what: string, types: readonly string[]): Referrers {
   const document = parseManifest(bytes, MediaType.ociIndex, what);
   if (document.kind !== 'index') throw new IntegrityError(`${what} are no index`);
   const wanted = document.manifests.filter(

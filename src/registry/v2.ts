@@ -9,7 +9,7 @@ import {
 import type { Attachments } from '../oci/artifact.ts';
 import { MAX_CONFIG_BYTES, parseConfig, type ImageConfig } from '../oci/config.ts';
 import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
-import { describeFound, type FoundDocument as Found } from '../oci/image-index.ts';
+import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, LayerDescription, RemoteLayer, Session } from '../oci/image.ts';
 import { parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { type Descriptor, type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
@@ -34,7 +34,7 @@ const MAX_SIMILAR_TAGS = 1000;
 /** The path of a manifest, and its names in errors. */
 type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
 
-type FoundDocument = Found & { readonly digest: Digest };
+type RegistryDocument = FoundDocument & { readonly digest: Digest };
 
 const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
 
@@ -99,7 +99,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
    * Returns the manifest or index that a tag points to. Sends one GET, or a HEAD if the store knows the tag;
    * offline it returns what the tag pointed to last.
    */
-  async #byTag(tag: string): Promise<FoundDocument> {
+  async #byTag(tag: string): Promise<RegistryDocument> {
     const { manifestStore: store, offline, report } = this.#options;
     const name = `${this.#name}:${tag}`;
     const target = {
@@ -142,7 +142,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   }
 
   /** Returns the manifest or index with this digest. */
-  async #byDigest(digest: Digest): Promise<FoundDocument> {
+  async #byDigest(digest: Digest): Promise<RegistryDocument> {
     const target = {
       path: `manifests/${digest}`,
       subject: `the manifest ${this.#name}@${digest}`,
@@ -170,7 +170,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     });
   }
 
-  async #storedManifest(digest: Digest, what: string): Promise<FoundDocument | undefined> {
+  async #storedManifest(digest: Digest, what: string): Promise<RegistryDocument | undefined> {
     const bytes = await this.#options.manifestStore?.get(digest);
     if (!bytes) return undefined;
     try {
@@ -181,7 +181,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     }
   }
 
-  async #fetchManifest(target: ManifestTarget, digest: Digest | undefined): Promise<FoundDocument> {
+  async #fetchManifest(target: ManifestTarget, digest: Digest | undefined): Promise<RegistryDocument> {
     const read = async (response: Response) => {
       const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
       this.#rateLimit = describeRateLimit(response.header) ?? this.#rateLimit;

@@ -205,13 +205,15 @@ const TYPE_LETTERS: Readonly<Record<ListedEntry['type'], string>> = {
 
 /** Returns a listing, one line per name; with `long` in the form of `ls -ln`. */
 export function listingText(entries: readonly ListedEntry[], long: boolean): string {
-  if (!long) return entries.map((entry) => `${nameOf(entry)}\n`).join('');
+  if (!long) return entries.map((entry) => `${lastNameOf(entry)}\n`).join('');
   const rows = entries.map((entry) => [
     `${TYPE_LETTERS[entry.type]}${permissions(entry.mode)}`,
     `${entry.uid}:${entry.gid}`,
     entry.device ?? String(entry.size ?? 0),
     entry.mtime.slice(0, 16).replace('T', ' '),
-    entry.target === undefined ? nameOf(entry) : `${nameOf(entry)} -> ${printable(entry.target, Infinity)}`,
+    entry.target === undefined
+      ? lastNameOf(entry)
+      : `${lastNameOf(entry)} -> ${printable(entry.target, Infinity)}`,
   ]);
   const [owner, size] = [1, 2].map((column) => Math.max(...rows.map((row) => row[column]!.length)));
   return rows
@@ -222,7 +224,7 @@ export function listingText(entries: readonly ListedEntry[], long: boolean): str
     .join('');
 }
 
-function nameOf({ path }: ListedEntry): string {
+function lastNameOf({ path }: ListedEntry): string {
   return printable(path.slice(path.lastIndexOf('/') + 1) || '/', Infinity);
 }
 

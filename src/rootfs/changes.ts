@@ -8,7 +8,7 @@ const kinds = ['removed', 'directory', 'file', 'executable', 'symlink', 'hardlin
  * One change that a layer made to the tree. Paths are relative to the root and go through no symlink. Each
  * character is one byte.
  */
-export interface Change {
+export interface TreeChange {
   readonly kind: (typeof kinds)[number];
   readonly path: string;
   /** Another path of a hard-linked file; empty for other kinds. */
@@ -79,7 +79,7 @@ export class ChangeLog {
     this.#send();
   }
 
-  #add(kind: Change['kind'], path: string, target: string, number: number): void {
+  #add(kind: TreeChange['kind'], path: string, target: string, number: number): void {
     const size = HEADER_SIZE + path.length + target.length;
     if (this.#length + size > BATCH_SIZE) this.#send();
     const bytes = this.#bytes;
@@ -100,7 +100,7 @@ export class ChangeLog {
 }
 
 /** Yields the changes in records of a ChangeLog. */
-export function* readChanges(records: Uint8Array): Generator<Change, void, void> {
+export function* readChanges(records: Uint8Array): Generator<TreeChange, void, void> {
   const bytes = Buffer.from(records.buffer, records.byteOffset, records.length);
   for (let at = 0; at < bytes.length;) {
     const kind = kinds[bytes.readUInt8(at)]!;

@@ -29,7 +29,7 @@ const MAX_STEPS = 20_000;
 /**
  * An open directory. `trim`, `drop` and `close` close it if it is `kept`; else the walk closes it on leaving.
  */
-interface OpenDirectory extends Directory {
+interface HeldDirectory extends Directory {
   kept: boolean;
 }
 
@@ -55,9 +55,9 @@ export interface Pathfinder {
 export class Directories {
   readonly #filesystem: Walkable;
   readonly #pathfinder: Pathfinder | undefined;
-  readonly #open = new Map<string, OpenDirectory>();
+  readonly #open = new Map<string, HeldDirectory>();
   readonly #most = openFilesFor(SHARE, MAX_OPEN);
-  readonly #root: OpenDirectory;
+  readonly #root: HeldDirectory;
 
   /** @param pathfinder left out: nothing is made, removed or unlocked */
   constructor(filesystem: Walkable, pathfinder?: Pathfinder) {
@@ -151,7 +151,7 @@ export class Directories {
     this.#open.clear();
   }
 
-  #walk(path: string, create: boolean, follow = true): OpenDirectory | undefined {
+  #walk(path: string, create: boolean, follow = true): HeldDirectory | undefined {
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     let [current, rest] = this.#start(path);
     let links = 0;
@@ -185,7 +185,7 @@ export class Directories {
    * Returns the directory above, and `rest` without its leading `..` components. It does not open `..`, which
    * leads elsewhere if another process has moved the directory.
    */
-  #climb(directory: OpenDirectory, rest: string): [OpenDirectory, string] {
+  #climb(directory: HeldDirectory, rest: string): [HeldDirectory, string] {
     let above = parentPath(directory.path);
     let left = rest;
     for (; left === '..' || left.startsWith('../'); left = left.slice(3)) above = parentPath(above);
@@ -195,7 +195,7 @@ export class Directories {
   }
 
   /** Returns the nearest open directory above `path`, and the rest of the path. */
-  #start(path: string): [OpenDirectory, string] {
+  #start(path: string): [HeldDirectory, string] {
     const end = path.lastIndexOf('/');
     for (let cut = end; cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
       if (cut !== end && !isSpaced(path, cut)) continue;
@@ -210,11 +210,11 @@ export class Directories {
    * and is not to be made.
    */
   #step(
-    parent: OpenDirectory,
+    parent: HeldDirectory,
     name: ByteName,
     create: boolean,
     direct: boolean,
-  ): OpenDirectory | BytePath | undefined {
+  ): HeldDirectory | BytePath | undefined {
     const path = join(parent.path, name);
     if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     const spaced = isSpaced(path, path.length);
@@ -240,11 +240,11 @@ export class Directories {
     return spaced && this.#open.size < this.#most ? this.#keep(directory) : directory;
   }
 
-  #leave(directory: OpenDirectory): void {
+  #leave(directory: HeldDirectory): void {
     if (!directory.kept) this.#filesystem.closeDirectory(directory);
   }
 
-  #keep(directory: OpenDirectory): OpenDirectory {
+  #keep(directory: HeldDirectory): HeldDirectory {
     if (directory.kept) return directory;
     const known = this.#open.get(directory.path);
     if (known) {

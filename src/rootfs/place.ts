@@ -283,7 +283,7 @@ export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean
   const { filesystem } = run;
   const { root } = filesystem;
   const there = filesystem.stat(root, name);
-  if (typeof there === 'number' ? there !== -ENOENT : !isReplaceable(run, name, there.type)) return false;
+  if (typeof there === 'number' ? there !== -ENOENT : !mayReplace(run, name, there.type)) return false;
   if (typeof there !== 'number') granted(filesystem.remove(root, name), `replace ${name}`);
   const file = retryUnlocked(run, root, () => filesystem.createFile(root, name, 0o644));
   granted(file, `create ${name}`);
@@ -299,7 +299,7 @@ export function writeOwnFile(run: Run, name: string, bytes: Uint8Array): boolean
   return true;
 }
 
-function isReplaceable(run: Run, name: string, type: FileStat['type']): boolean {
+function mayReplace(run: Run, name: string, type: FileStat['type']): boolean {
   if (type !== 'file') return false;
   return run.written.isOwn(name) || (run.options.mode === 'overlay' && run.written.isMade(name) !== true);
 }

@@ -53,7 +53,7 @@ export class PortableFilesystem implements DiskFilesystem {
    * @param links the system's directory of links to descriptors, if it has one
    */
   static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
-    return attempt(() => {
+    return valueOrErrno(() => {
       const handle = fs.openSync(Buffer.from(path), O_PATH | O_RDONLY | O_DIRECTORY);
       const link = `${links}/${handle}`;
       if (fs.existsSync(link)) return new PortableFilesystem(Buffer.from(link), handle, links);
@@ -70,7 +70,7 @@ export class PortableFilesystem implements DiskFilesystem {
   openDirectory(parent: Directory, name: ByteName): number {
     if (this.#descriptors !== undefined) {
       const flags = O_PATH | O_DIRECTORY | O_NOFOLLOW;
-      return attempt(() => fs.openSync(this.#path(parent, name), flags));
+      return valueOrErrno(() => fs.openSync(this.#path(parent, name), flags));
     }
     const stat = this.stat(parent, name);
     if (typeof stat === 'number') return stat;
@@ -82,12 +82,12 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   readLink(parent: Directory, name: ByteName): BytePath | number {
-    const target = attempt(() => fs.readlinkSync(this.#path(parent, name), { encoding: 'buffer' }));
+    const target = valueOrErrno(() => fs.readlinkSync(this.#path(parent, name), { encoding: 'buffer' }));
     return typeof target === 'number' ? target : (target.toString('latin1') as BytePath);
   }
 
   stat(parent: Directory, name: ByteName): FileStat | number {
-    return attempt(() => fileStat(fs.lstatSync(this.#path(parent, name), { bigint: true })));
+    return valueOrErrno(() => fileStat(fs.lstatSync(this.#path(parent, name), { bigint: true })));
   }
 
   readFile(parent: Directory, name: ByteName, most: number): Uint8Array | number {
@@ -98,9 +98,9 @@ export class PortableFilesystem implements DiskFilesystem {
     const stat = this.stat(parent, name);
     if (typeof stat === 'number') return stat;
     if (stat.type !== 'file') return -EINVAL;
-    const file = attempt(() => fs.openSync(this.#path(parent, name), OPEN_READ));
+    const file = valueOrErrno(() => fs.openSync(this.#path(parent, name), OPEN_READ));
     // Another process may have replaced the file since `stat`.
-    if (file < 0 || attempt(() => Number(fs.fstatSync(file).isFile())) === 1) return file;
+    if (file < 0 || valueOrErrno(() => Number(fs.fstatSync(file).isFile())) === 1) return file;
     fs.closeSync(file);
     return -EINVAL;
   }
@@ -111,16 +111,16 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   list(directory: Directory): ByteName[] | number {
-    const names = attempt(() => fs.readdirSync(this.#path(directory, '.'), { encoding: 'buffer' }));
+    const names = valueOrErrno(() => fs.readdirSync(this.#path(directory, '.'), { encoding: 'buffer' }));
     return typeof names === 'number' ? names : names.map((name) => name.toString('latin1'));
   }
 
   makeDirectory(parent: Directory, name: ByteName, mode: number): number {
-    return attempt(() => fs.mkdirSync(this.#path(parent, name), { mode }));
+    return valueOrErrno(() => fs.mkdirSync(this.#path(parent, name), { mode }));
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
-    return attempt(() => fs.symlinkSync(Buffer.from(target, 'latin1'), this.#path(parent, name)));
+    return valueOrErrno(() => fs.symlinkSync(Buffer.from(target, 'latin1'), this.#path(parent, name)));
   }
 
   makeSpecial(parent: Directory, name: ByteName): number {
@@ -135,27 +135,27 @@ export class PortableFilesystem implements DiskFilesystem {
       const target = this.readLink(targetParent, targetName);
       if (typeof target === 'string') return this.makeSymlink(parent, name, target);
     }
-    return attempt(() => fs.linkSync(this.#path(targetParent, targetName), this.#path(parent, name)));
+    return valueOrErrno(() => fs.linkSync(this.#path(targetParent, targetName), this.#path(parent, name)));
   }
 
   rename(parent: Directory, name: ByteName, newParent: Directory, newName: ByteName): number {
-    return attempt(() => fs.renameSync(this.#path(parent, name), this.#path(newParent, newName)));
+    return valueOrErrno(() => fs.renameSync(this.#path(parent, name), this.#path(newParent, newName)));
   }
 
   remove(parent: Directory, name: ByteName): number {
-    return attempt(() => fs.unlinkSync(this.#path(parent, name)));
+    return valueOrErrno(() => fs.unlinkSync(this.#path(parent, name)));
   }
 
   removeDirectory(parent: Directory, name: ByteName): number {
-    return attempt(() => fs.rmdirSync(this.#path(parent, name)));
+    return valueOrErrno(() => fs.rmdirSync(this.#path(parent, name)));
   }
 
   createFile(parent: Directory, name: ByteName, mode: number): number {
-    return attempt(() => fs.openSync(this.#path(parent, name), OPEN_NEW, mode));
+    return valueOrErrno(() => fs.openSync(this.#path(parent, name), OPEN_NEW, mode));
   }
 
   write(file: number, bytes: Uint8Array, position: number): number {
-    return attempt(() => {
+    return valueOrErrno(() => {
       for (let done = 0; done < bytes.length;) {
         done += fs.writeSync(file, bytes, done, bytes.length - done, position + done);
       }
@@ -172,15 +172,15 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   truncate(file: number, size: number): number {
-    return attempt(() => fs.ftruncateSync(file, size));
+    return valueOrErrno(() => fs.ftruncateSync(file, size));
   }
 
   closeFile(file: number): number {
-    return attempt(() => fs.closeSync(file));
+    return valueOrErrno(() => fs.closeSync(file));
   }
 
   setOwner(node: Node, uid: number, gid: number): number {
-    return attempt(() =>
+    return valueOrErrno(() =>
       node.file >= 0
         ? fs.fchownSync(node.file, uid, gid)
         : fs.lchownSync(this.#path(node.parent, node.name), uid, gid),
@@ -188,9 +188,9 @@ export class PortableFilesystem implements DiskFilesystem {
   }
 
   setMode(node: Node, mode: number): number {
-    if (node.file >= 0) return attempt(() => fs.fchmodSync(node.file, mode));
+    if (node.file >= 0) return valueOrErrno(() => fs.fchmodSync(node.file, mode));
     const path = this.#path(node.parent, node.name);
-    return attempt(() => {
+    return valueOrErrno(() => {
       // chmod(2) follows symlinks. Only directories come here: other files are open when they are made.
       if (!fs.lstatSync(path).isDirectory()) throw Object.assign(new Error(), { errno: -ENOTDIR });
       fs.chmodSync(path, mode);
@@ -204,11 +204,11 @@ export class PortableFilesystem implements DiskFilesystem {
         ? new Date(Math.max(seconds * 1000 + nanoseconds / 1e6, EARLIEST_DATE))
         : seconds + (nanoseconds && nanoseconds + 0.5) / 1e9;
     const path = this.#path(node.parent, node.name);
-    const set = attempt(() =>
+    const set = valueOrErrno(() =>
       node.file >= 0 ? fs.futimesSync(node.file, time, time) : fs.lutimesSync(path, time, time),
     );
     if (set < 0 || nanoseconds === 0) return set;
-    const stat = attempt(() =>
+    const stat = valueOrErrno(() =>
       node.file >= 0 ? fs.fstatSync(node.file, { bigint: true }) : fs.lstatSync(path, { bigint: true }),
     );
     return typeof stat !== 'number' && fileStat(stat).mtimeNanoseconds === nanoseconds ? 0 : 1;
@@ -244,7 +244,7 @@ export class PortableFilesystem implements DiskFilesystem {
 }
 
 /** Returns the result of `call`, 0 if it has none, or the negated errno if it throws. */
-function attempt<T>(call: () => T): Exclude<T, void> | number {
+function valueOrErrno<T>(call: () => T): Exclude<T, void> | number {
   try {
     return (call() ?? 0) as Exclude<T, void> | number;
   } catch (error) {

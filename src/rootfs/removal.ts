@@ -74,7 +74,7 @@ function hideInside(run: Run, place: Place): void {
  */
 export function hideContent(run: Run, directory: Directory): void {
   if (!run.written.hide(directory.path)) return;
-  for (const name of list(run, directory)) hide(run, placeIn(directory, name));
+  for (const name of removableNames(run, directory)) hide(run, placeIn(directory, name));
 }
 
 /**
@@ -106,7 +106,7 @@ function removeAny(
 
 /** Removes all that this run made in `directory`, in any layer. For overlay mode. */
 function removeOurs(run: Run, directory: Directory): void {
-  for (const name of list(run, directory)) {
+  for (const name of removableNames(run, directory)) {
     const place = placeIn(directory, name);
     withDirectory(run, place, (inner) => removeOurs(run, inner));
     if (run.written.isMade(place.path) === true && maybeDirectory(removeFile(run, place)))
@@ -120,7 +120,11 @@ function removeOurs(run: Run, directory: Directory): void {
  * @throws SyscallError
  */
 export function empty(run: Run, directory: Directory, top = directory, depth = 0): void {
-  for (let names = list(run, directory); names.length > 0; names = directory === top ? list(run, top) : []) {
+  for (
+    let names = removableNames(run, directory);
+    names.length > 0;
+    names = directory === top ? removableNames(run, top) : []
+  ) {
     for (const name of names) {
       const place = placeIn(directory, name);
       const removed = unprotected(run, place, () => removeFile(run, place));
@@ -177,7 +181,7 @@ function removeFile(run: Run, { parent, name }: Place): number {
 }
 
 /** Returns all names in a directory but those that stay. */
-function list(run: Run, directory: Directory): ByteName[] {
+function removableNames(run: Run, directory: Directory): ByteName[] {
   const listed = retryUnlocked(run, directory, () => run.filesystem.list(directory));
   const names = granted(listed, `read the directory ${displayPath(directory.path)}`);
   return directory.path === '' && run.kept.size > 0 ? names.filter((name) => !run.kept.has(name)) : names;

@@ -1,5 +1,5 @@
 import { basename, extname } from 'node:path';
-import type { Addition } from '../disk/format.ts';
+import type { GuestFile } from '../disk/format.ts';
 import { printable, UsageError } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
 import { join } from '../rootfs/directories.ts';
@@ -124,8 +124,8 @@ export interface Guest {
   readonly init: string;
   /** Its arguments. */
   readonly words: readonly string[];
-  /** Additions to the disk: mount points that the image lacks, and an init if it has none. */
-  readonly additions: readonly Addition[];
+  /** Files to add to the disk: mount points that the image lacks, and an init if it has none. */
+  readonly files: readonly GuestFile[];
 }
 
 /** The name of the added init; dashes follow if the image has this name. */
@@ -152,7 +152,7 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
   const points = missing.map(([point, mode]) => ({ path: point as BytePath, mode, content: undefined }));
   const [program = '', ...words] = container.args;
   if (container.boots)
-    return { init: program.startsWith('/') ? program : '/sbin/init', words, additions: points };
+    return { init: program.startsWith('/') ? program : '/sbin/init', words, files: points };
   if (!NEEDED.every((paths) => paths.some((path) => has(path)))) throw noShell();
   const unsayable = [...container.args, container.workingDirectory].find((text) => text.includes('\0'));
   if (unsayable !== undefined) throw withNul(unsayable);
@@ -160,14 +160,14 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
   while (tree.find(file as BytePath, false)) file += '-';
   const init = { path: file as BytePath, mode: 0o755, content: initScript(container, isReadOnly) };
   const directories = directoriesTo(tree, container.workingDirectory);
-  return { init: `/${file}`, words: [], additions: [...points, init, ...directories] };
+  return { init: `/${file}`, words: [], files: [...points, init, ...directories] };
 }
 
 /**
  * Returns the missing directories on the way to a directory, which container engines make before they start
  * the command.
  */
-function directoriesTo(tree: ImageTree, directory: string): Addition[] {
+function directoriesTo(tree: ImageTree, directory: string): GuestFile[] {
   const names = bytePath(directory)
     .split('/')
     .filter((name) => name !== '' && name !== '.');

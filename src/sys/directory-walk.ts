@@ -103,7 +103,7 @@ export function walk(
     closeSync(here.descriptor);
     here = next;
   };
-  let pending = namesOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
+  let pending = partsOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
   let links = 0;
   let foreign: ForeignLink[] = [];
   /** Checks the targets of other users' links, once all names of a target are walked. */
@@ -137,9 +137,9 @@ export function walk(
         const exposedAt = exposed(here, link.stat);
         if (link.target.startsWith('/')) move(root('/', '/'));
         here = { ...here, exposedAt };
-        pending.unshift(...namesOf(link.target));
+        pending.unshift(...partsOf(link.target));
       } else if (pending.includes('..') && isMissing(here, name)) {
-        pending = namesOf(path.normalize([name, ...pending].join('/')));
+        pending = partsOf(path.normalize([name, ...pending].join('/')));
       } else if (isLast && stop !== undefined) {
         if (refuse) throwIfExposed(here.exposedAt, whole);
         const found = lstatSync(osPath(entryPath(here, name)), { throwIfNoEntry: false });
@@ -165,7 +165,7 @@ export function walk(
   }
 }
 
-function namesOf(name: string): string[] {
+function partsOf(name: string): string[] {
   return name.split('/').filter((part) => part !== '' && part !== '.');
 }
 

@@ -39,7 +39,7 @@ const PARAMETERS = {
   callBytes2: [WORD, WORD, 'const void *', WORD, WORD, WORD],
   callBytes3: [WORD, WORD, WORD, 'const void *', WORD, WORD],
 } satisfies Record<string, string[]>;
-type Signature = keyof typeof PARAMETERS;
+type CallName = keyof typeof PARAMETERS;
 
 /**
  * Opens a way to make system calls without losing errno. koffi reads errno by a second call; before that, V8
@@ -112,8 +112,8 @@ export function routineEntry(native: Native, machine: Machine, closeNumber: numb
   close(file);
   if (mapped === -1) return undefined;
 
-  const routine = <S extends Signature>(signature: S): KernelEntry[S] =>
-    koffi.decode(mapped, koffi.proto(WORD, PARAMETERS[signature])) as KernelEntry[S];
+  const routine = <S extends CallName>(callName: S): KernelEntry[S] =>
+    koffi.decode(mapped, koffi.proto(WORD, PARAMETERS[callName])) as KernelEntry[S];
   const call = routine('call');
   const entry = {
     call,
@@ -126,8 +126,8 @@ export function routineEntry(native: Native, machine: Machine, closeNumber: numb
 
 /** Uses libc's `syscall`, with errno read by koffi: see `callUntilCertain`. */
 export function libcEntry({ koffi, library }: Native): KernelEntry {
-  const answering = (signature: Signature): ((...given: unknown[]) => number) => {
-    const call = library.func('syscall', WORD, PARAMETERS[signature]) as (...given: unknown[]) => number;
+  const answering = (callName: CallName): ((...given: unknown[]) => number) => {
+    const call = library.func('syscall', WORD, PARAMETERS[callName]) as (...given: unknown[]) => number;
     return (...given) =>
       callUntilCertain(
         () => call(...given),

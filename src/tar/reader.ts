@@ -13,7 +13,7 @@ import {
 } from './entry.ts';
 import { BLOCK_SIZE, checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
 import { addGlobals, combinePax, parsePax, type PaxRecords, xattrsOf } from './pax.ts';
-import { oldSparseFile, paxSparseFile, type StoredFile } from './sparse.ts';
+import { oldSparseFile, paxSparseFile, type FileData } from './sparse.ts';
 
 /** Most bytes of one meta header (pax records, a long name); Go's archive/tar has the same limit. */
 export const maxMetaSize = 1 << 20;
@@ -131,7 +131,7 @@ export class TarReader implements EntryReader {
           break;
         case 0x56: // V, the label of a volume
         case 0x41: // A, an access list of Solaris: Linux has none of that kind
-          stream.startData(sizeOf(header.size));
+          stream.startData(requireSize(header.size));
           break;
         case 0x4d: // M
           this.#path = header.path;
@@ -172,7 +172,7 @@ export class TarReader implements EntryReader {
       this.#path = path;
       throw new MalformedTarError(`a meta header of ${written} bytes, the limit is ${maxMetaSize}`);
     }
-    const size = sizeOf(written);
+    const size = requireSize(written);
     stream.startData(size);
     const before = this.#bodies.get(type);
     const memory = before && before.length >= size ? before : Buffer.allocUnsafeSlow(size);
@@ -207,13 +207,13 @@ export class TarReader implements EntryReader {
   }
 
   /** Uses pax's size: a reader that uses the header's own sees other entries (CVE-2025-62518). */
-  #plainFile(header: Header, type: EntryType): StoredFile {
+  #plainFile(header: Header, type: EntryType): FileData {
     const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
-    const stored = hasData ? sizeOf(this.#pax?.size ?? header.size) : 0;
+    const stored = hasData ? requireSize(this.#pax?.size ?? header.size) : 0;
     return { size: type === 'file' ? stored : 0, stored, extents: undefined };
   }
 
-  *#readSparseMap(header: Header, type: EntryType): Generator<number, StoredFile, undefined> {
+  *#readSparseMap(header: Header, type: EntryType): Generator<number, FileData, undefined> {
     const { stored } = this.#plainFile(header, type);
     const { block, at } = this.stream;
     const nextBlock = (): Generator<number, BlockStream, undefined> => this.#nextMapBlock();
@@ -235,7 +235,7 @@ export class TarReader implements EntryReader {
    *
    * @throws MalformedTarError for an impossible entry: a link to nothing, owners beyond 32 bits
    */
-  #compose(header: Header, type: EntryType, { size, extents }: StoredFile): Entry {
+  #compose(header: Header, type: EntryType, { size, extents }: FileData): Entry {
     const isLink = type === 'symlink' || type === 'hardlink';
     const hasNumbers = isDevice(type);
     const pax = this.#pax;
@@ -273,7 +273,7 @@ function nameIn(body: Buffer): BytePath {
   return sliceUntilNul(body, 0, body.length);
 }
 
-function sizeOf(size: number): number {
+function requireSize(size: number): number {
   if (size < 0) throw new MalformedTarError(`its size ${size} is negative`);
   return size;
 }

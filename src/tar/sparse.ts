@@ -39,7 +39,7 @@ export class ExtentCursor {
 }
 
 /** A file in an archive: its size with the holes, and the number of bytes stored. */
-export interface StoredFile {
+export interface FileData {
   readonly size: number;
   readonly stored: number;
   /** Ranges of data; undefined for a file without holes. */
@@ -82,7 +82,7 @@ class SparseMap {
    *
    * @throws MalformedTarError if the extents and the stored data differ in length
    */
-  file(stored: number): StoredFile {
+  file(stored: number): FileData {
     if (this.#total !== stored) {
       throw new MalformedTarError(
         `its sparse map is for ${this.#total} bytes of data, but ${stored} are stored`,
@@ -111,7 +111,7 @@ export function* oldSparseFile(
   at: number,
   stored: number,
   nextBlock: NextBlock,
-): Generator<number, StoredFile, undefined> {
+): Generator<number, FileData, undefined> {
   if (!isGnu(header, at)) throw new MalformedTarError('it is sparse in a format that is not GNU’s');
   const map = new SparseMap(numberField(header, at + IN_HEADER.realSize, 12, 'sparse size'));
   let isMore = addExtents(map, header, at, IN_HEADER);
@@ -149,7 +149,7 @@ export function* paxSparseFile(
   { size, major, minor, map: numbers, blocks }: PaxSparse,
   stored: number,
   nextBlock: NextBlock,
-): Generator<number, StoredFile, undefined> {
+): Generator<number, FileData, undefined> {
   if (size === undefined) throw new MalformedTarError('it is sparse without a size');
   const version = `${major ?? '0'}.${minor ?? '1'}`;
   const map = new SparseMap(size);

@@ -142,7 +142,7 @@ function signedBy(value: unknown, what: string): Requirement {
     throw new Error(`"keyType" of ${what} is none of ${KEY_TYPES.join(', ')}`);
   const keys = materialsOf(members, ['keyPath', 'keyPaths', 'keyData'], what);
   if (!keys) throw new Error(`${what} has none of keyPath, keyPaths and keyData`);
-  return { type: 'signedBy', keyType, keys, identity: identityOf(members, what) };
+  return { type: 'signedBy', keyType, keys, identity: signedIdentityOf(members, what) };
 }
 
 const KEYS = ['keyPath', 'keyPaths', 'keyData', 'keyDatas'];
@@ -170,7 +170,7 @@ function sigstoreSigned(value: unknown, what: string): Requirement {
   const logKeys = materialsOf(members, LOG_KEYS, what) ?? [];
   if (fulcio && logKeys.length === 0)
     throw new Error(`${what} has "fulcio", and none of ${LOG_KEYS.join(', ')}`);
-  return { type: 'sigstoreSigned', by, logKeys, identity: identityOf(members, what) };
+  return { type: 'sigstoreSigned', by, logKeys, identity: signedIdentityOf(members, what) };
 }
 
 function fulcioOf(value: unknown, what: string): FulcioRule {
@@ -204,7 +204,7 @@ function checkPki(value: unknown, what: string): void {
     throw new Error(`${what} has none of subjectEmail and subjectHostname`);
 }
 
-function identityOf(members: JsonObject, what: string): SignedIdentity {
+function signedIdentityOf(members: JsonObject, what: string): SignedIdentity {
   if (!Object.hasOwn(members, 'signedIdentity')) return DEFAULT_IDENTITY;
   return parseSignedIdentity(members['signedIdentity'], `"signedIdentity" of ${what}`);
 }

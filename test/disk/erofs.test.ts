@@ -42,7 +42,7 @@ async function writeImage(archives: readonly Uint8Array[], image: string): Promi
   const handle = await open(image, 'wx');
   try {
     const signal = new AbortController().signal;
-    return await writeErofs(tree, { descriptor: handle.fd, name: image, identity, additions: [], signal });
+    return await writeErofs(tree, { descriptor: handle.fd, name: image, identity, guestFiles: [], signal });
   } finally {
     await handle.close();
     await tree.close();

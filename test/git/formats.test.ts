@@ -16,7 +16,7 @@ import {
 } from '../../src/git/pack-format.ts';
 import { type ObjectID, isHoldable } from '../../src/git/trees.ts';
 import { PackWriter, contentIn } from '../../src/git/pack-writer.ts';
-import { ChangeLog, readChanges, type Change } from '../../src/rootfs/changes.ts';
+import { ChangeLog, readChanges, type TreeChange } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { createRing } from '../../src/sys/ring.ts';
 import { git, scratch } from './git.ts';
@@ -230,7 +230,7 @@ test("a commit's date", () => {
 
 test('a tree of files: what one change does to another', () => {
   const tree = new FileTree();
-  const change = (kind: Change['kind'], at: string, more: Partial<Change> = {}) =>
+  const change = (kind: TreeChange['kind'], at: string, more: Partial<TreeChange> = {}) =>
     tree.apply({ kind, path: at, target: '', number: 0, ...more });
   const list = (): string[] =>
     [...tree].map(([name, node]) => `${name} ${typeof node === 'number' ? node : '/'}`);

@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import { readerOf } from '../../src/blob/decode/byte-reader.ts';
 import type { Decoder } from '../../src/blob/decode/decoder.ts';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
-import { type Change, ChangeLog, readChanges } from '../../src/rootfs/changes.ts';
+import { type TreeChange, ChangeLog, readChanges } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
 import { finishRun, type RootMetadata } from '../../src/rootfs/metadata.ts';
@@ -95,7 +95,7 @@ export interface Built {
   readonly counts: NotRestored;
   readonly entries: readonly number[];
   /** The changes of each layer, if `recordChanges` is set. */
-  readonly changes: readonly Change[][];
+  readonly changes: readonly TreeChange[][];
 }
 
 /** Returns a source whose bytes have all come. */
@@ -140,14 +140,14 @@ function buildOn(
   options: Omit<BuildOptions, 'backend'>,
 ): Built {
   const { rootMetadata, recordChanges = false, ...others } = options;
-  let told: Change[] = [];
+  let told: TreeChange[] = [];
   const log = recordChanges
     ? new ChangeLog(new ContentWriter(createRing()), (records) => told.push(...readChanges(records)))
     : undefined;
   const run = startRun(filesystem, { name: 'the tree', mode: 'empty', ...others }, log);
   try {
     const entries: number[] = [];
-    const changes: Change[][] = [];
+    const changes: TreeChange[][] = [];
     for (const [index, layer] of layers.entries()) {
       const label = `layer ${index}`;
       const reader = new TarReader(source(layer), label);

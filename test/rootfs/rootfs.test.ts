@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { Worker } from 'node:worker_threads';
-import { type Change, readChanges } from '../../src/rootfs/changes.ts';
+import { type TreeChange, readChanges } from '../../src/rootfs/changes.ts';
 import { nothingLost } from '../../src/rootfs/not-restored.ts';
 import { createRing } from '../../src/sys/ring.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
@@ -25,7 +25,7 @@ for (const backend of ['libc', 'node'] as const) {
   describe(`a rootfs written by its thread, ${backend}`, () => {
     test('layers in chunks of any size, our own file, the end', async (t) => {
       const root = temporaryDirectory(t);
-      let changes: Change[] = [];
+      let changes: TreeChange[] = [];
       await using opened = await openRootfs(root, {
         mode: 'stage',
         backend,

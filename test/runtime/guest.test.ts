@@ -105,7 +105,7 @@ async function guest(config: object, ...items: readonly Item[]): Promise<Guest> 
   }
 }
 
-const additions = ({ additions: all }: Guest) => all.map(({ path, mode }) => `${path} ${mode.toString(8)}`);
+const filesOf = ({ files: all }: Guest) => all.map(({ path, mode }) => `${path} ${mode.toString(8)}`);
 
 describe('what is added to a disk', () => {
   test('an init, and the directories that are missing', async () => {
@@ -118,7 +118,7 @@ describe('what is added to a disk', () => {
       symlink('srv', 'opt/srv'),
     );
     assert.equal(made.init, '/.dlrootfs-init');
-    assert.deepEqual(additions(made), [
+    assert.deepEqual(filesOf(made), [
       'dev 755',
       'sys 555',
       'tmp 1777',
@@ -127,7 +127,7 @@ describe('what is added to a disk', () => {
       'opt/srv/a/b 755',
     ]);
     const { stderr, status } = spawnSync('sh', ['-n'], {
-      input: made.additions[3]!.content,
+      input: made.files[3]!.content,
       encoding: 'utf8',
     });
     assert.deepEqual([status, stderr], [0, '']);
@@ -142,7 +142,7 @@ describe('what is added to a disk', () => {
     for (const config of [{ Entrypoint: ['/sbin/init'], Cmd: ['--a b'] }, { Cmd: ['init', '--a b'] }]) {
       const made = await guest(config, dir('sbin'), file('sbin/init', 'x'));
       assert.deepEqual([made.init, made.words], ['/sbin/init', ['--a b']]);
-      assert.ok(!made.additions.some(({ content }) => content !== undefined));
+      assert.ok(!made.files.some(({ content }) => content !== undefined));
     }
     assert.equal((await guest({}, file('sbin/init', 'x'))).init, '/sbin/init');
   });
@@ -155,7 +155,7 @@ describe('what is added to a disk', () => {
     // None of these is a place to be made.
     for (const WorkingDir of ['/bin/sh/x', '/loop/x', `/${'n'.repeat(256)}`, '/a/../b'])
       assert.ok(
-        !additions(await guest({ WorkingDir }, ...shell, symlink('loop', 'loop'))).some(
+        !filesOf(await guest({ WorkingDir }, ...shell, symlink('loop', 'loop'))).some(
           (each) => each.endsWith(' 755') && !/^(dev|run|\.dl)/.test(each),
         ),
         WorkingDir,
@@ -170,13 +170,13 @@ describe('what is added to a disk', () => {
       file('etc/passwd', 'app:x:7:8::/home/app:/bin/sh\n'),
       file('etc/group', 'app:x:8:\nmore:x:9:app\n'),
     );
-    const script = made.additions.find(({ content }) => content !== undefined)!.content!;
+    const script = made.files.find(({ content }) => content !== undefined)!.content!;
     assert.match(script, /setpriv --reuid=7 --regid=8 --groups=9 /);
     assert.match(script, /HOME=\/home\/app/);
   });
 });
 
-const plain: Guest = { init: '/.dlrootfs-init', words: [], additions: [] };
+const plain: Guest = { init: '/.dlrootfs-init', words: [], files: [] };
 const disk: GuestDisk = {
   file: '/x/a.ext4',
   fileSystem: 'ext4',

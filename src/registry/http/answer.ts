@@ -44,7 +44,7 @@ function tooLarge(response: Response, limit: number): NetworkError {
  * Decodes a `Content-Encoding`, which some servers apply despite `Accept-Encoding: identity`. The limit
  * applies to the result too.
  */
-async function decode(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
+async function decodeContent(bytes: Uint8Array, response: Response, limit: number): Promise<Uint8Array> {
   const encoding = (response.header('content-encoding') ?? '').trim().toLowerCase();
   // Storage servers may send a stale header with a plain file. JSON text is not encoded.
   const plain = bytes.length === 0 || bytes[0] === '{'.charCodeAt(0);
@@ -118,7 +118,7 @@ export async function readDocument(
   } finally {
     clearTimeout(timer);
   }
-  const document = await decode(bytes.subarray(0, size), response, limit);
+  const document = await decodeContent(bytes.subarray(0, size), response, limit);
   if (response.status === 200 && WEB_PAGE.test(Buffer.from(document.subarray(0, 256)).toString('latin1')))
     throw webPage(response);
   return document;
