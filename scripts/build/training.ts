@@ -1,7 +1,7 @@
 // Runs the program in plain Node as the single executable does, and writes a code cache of each script at the
 // end, with all compiled functions of the run. Started by code-cache.ts for the program, and by the program
 // for its thread. TRAINING_DIRECTORY holds the scripts and gets the caches.
-import { readFileSync, writeFileSync } from 'node:fs';
+import { ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { Script } from 'node:vm';
 import { isMainThread } from 'node:worker_threads';
@@ -10,7 +10,8 @@ import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';
 
 const directory = process.env['TRAINING_DIRECTORY'] ?? '';
 const requireBuiltin = createRequire('/');
-const compiled = new Map<string, Script>();
+/** By name: the script, and the file of its cache. A thread that has given up making files still writes the open one. */
+const compiled = new Map<string, { readonly script: Script; readonly cache: number }>();
 const loaded = new Map<string, { exports: unknown }>();
 
 /** A replacement of node:sea, which has assets only inside a single executable. */
@@ -27,7 +28,7 @@ function requireScript(name: string): unknown {
     filename: name,
   });
   const module = { exports: {} };
-  compiled.set(name, script);
+  compiled.set(name, { script, cache: openSync(`${directory}/${name}.cache`, 'w') });
   loaded.set(name, module);
   const wrapped = script.runInThisContext() as (...parameters: unknown[]) => void;
   wrapped(requireFromScript, module, module.exports);
@@ -40,8 +41,12 @@ function requireFromScript(id: string): unknown {
 }
 
 function writeCaches(): void {
-  for (const [name, script] of compiled) {
-    writeFileSync(`${directory}/${name}.cache`, script.createCachedData());
+  for (const { script, cache } of compiled.values()) {
+    const bytes = script.createCachedData();
+    let written = 0;
+    while (written < bytes.length)
+      written += writeSync(cache, bytes, written, bytes.length - written, written);
+    ftruncateSync(cache, bytes.length);
   }
 }
 

@@ -46,6 +46,13 @@ interface Parts {
   decoder: Decoder | undefined;
 }
 
+/** What -v says about the second wall. */
+function confinementText({ confinement }: Rootfs): string {
+  return 'version' in confinement
+    ? `Landlock ${confinement.version}: the thread that writes the rootfs can change no file outside of it`
+    : `the thread that writes the rootfs is not confined: ${confinement.reason}`;
+}
+
 /** A rootfs that is being built. */
 export class RootfsBuild {
   readonly #parts: Parts;
@@ -109,6 +116,7 @@ export class RootfsBuild {
     });
     parts.rootfs = rootfs;
     if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc() });
+    options.report({ type: 'debug', message: confinementText(rootfs) });
     const decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
     parts.decoder = decoder;
     const build = new RootfsBuild({ destination, git, rootfs, decoder }, options);

@@ -4,6 +4,7 @@ import { Pipeline } from '../blob/decode/pipeline.ts';
 import { FileJobRunner } from '../rootfs/file-jobs.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import type { SharedMemory } from '../rootfs/rootfs.ts';
+import { giveUpWriting } from '../sys/landlock.ts';
 import { RingDigest } from '../sys/ring-digest.ts';
 import { RingReader, RingWriter } from '../sys/ring.ts';
 import { systemCalls } from '../sys/system-calls.ts';
@@ -15,6 +16,9 @@ const output = new RingWriter(memory.ring);
 const jobs = new FileJobRunner(memory.jobs, output.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
 const digest = new RingDigest(memory.digest, output.bytes);
 const pipeline = new Pipeline(new RingReader(input), output, jobs, digest);
+
+// All libraries are loaded. This thread only writes files that are open.
+giveUpWriting();
 
 const port = parentPort!;
 port.on('message', (order: DecoderOrder) => {

@@ -1,5 +1,6 @@
 import type { Worker } from 'node:worker_threads';
 import { printable } from '../errors.ts';
+import type { Confinement } from '../sys/landlock.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { createRingDigest } from '../sys/ring-digest.ts';
 import { ThreadCalls } from '../sys/thread-calls.ts';
@@ -59,6 +60,8 @@ export interface OpenedRoot {
   readonly backend: Backend;
   /** Device and inode of the root. */
   readonly identity: string;
+  /** Of the thread, to what is beneath the root. */
+  readonly confinement: Confinement;
 }
 
 /** The answer to each kind of command. */
@@ -106,6 +109,8 @@ export class Rootfs {
   /** Device and inode of the root, as `DEVICE:INODE`. */
   identity = '';
   backend: Backend = 'node';
+  /** Of the thread, to what is beneath the root. */
+  confinement: Confinement = { reason: 'it is not open' };
 
   private constructor(path: string, options: RootfsOptions) {
     const { memory } = this;
@@ -132,6 +137,7 @@ export class Rootfs {
       const opened = await rootfs.#call({ kind: 'open' });
       rootfs.identity = opened.identity;
       rootfs.backend = opened.backend;
+      rootfs.confinement = opened.confinement;
       return rootfs;
     } catch (error) {
       await rootfs.#thread.terminate();

@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DestinationError } from '../errors.ts';
+import { giveUpWriting } from '../sys/landlock.ts';
 import { RingDigest } from '../sys/ring-digest.ts';
 import { answerOf } from '../sys/thread-calls.ts';
 import { TarReader } from '../tar/reader.ts';
@@ -118,11 +119,13 @@ class Writer {
       filesystem.close();
       throw new DestinationError(`${this.#name} was replaced by another process`, { code: 'SWAPPED' });
     }
+    // Before the first byte of an image is read: a name that is let through by mistake then leads nowhere.
+    const confinement = giveUpWriting(filesystem.root.handle);
     const backend = filesystem instanceof PortableFilesystem ? 'node' : 'libc';
     const shared = backend === 'libc' ? new FileJobs(memory.jobs, this.#source) : undefined;
     this.#source.beforeWait = shared && (() => this.#workBeforeWait(shared));
     this.#run = startRun(filesystem, options, this.#changes, shared);
-    return { backend, identity };
+    return { backend, identity, confinement };
   }
 
   #openFilesystem(): LinuxFilesystem | PortableFilesystem {

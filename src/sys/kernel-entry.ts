@@ -164,6 +164,8 @@ const MOST_CALLS = 200;
  *   answers ENOENT then, which for unlinkat is as good as success.
  * - pwrite, ftruncate, fchmod, fchown, utimensat, calls for extended attributes: twice is the same as once.
  * - flock with LOCK_NB: EWOULDBLOCK is EAGAIN, so it is called eight times. A success is a lock that is held.
+ * - landlock_create_ruleset, landlock_add_rule, landlock_restrict_self, prctl: a failed call made no ruleset,
+ *   no rule and no restriction.
  * - getdents64: a failure does not move the position. lseek with SEEK_DATA finds the same place again.
  * - close is the exception: see `KernelEntry.close`.
  */

@@ -1,0 +1,92 @@
+import { constants } from 'node:os';
+import { type SystemCalls, systemCalls } from './system-calls.ts';
+
+/** What the calling thread may no longer do, or why it may still do everything. */
+export type Confinement = { readonly version: number } | { readonly reason: string };
+
+/** Rights to files that linux/landlock.h names, less those to read: executing, writing, removing, making. */
+const RIGHTS = {
+  EXECUTE: 1 << 0,
+  WRITE_FILE: 1 << 1,
+  REMOVE_DIR: 1 << 4,
+  REMOVE_FILE: 1 << 5,
+  MAKE_CHAR: 1 << 6,
+  MAKE_DIR: 1 << 7,
+  MAKE_REG: 1 << 8,
+  MAKE_SOCK: 1 << 9,
+  MAKE_FIFO: 1 << 10,
+  MAKE_BLOCK: 1 << 11,
+  MAKE_SYM: 1 << 12,
+} as const;
+const FIRST_VERSION = Object.values(RIGHTS).reduce((all, right) => all | right, 0);
+/** Links and renames from one directory to another: version 2. */
+const REFER = 1 << 13;
+/** Version 3. */
+const TRUNCATE = 1 << 14;
+
+const { E2BIG, ENOSYS, EOPNOTSUPP, EPERM } = constants.errno;
+const REASONS: Readonly<Record<number, string>> = {
+  [E2BIG]: 'this process is confined 16 times already (E2BIG)',
+  [ENOSYS]: 'this kernel has no Landlock (ENOSYS)',
+  [EOPNOTSUPP]: 'Landlock was not enabled when the system was started (EOPNOTSUPP)',
+  [EPERM]: 'the system forbids Landlock (EPERM)',
+};
+
+/** Flag of landlock_create_ruleset(2). */
+const VERSION = 1;
+/** Type of a rule. */
+const PATH_BENEATH = 1;
+const PR_SET_NO_NEW_PRIVS = 38;
+
+/** Of struct landlock_ruleset_attr and struct landlock_path_beneath_attr, in bytes. */
+const RULESET_BYTES = 8;
+const RULE_BYTES = 12;
+/** A buffer of this size, in bytes, lies outside of V8's heap, and does not move. */
+const FIXED_BYTES = 128;
+
+/**
+ * The rights that a version of Landlock can take away. None in version 1 (Linux 5.13 to 5.18): it forbids every link from one
+ * directory to another, which images have.
+ */
+export function rightsOf(version: number): number {
+  if (version < 2) return 0;
+  return FIRST_VERSION | REFER | (version < 3 ? 0 : TRUNCATE);
+}
+
+/**
+ * Gives up, for the calling thread and the threads that it starts, every right to make, write, remove, rename, link, truncate or
+ * execute files (landlock(7)). What is open already can still be written. Changes of owner, mode, times and attributes are not
+ * governed by Landlock.
+ *
+ * @param except an open directory: beneath it all of this stays allowed
+ */
+export function giveUpWriting(except?: number, calls: SystemCalls | undefined = systemCalls()): Confinement {
+  if (!calls) return { reason: 'system calls cannot be made here' };
+  const version = calls.landlock_create_ruleset(0, 0, VERSION);
+  const rights = rightsOf(version);
+  if (rights === 0) return { reason: version < 0 ? textOf(version) : 'Landlock is of version 1' };
+  const memory = Buffer.alloc(FIXED_BYTES);
+  const address = calls.address(memory);
+  memory.writeBigUInt64LE(BigInt(rights), 0);
+  const ruleset = calls.landlock_create_ruleset(address, RULESET_BYTES, 0);
+  if (ruleset < 0) return { reason: textOf(ruleset) };
+  try {
+    if (except !== undefined) {
+      const rule = RULESET_BYTES;
+      memory.writeBigUInt64LE(BigInt(rights), rule);
+      memory.writeInt32LE(except, rule + RULE_BYTES - 4);
+      const added = calls.landlock_add_rule(ruleset, PATH_BENEATH, address + rule, 0);
+      if (added < 0) return { reason: textOf(added) };
+    }
+    // Without CAP_SYS_ADMIN it is required. It is of this thread, which starts no program.
+    calls.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    const restricted = calls.landlock_restrict_self(ruleset, 0);
+    return restricted < 0 ? { reason: textOf(restricted) } : { version };
+  } finally {
+    calls.close(ruleset);
+  }
+}
+
+function textOf(failure: number): string {
+  return REASONS[-failure] ?? `Landlock failed with errno ${-failure}`;
+}
