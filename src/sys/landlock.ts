@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { type SystemCalls, systemCalls } from './system-calls.ts';
 
-/** What the calling thread may no longer do, or why it may still do everything. */
+/** The version of Landlock that binds the calling thread, or the reason why none does. */
 export type Confinement = { readonly version: number } | { readonly reason: string };
 
 /** Rights to files that linux/landlock.h names, less those to read: executing, writing, removing, making. */
@@ -38,15 +38,15 @@ const VERSION = 1;
 const PATH_BENEATH = 1;
 const PR_SET_NO_NEW_PRIVS = 38;
 
-/** Of struct landlock_ruleset_attr and struct landlock_path_beneath_attr, in bytes. */
+/** Sizes of struct landlock_ruleset_attr and struct landlock_path_beneath_attr, in bytes. */
 const RULESET_BYTES = 8;
 const RULE_BYTES = 12;
-/** A buffer of this size, in bytes, lies outside of V8's heap, and does not move. */
-const FIXED_BYTES = 128;
+/** For the two structs. It lasts as long as the thread: no garbage collection frees it during a call. */
+const memory = Buffer.alloc(128);
 
 /**
- * The rights that a version of Landlock can take away. None in version 1 (Linux 5.13 to 5.18): it forbids every link from one
- * directory to another, which images have.
+ * Returns the rights that a version of Landlock can take away. It returns none for version 1 (Linux 5.13 to
+ * 5.18), which forbids every link from one directory to another, and images have such links.
  */
 export function rightsOf(version: number): number {
   if (version < 2) return 0;
@@ -54,18 +54,17 @@ export function rightsOf(version: number): number {
 }
 
 /**
- * Gives up, for the calling thread and the threads that it starts, every right to make, write, remove, rename, link, truncate or
- * execute files (landlock(7)). What is open already can still be written. Changes of owner, mode, times and attributes are not
- * governed by Landlock.
+ * Gives up, for the calling thread and the threads that it starts, every right to make, write, remove,
+ * rename, link, truncate or execute files (landlock(7)). Files that are open can still be written. Landlock
+ * does not govern changes of owner, mode, times and attributes.
  *
- * @param except an open directory: beneath it all of this stays allowed
+ * @param except an open directory: all of this stays allowed beneath it
  */
 export function giveUpWriting(except?: number, calls: SystemCalls | undefined = systemCalls()): Confinement {
   if (!calls) return { reason: 'system calls cannot be made here' };
   const version = calls.landlock_create_ruleset(0, 0, VERSION);
   const rights = rightsOf(version);
   if (rights === 0) return { reason: version < 0 ? textOf(version) : 'Landlock is of version 1' };
-  const memory = Buffer.alloc(FIXED_BYTES);
   const address = calls.address(memory);
   memory.writeBigUInt64LE(BigInt(rights), 0);
   const ruleset = calls.landlock_create_ruleset(address, RULESET_BYTES, 0);
@@ -78,7 +77,7 @@ export function giveUpWriting(except?: number, calls: SystemCalls | undefined = 
       const added = calls.landlock_add_rule(ruleset, PATH_BENEATH, address + rule, 0);
       if (added < 0) return { reason: textOf(added) };
     }
-    // Without CAP_SYS_ADMIN it is required. It is of this thread, which starts no program.
+    // landlock_restrict_self needs it or CAP_SYS_ADMIN. It binds this thread, which starts no program.
     calls.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     const restricted = calls.landlock_restrict_self(ruleset, 0);
     return restricted < 0 ? { reason: textOf(restricted) } : { version };

@@ -1,6 +1,6 @@
 /**
- * Lays images over directories, in which names climb by the bug of planted-bug.ts: `node --import planted-bug.ts climbing-names.ts`. Prints
- * one object of JSON: by the name of each way out, what happened.
+ * Lays images over directories, with names that climb by the bug of planted-bug.ts. Run it by
+ * `node --import planted-bug.ts climbing-names.ts`. It prints the result of each way out as JSON.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import type { DestinationError } from '../../src/errors.ts';

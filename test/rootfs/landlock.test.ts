@@ -1,5 +1,6 @@
 /**
- * The kernel as second wall. A bug is planted that lets names climb (planted-bug.ts): each way out of DIR that it opens, Landlock closes.
+ * The kernel as second wall. planted-bug.ts lets names climb out of DIR, and Landlock refuses each of these
+ * names.
  * The program is run from its sources, since the release has no such hook.
  */
 import assert from 'node:assert/strict';

@@ -1,6 +1,6 @@
 /**
- * Loaded before the program (`node --import`), also in its threads: plants a bug. `%up%` in a name becomes `../` after all checks, in the
- * last step before the kernel gets it.
+ * Plants a bug when it is loaded before the program (`node --import`), in its threads too. `%up%` in a name
+ * becomes `../` after all checks, in the last step before the system call.
  */
 import { CallMemory } from '../../src/rootfs/call-memory.ts';
 

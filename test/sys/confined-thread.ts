@@ -1,10 +1,10 @@
-/** A thread that gives up writing, and answers what the kernel says to each attempt: `ok` or the code of the error. */
+/** A thread that gives up writing. It answers each attempt with `ok` or with the code of the kernel's error. */
 import * as fs from 'node:fs';
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { giveUpWriting } from '../../src/sys/landlock.ts';
 import { hasCode } from '../../src/sys/os-error.ts';
 
-/** `inside` is the directory beneath which all stays allowed; undefined: nowhere. `open` is open for writing. */
+/** All stays allowed beneath `inside`, nowhere if it is undefined. `open` is a file that is open for writing. */
 export interface Attempts {
   readonly inside: string | undefined;
   readonly places: readonly string[];
