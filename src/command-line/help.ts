@@ -1,6 +1,7 @@
 import { Command, Help, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type CommandDescription, commands, comparison, looking, optionNamed } from './commands.ts';
+import { meaningOf } from './other-tools.ts';
 import { flagSuggestion, suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
@@ -10,21 +11,21 @@ const INDENT_COLUMNS = 2;
 const WIDEST_TERM_COLUMNS = 40;
 const NARROWEST_TEXT_COLUMNS = 20;
 /** The topics, and words that people type for them: runtimes, singulars, names of other tools. */
-const MEANT: readonly (readonly [topic: string, words: string])[] = [
-  ['credentials', 'credential auth authentication login password private token'],
-  ['registries', 'registry tls certificates proxy proxies http https mirrors digest pin'],
-  ['trust', 'cosign sigstore sign signed signature signatures signing key keys'],
-  ['refresh', 'cron nightly update upgrade changed'],
-  ['rootless', 'user-namespace subuid subgid uidmap unshare'],
-  ['sources', 'source oci docker-archive'],
-  ['output', 'tar archive'],
-  ['runtimes', 'runtime runc lxc nspawn systemd-nspawn systemd chroot container'],
-  ['disks', 'disk ext4 erofs squashfs qemu firecracker vm microvm micro-vm'],
-  ['parts', 'part'],
-  ['git', 'branch branches'],
-  ['layers', 'layer history'],
-  ['environment', 'env variables'],
-  ['exit-codes', 'exit exit-code exit-status errors status'],
+const MEANT: readonly (readonly [words: string, topic: string])[] = [
+  ['credential auth authentication login password private token', 'credentials'],
+  ['registry tls certificates proxy proxies http https mirrors digest pin', 'registries'],
+  ['cosign sigstore sign signed signature signatures signing key keys', 'trust'],
+  ['cron nightly update upgrade changed', 'refresh'],
+  ['user-namespace subuid subgid uidmap unshare', 'rootless'],
+  ['source oci docker-archive', 'sources'],
+  ['tar archive', 'output'],
+  ['runtime runc lxc nspawn systemd-nspawn systemd chroot container', 'runtimes'],
+  ['disk ext4 erofs squashfs qemu firecracker vm microvm micro-vm', 'disks'],
+  ['part', 'parts'],
+  ['branch branches', 'git'],
+  ['layer history', 'layers'],
+  ['env variables', 'environment'],
+  ['exit exit-code exit-status errors status', 'exit-codes'],
 ];
 /** Words for everything there is. */
 const EVERYTHING: ReadonlySet<string> = new Set([
@@ -97,7 +98,7 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   if (parts.length > 0) return parts.join('\n');
   const flag = optionNamed(name.replace(/^-+/, ''));
   if (flag !== undefined) return flagText(flag);
-  const meant = MEANT.find(([, others]) => others.split(' ').includes(name.toLowerCase()))?.[0];
+  const meant = meaningOf(MEANT, name.toLowerCase());
   if (meant !== undefined) return topicText(topics[meant]!);
   const known = [...Object.keys(commands), ...topicNames];
   throw new UsageError(`no help on ${printable(name)}`, {

@@ -68,9 +68,17 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
   ['uid-map gid-map uidmap gidmap', 'use --userns'],
 ];
 
+/** Returns the meaning of a word in a table whose rows have words and their meaning; else undefined. */
+export function meaningOf<T>(
+  table: readonly (readonly [words: string, meaning: T])[],
+  word: string,
+): T | undefined {
+  return table.find(([words]) => words.split(' ').includes(word))?.[1];
+}
+
 /** Returns the hint for a flag of another tool; undefined if no tool has it. */
 export function foreignFlag(name: string): string | undefined {
-  return FLAGS.find(([names]) => names.split(' ').includes(name))?.[1];
+  return meaningOf(FLAGS, name);
 }
 
 const CACHE_WORDS: readonly (readonly [names: string, meant: string])[] = [
@@ -81,7 +89,7 @@ const CACHE_WORDS: readonly (readonly [names: string, meant: string])[] = [
 
 /** Returns what `dlrootfs cache` calls a word of another tool; undefined if no tool has it. */
 export function foreignCacheWord(word: string): string | undefined {
-  return CACHE_WORDS.find(([names]) => names.split(' ').includes(word))?.[1];
+  return meaningOf(CACHE_WORDS, word);
 }
 
 /** Translates another tool's `cp IMAGE:/PATH`; undefined for an image alone. */
@@ -168,7 +176,7 @@ export function foreignCommand([first = '', ...rest]: readonly string[]): UsageE
         hint: `write dlrootfs ${rest.map((word) => printable(word)).join(' ')}`,
       })
     );
-  const hint = COMMANDS.find(([names]) => names.split(' ').includes(first))?.[1];
+  const hint = meaningOf(COMMANDS, first);
   if (hint === undefined) return undefined;
   const words = rest.map((word) => printable(word).replace(/^docker:\/\//, ''));
   const image = rest.length > 0 ? '' : `; an image of that name is library/${first}`;

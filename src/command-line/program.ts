@@ -260,7 +260,7 @@ function usageError(
       const hint =
         foreignFlag(name) ??
         attachedValue(name) ??
-        suggestionOf(error) ??
+        didYouMean(similarIn(error)) ??
         flagSuggestion(name) ??
         'dlrootfs --help --all lists all flags';
       return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
@@ -317,22 +317,30 @@ function missingWord(command: string, given: readonly string[], directory: Flag[
   return new UsageError(`${command} needs ${article} ${name}`, { hint: `write dlrootfs ${synopsis}` });
 }
 
-function suggestionOf({ message }: CommanderError): string | undefined {
-  const similar = /\(Did you mean (?:one of )?(.*)\?\)/.exec(message)?.[1];
-  return similar && `did you mean ${similar.replaceAll(', ', ' or ')}?`;
+function similarIn({ message }: CommanderError): readonly string[] {
+  return /\(Did you mean (?:one of )?(.*)\?\)/.exec(message)?.[1]?.split(', ') ?? [];
 }
 
-/** Returns `did you mean X?` for a mistyped word, by commander's measure; undefined if none is similar. */
+function didYouMean(words: readonly string[]): string | undefined {
+  return words.length === 0 ? undefined : `did you mean ${words.join(' or ')}?`;
+}
+
+/** Returns `did you mean X?` for a mistyped word; undefined if no candidate is similar. */
 export function suggestion(word: string, candidates: readonly string[]): string | undefined {
+  return didYouMean(similarWords(word, candidates));
+}
+
+/** Returns the candidates that are similar to a mistyped word, by commander's measure. */
+export function similarWords(word: string, candidates: readonly string[]): readonly string[] {
   const program = quietCommand('');
   for (const candidate of new Set(candidates)) program.command(candidate);
   try {
     program.parse(['--', word], { from: 'user' });
   } catch (error) {
-    if (error instanceof CommanderError) return suggestionOf(error);
+    if (error instanceof CommanderError) return similarIn(error);
     throw error;
   }
-  return undefined;
+  return [];
 }
 
 /** Returns `did you mean --X?` for a mistyped flag of any command, given with or without dashes. */

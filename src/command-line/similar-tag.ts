@@ -1,6 +1,6 @@
 import { NotFoundError, printable } from '../errors.ts';
 import { shellWord } from '../sys/os-path.ts';
-import { type Invocation, suggestion } from './program.ts';
+import { type Invocation, similarWords } from './program.ts';
 
 /**
  * Returns the error of an unknown tag with another hint if the repository has a similar tag, or only one: the
@@ -9,17 +9,12 @@ import { type Invocation, suggestion } from './program.ts';
 export function withSimilarTag(error: unknown, argv: readonly string[], invocation: Invocation): unknown {
   if (!(error instanceof NotFoundError) || error.tags === undefined) return error;
   const { tag, tags } = error.tags;
-  const similar = tags.length === 1 ? tags[0]! : similarTag(tag, tags);
-  if (similar === undefined) return error;
+  const [similar, ...more] = tags.length === 1 ? tags : similarWords(tag, tags);
+  // Several tags can be equally similar.
+  if (similar === undefined || more.length > 0) return error;
   const line = commandWith(similar, tag, argv, invocation);
   const said = line === undefined ? `name the tag ${similar}` : `write ${line}`;
   return error.withHint(`${said}; ${error.hint}`);
-}
-
-/** Undefined without a similar tag, and with several that are equally similar. */
-function similarTag(tag: string, tags: readonly string[]): string | undefined {
-  const [, similar] = /^did you mean (\S+)\?$/.exec(suggestion(tag, tags) ?? '') ?? [];
-  return similar;
 }
 
 /**
