@@ -257,6 +257,9 @@ test('discarding while a layer is applied', async (t) => {
   }
 });
 
+/** After this many chunks both threads are at work. */
+const AT_WORK = 80;
+
 /** Returns the threads that `start` starts. They end with the test, also if it hangs. */
 async function threadsOf(t: TestContext, start: () => unknown): Promise<readonly Worker[]> {
   const started: Worker[] = [];
@@ -281,11 +284,11 @@ for (const [index, who, message] of [
       for (let n = 0; ; n += 1) {
         // Timers run only between the chunks that wait, as those of a socket do.
         await setImmediate();
+        if (n === AT_WORK) void started[index]!.terminate();
         yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
       }
     })();
     const applied = pair.applyBlob(endless);
-    setTimeout(() => void started[index]!.terminate(), 50);
     await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED', message });
     await assert.rejects(pair.apply(tar(file('x', 'x'))), { code: 'THREAD_DIED', message });
   });

@@ -185,9 +185,15 @@ test('the death of the thread is an error, not a wait', async (t) => {
   await using opened = await openRootfs(temporaryDirectory(t), { mode: 'stage' });
   const { rootfs } = opened;
   diagnostics.unsubscribe('worker_threads', note);
-  const applied = rootfs.apply(endless(), { label });
-  setTimeout(() => void started[0]!.terminate(), 50);
-  await assert.rejects(applied, { name: 'DestinationError', code: 'THREAD_DIED' });
+  const dying = (async function* (): AsyncGenerator<Uint8Array> {
+    let count = 0;
+    for await (const chunk of endless()) {
+      // By now the ring was full more than once: the thread has read from it.
+      if ((count += 1) === 100) void started[0]!.terminate();
+      yield chunk;
+    }
+  })();
+  await assert.rejects(rootfs.apply(dying, { label }), { name: 'DestinationError', code: 'THREAD_DIED' });
   await assert.rejects(rootfs.close(), { code: 'THREAD_DIED' });
   await rootfs.discard();
 });
