@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { constants, readlinkSync, statfsSync, statSync, type Stats } from 'node:fs';
-import { open, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
+import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { geteuid } from 'node:process';
 import path from 'node:path';
 import { type Duplex, Readable, type Writable } from 'node:stream';
@@ -211,12 +211,6 @@ function textOf(link: string | Buffer): string | undefined {
 /** True for root if another user may have given this name to a file of root's. */
 function mayBeAnother(directory: OpenDirectory, file: Stats): boolean {
   return geteuid?.() === 0 && directory.mayOthersRename(file);
-}
-
-/** True for a FIFO or a device. Its name does not show the format that its reader expects. */
-export async function isSpecialFile(name: string): Promise<boolean> {
-  const existing = await stat(osPath(name)).catch(() => undefined);
-  return existing !== undefined && !existing.isFile() && !existing.isDirectory();
 }
 
 /**

@@ -1,12 +1,14 @@
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Writable } from 'node:stream';
-import { ArchiveFile, isSpecialFile, STANDARD_OUTPUT } from '../archive/archive-file.ts';
+import { ArchiveFile, STANDARD_OUTPUT } from '../archive/archive-file.ts';
 import { compressionFor, writeArchive } from '../archive/flatten.ts';
 import { diskFormatOf } from '../disk/format.ts';
 import { DestinationError, printable } from '../errors.ts';
 import type { Exporter } from './export-disk.ts';
 import { type PullOptions, refuseDiskOptions } from '../options.ts';
 import { describeNotRestored } from '../rootfs/not-restored.ts';
+import { osPath } from '../sys/os-path.ts';
 import { type PullSummary, withSummary } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
 
@@ -89,4 +91,10 @@ function archiveExporter(
       return tree.counts;
     },
   };
+}
+
+/** Returns true for a FIFO or a device. Its name does not show the format that its reader expects. */
+async function isSpecialFile(name: string): Promise<boolean> {
+  const existing = await stat(osPath(name)).catch(() => undefined);
+  return existing !== undefined && !existing.isFile() && !existing.isDirectory();
 }

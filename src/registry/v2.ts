@@ -118,10 +118,9 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     }
     const digest = last && (await this.#digestOfTag(target));
     const stored = digest && (await this.#storedManifest(digest, target.subject));
-    const fetch = () => this.#fetchManifest(target, undefined);
     const found =
       stored ??
-      (await fetch().catch(async (error: unknown) => {
+      (await this.#fetchManifest(target, undefined).catch(async (error: unknown) => {
         if (error instanceof NotFoundError) error.tags = { tag, tags: await this.#firstTags() };
         throw error;
       }));

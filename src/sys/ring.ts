@@ -290,8 +290,7 @@ export class RingReader extends RingEnd {
       const now = this.#state();
       if (this.#available() > 0) return this.#take(max);
       if (now === State.ended) return undefined;
-      if (this.beforeWait?.() === true) continue;
-      Atomics.wait(this.control, Word.bytes, seen);
+      if (this.beforeWait?.() !== true) Atomics.wait(this.control, Word.bytes, seen);
     }
   }
 
