@@ -39,7 +39,7 @@ export async function codeCaches(
   }
 }
 
-/** Returns the flags of a pull that demand a signature by the key; the files that they name are made in the home. */
+/** Makes a key file and a policy in `directory`; returns flags of a pull that demand a signature by the key. */
 async function demandSignature(directory: string, key: string): Promise<string[]> {
   const [keyPath, policy] = [`${directory}/cosign.pub`, `${directory}/policy.json`];
   const signedIdentity = { type: 'exactRepository', dockerRepository: SIGNED_NAME };

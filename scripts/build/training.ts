@@ -10,7 +10,7 @@ import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';
 
 const directory = process.env['TRAINING_DIRECTORY'] ?? '';
 const requireBuiltin = createRequire('/');
-/** By name: the script, and the file of its cache. A thread that has given up making files still writes the open one. */
+/** Scripts by name, with the descriptors of their caches. A thread that Landlock binds can write open files. */
 const compiled = new Map<string, { readonly script: Script; readonly cache: number }>();
 const loaded = new Map<string, { exports: unknown }>();
 

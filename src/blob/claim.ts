@@ -231,8 +231,8 @@ async function openPartial(files: StoreFiles, name: CacheName): Promise<FileHand
 }
 
 /**
- * Returns a function that resolves to true once a file has not changed for `patience` milliseconds. Call it
- * again and again meanwhile.
+ * Returns a function that checks a file; it resolves to true once the file has not changed for `patience`
+ * milliseconds.
  */
 function watchFile(stat: () => Promise<Stats | undefined>, patience: number): () => Promise<boolean> {
   let last = '';

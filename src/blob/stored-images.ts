@@ -10,7 +10,7 @@ export interface StoredImage {
   readonly reference: string;
   /** Last known digest of the tag: that of a manifest or an index. */
   readonly digest: Digest;
-  /** Bytes of its files on disk, and of its signatures; files that it shares with another image count for both. */
+  /** Bytes of its files and of its signatures on disk. Files that two images share count for both. */
   readonly bytes: number;
   /** Time of the last use, in ISO 8601. */
   readonly lastUsed: string;

@@ -29,7 +29,7 @@ export interface ForeignOwners {
 
 /**
  * Searches a tree for owners, level by level, until it finds one that is wanted. Mount points are left out.
- * Others may change the tree meanwhile: no symlink is followed.
+ * Others may change the tree during the search: no symlink is followed.
  *
  * @param accounts ids of users, including the one who runs this
  * @throws the signal's reason
@@ -76,9 +76,7 @@ export async function findForeignOwners(
   }
 }
 
-/**
- * Returns undefined for a directory that cannot be entered, has too long a path, or was removed meanwhile.
- */
+/** Returns undefined for a directory that cannot be entered, has too long a path, or was removed. */
 function entered<T>(find: () => T): T | undefined {
   try {
     return find();

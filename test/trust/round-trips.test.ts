@@ -24,7 +24,7 @@ import {
 const layer = { tar: tar(file('etc/motd', 'hello')) };
 const ours = signingKey();
 
-/** Holds requests until all of their round have come. A request that is in no round is noted, and answered at once. */
+/** Holds the requests of a round until all have come. It notes a request that is in no round, and lets it pass. */
 class Rounds {
   readonly unexpected: string[] = [];
   #rounds: readonly (readonly string[])[] = [];

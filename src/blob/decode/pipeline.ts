@@ -39,8 +39,8 @@ export interface Jobs {
 }
 
 /**
- * The work of the decoder's thread: decodes blobs from one ring into another, one after another, and does
- * jobs meanwhile.
+ * The work of the decoder's thread: decodes blobs from one ring into another, one after another. It does jobs
+ * while it waits.
  */
 export class Pipeline {
   readonly #input: RingReader;
