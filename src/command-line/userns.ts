@@ -125,9 +125,10 @@ function mappings(file: string, own: number): IdMapping[] {
   const { username } = caller();
   const ranges = rangesOf(file);
   if (ranges.length === 0) {
+    const free = freeRange();
     throw new UsageError(`${CANNOT}: ${printable(username)} has no range of ids in ${file}`, {
       code: 'NO_ID_RANGE',
-      hint: `add ranges as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${username}`,
+      hint: `add ranges as root: usermod --add-subuids ${free} --add-subgids ${free} ${username}`,
     });
   }
   const all: IdMapping[] = [{ containerID: 0, hostID: own, size: 1 }];
@@ -153,6 +154,10 @@ function caller(): { readonly username: string; readonly uid: number } {
 
 type IdRange = Omit<IdMapping, 'containerID'>;
 
+/** SUB_UID_MIN and SUB_UID_COUNT of login.defs(5), when it has none. */
+const FIRST_ID = 100_000;
+const RANGE_SIZE = 65_536;
+
 /** Returns the user ids in passwd(5), root's and the caller's. */
 function accounts(): Set<number> {
   const users = parsePasswd(systemText('/etc/passwd'));
@@ -163,24 +168,40 @@ function isIn(ranges: readonly IdRange[], id: number): boolean {
   return ranges.some(({ hostID, size }) => id >= hostID && id < hostID + size);
 }
 
-/**
- * Returns the caller's ranges in subuid(5), whose lines are `name or uid:first:count`; none for a user
- * without a name.
- */
-function rangesOf(file: string): IdRange[] {
-  let [text, username, uid] = ['', '', -1];
+/** A line of subuid(5): a name or a user id, and a range. */
+interface RangeLine extends IdRange {
+  readonly user: string;
+}
+
+function linesOf(file: string): RangeLine[] {
+  let text = '';
   try {
-    ({ username, uid } = userInfo());
     text = readFileSync(file, 'utf8');
   } catch {
     return [];
   }
   return text.split('\n').flatMap((line) => {
-    const [name, first, count] = line.split(':');
+    const [user = '', first, count] = line.split(':');
     const [hostID, size] = [parseId(first), parseId(count?.trim())];
-    const isOwn = name === username || name === String(uid);
-    return isOwn && hostID !== undefined && size !== undefined && size > 0 ? [{ hostID, size }] : [];
+    return hostID !== undefined && size !== undefined && size > 0 ? [{ user, hostID, size }] : [];
   });
+}
+
+/** Returns the caller's ranges; none for a user without a name. */
+function rangesOf(file: string): IdRange[] {
+  try {
+    const { username, uid } = userInfo();
+    return linesOf(file).filter(({ user }) => user === username || user === String(uid));
+  } catch {
+    return [];
+  }
+}
+
+/** Returns a range of user and group ids that nobody has, as usermod(8) takes it: ranges must not overlap. */
+function freeRange(): string {
+  const taken = ['/etc/subuid', '/etc/subgid'].flatMap((file) => linesOf(file));
+  const first = Math.max(FIRST_ID, ...taken.map(({ hostID, size }) => hostID + size));
+  return `${first}-${first + RANGE_SIZE - 1}`;
 }
 
 function programNamed(name: string, environment: Environment): string {
