@@ -1,6 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import type { DecoderData, DecoderOrder } from '../blob/decode/decoder.ts';
-import { Pipeline } from '../blob/decode/pipeline.ts';
+import { type DecoderData, type DecoderOrder, DecoderWork } from '../blob/decode/decoder.ts';
 import { FileJobRunner } from '../rootfs/file-jobs.ts';
 import { LinuxFilesystem } from '../rootfs/linux.ts';
 import type { SharedMemory } from '../rootfs/rootfs.ts';
@@ -15,7 +14,7 @@ const { input, memory } = workerData as DecoderData<SharedMemory>;
 const output = new RingWriter(memory.ring);
 const jobs = new FileJobRunner(memory.jobs, output.bytes, LinuxFilesystem.ofOpenFiles(systemCalls()!));
 const digest = new RingDigest(memory.digest, output.bytes);
-const pipeline = new Pipeline(new RingReader(input), output, jobs, digest);
+const work = new DecoderWork(new RingReader(input), output, jobs, digest);
 
 // All libraries are loaded. This thread only writes files that are open.
 giveUpWriting();
@@ -23,5 +22,5 @@ giveUpWriting();
 const port = parentPort!;
 port.on('message', (order: DecoderOrder) => {
   if (order === 'end') port.close();
-  else port.postMessage(pipeline.run(order));
+  else port.postMessage(work.run(order));
 });

@@ -45,15 +45,15 @@ export interface ThreadData {
   readonly options: Omit<RootfsOptions, 'onChanges'> & RunOptions;
 }
 
-/** Commands to the thread, one at a time; it answers each. */
-export type Command =
+/** Orders to the thread, one at a time; it replies to each. */
+export type RootfsOrder =
   | { readonly kind: 'open' }
   /** The bytes come through the ring. */
   | { readonly kind: 'layer'; readonly label: string }
   | { readonly kind: 'file'; readonly name: string; readonly bytes: Uint8Array }
-  /** The last command of a successful run. */
+  /** The last order of a successful run. */
   | { readonly kind: 'finish'; readonly root: RootMetadata | undefined }
-  /** Removes all that is in the root, unless it held files of the user. No command follows. */
+  /** Removes all that is in the root, unless it held files of the user. No order follows. */
   | { readonly kind: 'discard' };
 
 export interface OpenedRoot {
@@ -64,8 +64,8 @@ export interface OpenedRoot {
   readonly confinement: Confinement;
 }
 
-/** The answer to each kind of command. */
-export interface Answers {
+/** The reply to each kind of order. */
+export interface Replies {
   readonly open: OpenedRoot;
   /** Entries of the archive. */
   readonly layer: number;
@@ -75,8 +75,8 @@ export interface Answers {
 }
 
 /**
- * A message before the answer: the number of entries written so far, or, if `contents` is set, records of a
- * ChangeLog. All records of a layer are sent before its answer.
+ * A message before the reply: the number of entries written so far, or, if `contents` is set, records of a
+ * ChangeLog. All records of a layer are sent before its reply.
  */
 export type Notice = { readonly changes: Uint8Array } | { readonly entries: number };
 
@@ -104,7 +104,7 @@ export class Rootfs {
     jobs: createFileJobs(),
     digest: createRingDigest(),
   };
-  readonly #calls: ThreadCalls<Command>;
+  readonly #calls: ThreadCalls<RootfsOrder>;
   #onEntries: ApplyOptions['onEntries'];
   /** Device and inode of the root, as `DEVICE:INODE`. */
   identity = '';
@@ -237,7 +237,7 @@ export class Rootfs {
     }
   }
 
-  #call<Kind extends Command['kind']>(command: Command & { kind: Kind }): Promise<Answers[Kind]> {
-    return this.#calls.call(command) as Promise<Answers[Kind]>;
+  #call<Kind extends RootfsOrder['kind']>(order: RootfsOrder & { kind: Kind }): Promise<Replies[Kind]> {
+    return this.#calls.call(order) as Promise<Replies[Kind]>;
   }
 }

@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { DestinationError } from '../errors.ts';
 import { giveUpWriting } from '../sys/landlock.ts';
 import { RingDigest } from '../sys/ring-digest.ts';
-import { answerOf } from '../sys/thread-calls.ts';
+import { replyOf } from '../sys/thread-calls.ts';
 import { TarReader } from '../tar/reader.ts';
 import { applyLayer, startRun } from './apply.ts';
 import { openFilesystem } from './confined-root.ts';
@@ -17,7 +17,7 @@ import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';
 import { empty } from './removal.ts';
 import { RingReader } from '../sys/ring.ts';
-import type { Answers, Command, Notice, OpenedRoot, ThreadData } from './rootfs.ts';
+import type { Notice, OpenedRoot, Replies, RootfsOrder, ThreadData } from './rootfs.ts';
 import type { Run } from './run.ts';
 
 const { ENOSYS } = constants.errno;
@@ -34,7 +34,7 @@ const HASH_BYTES = 128 * 1024;
 /** Sends a notice, and transfers buffers with it. */
 type Tell = (notice: Notice, moved?: readonly ArrayBuffer[]) => void;
 
-/** Opens the root and runs the commands. */
+/** Opens the root and executes the orders. */
 class Writer {
   readonly #data: ThreadData;
   readonly #source: RingReader;
@@ -58,21 +58,21 @@ class Writer {
   }
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
-  obey(command: Command): Answers[Command['kind']] {
-    return explained(undefined, this.#name, () => this.#obey(command));
+  obey(order: RootfsOrder): Replies[RootfsOrder['kind']] {
+    return explained(undefined, this.#name, () => this.#obey(order));
   }
 
-  #obey(command: Command): Answers[Command['kind']] {
-    if (command.kind === 'open') return this.#open();
+  #obey(order: RootfsOrder): Replies[RootfsOrder['kind']] {
+    if (order.kind === 'open') return this.#open();
     const run = this.#run;
     if (!run) throw new DestinationError(`${this.#name} is not open`);
-    switch (command.kind) {
+    switch (order.kind) {
       case 'layer':
-        return this.#layer(run, command.label);
+        return this.#layer(run, order.label);
       case 'file':
-        return this.#ownFile(run, command.name, command.bytes);
+        return this.#ownFile(run, order.name, order.bytes);
       case 'finish':
-        return this.#finish(run, command.root);
+        return this.#finish(run, order.root);
       default:
         return this.#discard(run);
     }
@@ -85,7 +85,7 @@ class Writer {
   }
 
   /** If it fails, the run stays open, so that the written files can still be removed. */
-  #finish(run: Run, root: RootMetadata | undefined): Answers['finish'] {
+  #finish(run: Run, root: RootMetadata | undefined): Replies['finish'] {
     this.#changes?.contents.end();
     finishRun(run, root);
     this.#close(run);
@@ -195,8 +195,8 @@ class Writer {
   }
 }
 
-// Entry point of the thread `rootfs`. It runs each command synchronously, and answers it.
+// Entry point of the thread `rootfs`. It executes each order synchronously, and replies to it.
 const port = parentPort!;
 const writer = new Writer(workerData as ThreadData, (notice, moved = []) => port.postMessage(notice, moved));
 
-port.on('message', (command: Command) => port.postMessage(answerOf(() => writer.obey(command))));
+port.on('message', (order: RootfsOrder) => port.postMessage(replyOf(() => writer.obey(order))));

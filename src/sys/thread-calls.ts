@@ -10,11 +10,11 @@ export interface SerializedError {
   readonly stack: string | undefined;
 }
 
-/** The answer to a call: a value or an error. */
-export type Answer<T> = { readonly value: T } | { readonly failure: SerializedError };
+/** The reply to an order: a value or an error. */
+export type Reply<T> = { readonly value: T } | { readonly failure: SerializedError };
 
-/** Runs `work`; returns its result or error as an answer. */
-export function answerOf<T>(work: () => T): Answer<T> {
+/** Runs `work`; returns its result or error as a reply. */
+export function replyOf<T>(work: () => T): Reply<T> {
   try {
     return { value: work() };
   } catch (error) {
@@ -40,8 +40,8 @@ function deserializeError(failure: SerializedError): Error {
   return error;
 }
 
-/** Calls a thread, one message at a time. The thread answers each message with an Answer. */
-export class ThreadCalls<Message> {
+/** Gives orders to a thread, one at a time. The thread sends a Reply to each. */
+export class ThreadCalls<Order> {
   /** Resolves when the thread has ended. */
   readonly exit: Promise<void>;
   readonly #thread: Worker;
@@ -66,7 +66,7 @@ export class ThreadCalls<Message> {
       onDeath();
       this.#waiting.reject(this.#dead);
     };
-    thread.on('message', (message: Answer<unknown> | object) => {
+    thread.on('message', (message: Reply<unknown> | object) => {
       if ('value' in message) this.#waiting.resolve(message.value);
       else if ('failure' in message) this.#waiting.reject(deserializeError(message.failure));
     });
@@ -83,25 +83,25 @@ export class ThreadCalls<Message> {
     return this.#dead !== undefined;
   }
 
-  /** Resolves when no call is unanswered. */
+  /** Resolves when every order has its reply. */
   get settled(): Promise<unknown> {
     return this.#waiting.promise.catch(() => undefined);
   }
 
   /**
-   * Sends a message, and resolves to the value of the answer. A rejection that nothing awaits does no harm.
+   * Sends an order, and resolves to the value of the reply. A rejection that nothing awaits does no harm.
    *
-   * @throws the error of the answer
+   * @throws the error of the reply
    * @throws DestinationError if the thread has died
    */
-  call(message: Message): Promise<unknown> {
+  call(order: Order): Promise<unknown> {
     this.#waiting = Promise.withResolvers();
     const { promise, reject } = this.#waiting;
     promise.catch(() => undefined);
     if (this.#dead) {
       this.#onDeath();
       reject(this.#dead);
-    } else this.#thread.postMessage(message, []);
+    } else this.#thread.postMessage(order, []);
     return promise;
   }
 }
