@@ -26,6 +26,7 @@ export class PulledLayer {
   readonly #blob: LayerBlob;
   readonly #options: PulledLayerOptions;
   #diffID: DiffID | undefined;
+  #compression: Compression | undefined;
 
   constructor(index: number, layer: Layer, blob: LayerBlob, options: PulledLayerOptions) {
     this.index = index;
@@ -39,18 +40,14 @@ export class PulledLayer {
     return this.#blob.size;
   }
 
+  /** Compression of the blob, known when its tar begins. */
+  get compression(): Compression | undefined {
+    return this.#compression;
+  }
+
   /** Digest of the tar, known when it was read to its end. */
   get diffID(): DiffID | undefined {
     return this.#diffID;
-  }
-
-  /**
-   * Returns the compression of the blob as soon as its first bytes have come.
-   *
-   * @throws as `tar`
-   */
-  async compression(): Promise<Compression> {
-    return (await recognise(this.#blob.reader())).compression;
   }
 
   /**
@@ -78,26 +75,30 @@ export class PulledLayer {
   }
 
   /**
-   * Makes `decoder`, which must take the layer's compression, write the tar into its ring. Resolves when the
-   * tar has ended and both digests are right, or when its reader takes no more of it.
+   * Waits for the first bytes of the blob. Returns undefined if `decoder` does not take its compression.
+   * Otherwise it returns a function, to be called once, that makes the decoder write the tar into its ring.
+   * That resolves when the tar has ended and both digests are right, or when its reader takes no more of it.
    *
-   * @throws as `tar`
+   * @throws as `tar`, also from the function
    */
-  async decodeIn(decoder: Decoder): Promise<void> {
-    try {
-      const { compression, reader } = await this.#recognised();
-      if (!decoder.takes(compression)) throw new TypeError(`the decoder takes no ${compression}`);
-      const found = await decoder.decode(compression, reader, this.layer.diffID);
-      this.#options.signal.throwIfAborted();
-      if (found !== undefined) this.#verify(found);
-    } catch (error) {
-      throw await this.#explainMalformed(error);
-    }
+  async decodedBy(decoder: Decoder): Promise<(() => Promise<void>) | undefined> {
+    const { compression, reader } = await this.#recognised();
+    if (!decoder.takes(compression)) return undefined;
+    return async () => {
+      try {
+        const found = await decoder.decode(compression, reader, this.layer.diffID);
+        this.#options.signal.throwIfAborted();
+        if (found !== undefined) this.#verify(found);
+      } catch (error) {
+        throw await this.#explainMalformed(error);
+      }
+    };
   }
 
   async #recognised(): ReturnType<typeof recognise> {
     const recognised = await recognise(this.#blob.reader());
-    if (this.#diffID === undefined) this.#compareCompression(recognised.compression);
+    if (this.#compression === undefined) this.#compareCompression(recognised.compression);
+    this.#compression = recognised.compression;
     return recognised;
   }
 
@@ -156,8 +157,8 @@ function described(compression: string): string {
 /** Share of the limit of open files for blobs that are open at the same time. */
 const SHARE = 0.2;
 
-/** The layers whose blobs may be open: the first ones that are not released, up to a limit. */
-class Places {
+/** Lets the blobs of the first layers that are not released be open, up to a limit. */
+class OpenBlobLimit {
   readonly #most: number;
   #end: number;
   readonly #waiting = new Map<number, () => void>();
@@ -167,7 +168,8 @@ class Places {
     this.#end = most;
   }
 
-  async open(index: number): Promise<void> {
+  /** Resolves when the blob of a layer may be opened. */
+  async wait(index: number): Promise<void> {
     if (index < this.#end) return;
     await new Promise<void>((resolve) => this.#waiting.set(index, resolve));
   }
@@ -182,7 +184,7 @@ class Places {
     }
   }
 
-  openAll(): void {
+  lift(): void {
     this.release(Infinity);
   }
 }
@@ -196,20 +198,20 @@ class Blobs {
   /** Blobs by layer. Layers with the same digest share one. */
   readonly #blobs: LayerBlob[] = [];
   #allWhole: Promise<unknown> | undefined;
-  readonly #places: Places;
+  readonly #open: OpenBlobLimit;
 
   constructor(layers: readonly Layer[], options: FetchOptions) {
     this.#layers = layers;
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
-    this.#places = new Places(options.hold === true ? Infinity : openFilesFor(SHARE, MAX_LAYERS));
-    this.#signal.addEventListener('abort', () => this.#places.openAll(), { once: true });
-    if (this.#signal.aborted) this.#places.openAll();
+    this.#open = new OpenBlobLimit(options.hold === true ? Infinity : openFilesFor(SHARE, MAX_LAYERS));
+    this.#signal.addEventListener('abort', () => this.#open.lift(), { once: true });
+    if (this.#signal.aborted) this.#open.lift();
     const context = {
       ...options,
       signal: this.#signal,
-      mayOpen: (index: number) => this.#places.open(index),
+      mayOpen: (index: number) => this.#open.wait(index),
     };
     for (const indexes of Map.groupBy(layers.keys(), (index) => layers[index]!.digest ?? index).values()) {
       const first = indexes[0]!;
@@ -239,7 +241,7 @@ class Blobs {
     const blob = this.#blobs[index]!;
     await blob.whole;
     if (!this.#blobs.includes(blob, index + 1)) await blob.close();
-    this.#places.release(index);
+    this.#open.release(index);
   }
 
   /** The error that ended the queue; undefined while it runs. */

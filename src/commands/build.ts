@@ -145,10 +145,10 @@ export class RootfsBuild {
         onEntries: (count: number) =>
           this.#options.report({ type: 'layer-entries', index: layer.index, entries: count }),
       };
-      const entries =
-        decoder?.takes(await layer.compression()) === true
-          ? await rootfs.applyFrom(() => layer.decodeIn(decoder), options)
-          : await rootfs.apply(layer.tar(), options);
+      const decode = decoder && (await layer.decodedBy(decoder));
+      const entries = decode
+        ? await rootfs.applyFrom(decode, options)
+        : await rootfs.apply(layer.tar(), options);
       this.#layers.push(summaryOf(layer, entries));
       this.#info = layer.layer.info;
       if (git) await this.#commit(git, layer);

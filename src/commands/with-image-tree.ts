@@ -105,10 +105,9 @@ function treeLayer(layer: PulledLayer): ImageLayer {
 function rereadLayer(layer: PulledLayer, spool: () => Promise<Spool>): ImageLayer {
   let kept: { readonly file: Spool; readonly start: number; readonly end: number } | undefined;
   async function* tar(): AsyncGenerator<Uint8Array, void, undefined> {
-    const isXz = (await layer.compression()) === 'xz';
     let written: typeof kept;
     for await (const chunk of layer.tar()) {
-      if (isXz) {
+      if (layer.compression === 'xz') {
         const file = written?.file ?? (await spool());
         const start = written?.start ?? file.size;
         file.append(chunk);
