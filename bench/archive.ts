@@ -1,19 +1,19 @@
 import { Header } from 'tar';
 
-/** What goes into a generated layer. */
+/** An entry of a generated layer. */
 export interface ArchiveEntry {
   readonly path: string;
   readonly type: 'Directory' | 'File' | 'SymbolicLink' | 'Link';
   readonly mode: number;
   readonly target?: string;
-  /** Size of a file in bytes; its `content` yields as many. */
+  /** Size of a file in bytes. Its `content` yields as many. */
   readonly size?: number;
   readonly content?: Iterable<Uint8Array>;
 }
 
 const mtime = new Date('2024-02-29T12:00:00Z');
 
-/** The bytes of an uncompressed tar, in pieces of about 1 MiB. */
+/** Yields the bytes of an uncompressed tar in pieces of about 1 MiB. */
 export function* archive(entries: Iterable<ArchiveEntry>): Generator<Uint8Array> {
   let pieces: Uint8Array[] = [];
   let length = 0;

@@ -6,7 +6,7 @@ import { mixture, type Noise, noise, text } from './noise.ts';
 const MiB = 1 << 20;
 
 /**
- * The images that are made without running anything in them: name to the tars of their layers, base layer
+ * The images that are made without running a command in them, by name: the tars of their layers, base layer
  * first.
  */
 export const generated: Readonly<Record<string, () => Iterable<Iterable<Uint8Array>>>> = {
@@ -66,7 +66,7 @@ function* busybox(): Generator<ArchiveEntry> {
   yield directory('tmp', 0o1777);
 }
 
-/** About 1 GiB in eight layers, the last of which writes a file of the second again. */
+/** About 1 GiB in eight layers. The last one replaces a file of the second one. */
 function* bigfiles(): Generator<Iterable<Uint8Array>> {
   const random = noise(1);
   const words = text(random, 12 * MiB);
@@ -103,7 +103,7 @@ function* repeatedText(words: Uint8Array, sizeMiB: number): Generator<Uint8Array
   }
 }
 
-/** 500 MB that gzip can do nothing about. */
+/** 500 MB that gzip cannot compress. */
 function* oneLayer(): Generator<ArchiveEntry> {
   const random = noise(2);
   for (let n = 0; n < 10; n += 1)
@@ -137,7 +137,7 @@ function* smallFiles(count: number, seed: number): Generator<ArchiveEntry> {
   }
 }
 
-/** 54 files of 1 MiB that gzip can do nothing about, and 400 small ones: 55 MiB compressed. */
+/** 54 files of 1 MiB that gzip cannot compress, and 400 small ones: 55 MiB compressed. */
 function* heavyLayer(random: Noise, words: Uint8Array): Generator<ArchiveEntry> {
   for (let n = 0; n < 54; n += 1) yield file(`data${n}`, MiB, [random(MiB)]);
   for (let n = 0; n < 400; n += 1) {
@@ -151,14 +151,14 @@ function* fatFiles(random: Noise, words: Uint8Array): Generator<ArchiveEntry> {
   for (let n = 0; n < 25; n += 1) yield file(`part${n}`, 8 * MiB, mixture(random, words, 8));
 }
 
-/** 40 files, one of the layer before written again, and one that is gone. */
+/** 40 files, which replace those of an earlier layer, and from the tenth layer on a whiteout. */
 function* thinLayer(layer: number): Generator<ArchiveEntry> {
   yield* smallFiles(40, layer % 250);
   if (layer < 10) return;
   yield file('.wh.file7.txt', 0, []);
 }
 
-/** 2,000 files, 18,000 hard links to them and 10,000 symlinks, in 200 folders. */
+/** 2,000 files, and 18,000 hard links and 10,000 symlinks to them, in 200 folders. */
 function* linkedFiles(): Generator<ArchiveEntry> {
   const words = text(noise(12), MiB);
   for (let folder = 0; folder < 200; folder += 1) {
@@ -185,8 +185,8 @@ function* linkedFiles(): Generator<ArchiveEntry> {
 }
 
 /**
- * A base with libraries, an interpreter, an application's modules, and small layers above that change and
- * remove a few of them.
+ * A base with libraries, an interpreter, an application's modules, and small layers that change and remove a
+ * few of them.
  */
 function* realistic(): Generator<Iterable<Uint8Array>> {
   const random = noise(13);
@@ -205,8 +205,7 @@ function* realistic(): Generator<Iterable<Uint8Array>> {
 }
 
 /**
- * Files of many sizes, most of them small: as often between 100 bytes and 1 KB as between 1 and 10 KB, and so
- * on, up to `largest`.
+ * Files of many sizes: as many between 100 bytes and 1 KB as between 1 and 10 KB, and so on, up to `largest`.
  */
 function* sizedFiles(
   count: number,
@@ -226,7 +225,7 @@ function* sizedFiles(
   }
 }
 
-/** Folders of 19 files of 40 to 2,000 bytes each, a hundred of them to a folder one level up. */
+/** Folders of 19 files of 40 to 2,000 bytes each, a hundred folders in each parent. */
 function* manyEntries(count: number): Generator<ArchiveEntry> {
   const words = text(noise(4), MiB);
   yield directory('srv');

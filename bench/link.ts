@@ -1,12 +1,14 @@
 import { createServer, connect, type AddressInfo, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** A slower link to play. */
+/** The link that a proxy imitates. */
 export interface LinkSpeed {
-  /** Megabits a second that each connection gets, or all of them together where they are `shared`. */
+  /** Megabits per second of each connection; of all connections together if `shared`. */
   readonly rateMbit: number;
   readonly shared?: boolean;
-  /** Round trip in milliseconds: a new connection waits one, and each burst the client sends one more. */
+  /**
+   * Round trip in milliseconds: a new connection waits for one, and each burst of the client for another one.
+   */
   readonly rttMs: number;
 }
 
@@ -15,9 +17,9 @@ export interface Link extends AsyncDisposable {
 }
 
 /**
- * A TCP proxy on loopback that holds answers to the speed of `link`. It runs beside the candidates, and at 1
- * Gbit/s takes a fifth of a processor from them, from all alike: netem, which would not, needs a kernel
- * module that few machines have.
+ * Starts a TCP proxy on loopback that limits answers to the speed of `link`. At 1 Gbit/s it takes a fifth of
+ * a processor, equally from all candidates. netem would not, but needs a kernel module that few machines
+ * have.
  */
 export async function openLink(targetPort: number, link: LinkSpeed): Promise<Link> {
   const open = new Set<Socket>();
@@ -74,7 +76,7 @@ async function carryDown(target: Socket, client: Socket, pace: Pace): Promise<vo
   client.end();
 }
 
-/** A rate, of one connection or of several. */
+/** The rate of one connection or of several. */
 class Pace {
   readonly #bytesPerMs: number;
   #due = 0;
@@ -83,10 +85,10 @@ class Pace {
     this.#bytesPerMs = (rateMbit * 1e6) / 8 / 1000;
   }
 
-  /** Resolves when so many bytes more may have come. */
+  /** Resolves when the rate allows that many further bytes. */
   async wait(bytes: number): Promise<void> {
     const now = performance.now();
-    // A timer is late by up to a few milliseconds; that much may be caught up with, idle time may not.
+    // A timer is up to a few milliseconds late: that much is caught up, idle time is not.
     this.#due = Math.max(this.#due, now - 10) + bytes / this.#bytesPerMs;
     if (this.#due > now) await sleep(this.#due - now);
   }

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { output } from './setup.ts';
 
-/** One line about the machine, one about the versions of what is timed. */
+/** Returns a line about the machine and a line with the versions of the measured programs. */
 export function describeMachine(tool: string): string {
   const processors = cpus();
   const model = processors[0]?.model.trim() ?? 'unknown processor';

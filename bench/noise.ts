@@ -2,7 +2,7 @@ import { createCipheriv } from 'node:crypto';
 
 const MiB = 1 << 20;
 
-/** An endless supply of bytes that look random and are the same on every run. */
+/** Endless bytes that look random and are the same on every run. */
 export type Noise = (length: number) => Buffer<ArrayBuffer>;
 
 export function noise(seed: number): Noise {
@@ -10,10 +10,7 @@ export function noise(seed: number): Noise {
   return (length) => Buffer.from(cipher.update(Buffer.alloc(length)));
 }
 
-/**
- * What a file of model weights looks like to gzip: float32 numbers in [-1, 1), of which about a tenth can be
- * saved.
- */
+/** Returns float32 numbers in [-1, 1), like a file of model weights: gzip saves about a tenth. */
 export function weights(random: Noise, length: number): Buffer<ArrayBuffer> {
   const exponents = [0x3c, 0x3d, 0x3d, 0x3e, 0xbc, 0xbd, 0xbd, 0xbe];
   const bytes = random(length);
@@ -21,7 +18,7 @@ export function weights(random: Noise, length: number): Buffer<ArrayBuffer> {
   return bytes;
 }
 
-/** Lines of made-up words, the frequent ones frequent. */
+/** Returns lines of made-up words, in which some words are frequent. */
 export function text(random: Noise, length: number): Buffer<ArrayBuffer> {
   const letters = 'etaoinshrdlucmfwypvbgk';
   const shape = random(8000 * 12);
@@ -46,7 +43,7 @@ export function text(random: Noise, length: number): Buffer<ArrayBuffer> {
   return Buffer.from(lines.join('')).subarray(0, length);
 }
 
-/** Rows of small integers, mostly zero bytes. */
+/** Returns rows of small integers: most bytes are zero. */
 export function table(random: Noise, length: number): Buffer<ArrayBuffer> {
   const rows = Buffer.alloc(4096 * 32);
   const values = random(4096 * 4);
@@ -59,7 +56,7 @@ export function table(random: Noise, length: number): Buffer<ArrayBuffer> {
   return Buffer.alloc(length, rows);
 }
 
-/** A mixture: half weights, a quarter text, a quarter tables, in pieces of 8 MiB. */
+/** Returns half weights, a quarter text and a quarter tables, in pieces of 8 MiB. */
 export function* mixture(random: Noise, sharedText: Uint8Array, sizeMiB: number): Generator<Uint8Array> {
   for (let piece = 0; piece < sizeMiB / 8; piece += 1) {
     yield weights(random, 4 * MiB);

@@ -7,7 +7,9 @@ export interface Registry extends AsyncDisposable {
   readonly port: number;
 }
 
-/** Debian's docker-registry on a free port of loopback, plain http, its blobs under `directory`. */
+/**
+ * Starts Debian's docker-registry on a free port of loopback, with plain http and its blobs in `directory`.
+ */
 export async function startRegistry(directory: string): Promise<Registry> {
   mkdirSync(`${directory}/data`, { recursive: true });
   const port = await freePort();

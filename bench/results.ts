@@ -1,6 +1,6 @@
 import type { Sample } from './sample.ts';
 
-/** Candidate to its samples, one a round; every candidate of a row has as many. */
+/** Samples by candidate, one per round; all candidates of a row have the same number. */
 export type Results = ReadonlyMap<string, readonly Sample[]>;
 
 export type Quantity = 'wallSeconds' | 'cpuSeconds' | 'rssMiB';
@@ -9,7 +9,7 @@ export function median(results: Results, quantity: Quantity, candidate: string):
   return middle((results.get(candidate) ?? []).map((sample) => sample[quantity]));
 }
 
-/** The middle, over the rounds, of `candidate` against the larger of `others` in the same round. */
+/** Returns the median over the rounds of `candidate` divided by the largest of `others` in the same round. */
 export function ratio(
   results: Results,
   quantity: Quantity,

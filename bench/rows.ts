@@ -3,31 +3,31 @@ import { median, ratio, type Results } from './results.ts';
 
 export type Compression = 'gzip' | 'zstd';
 
-/** One thing that is timed. */
+/** A command that is timed. */
 export interface Candidate {
   readonly name: string;
-  /** For bash, after peers.sh; `dlrootfs` is the tool under test. */
+  /** A bash script that runs after peers.sh; `dlrootfs` is the tool under test. */
   readonly script: string;
-  /** What `dlrootfs` is instead. */
+  /** The program that runs as `dlrootfs`; default: the tool under test. */
   readonly tool?: string;
   readonly image: string;
-  /** How its layers are compressed; gzip when left out. */
+  /** Compression of the layers; default: gzip. */
   readonly compression?: Compression;
-  /** Pulled over a slower link than loopback. */
+  /** A link that is slower than loopback. */
   readonly link?: LinkSpeed;
-  /** Processors that it is given; left out, and said, where the machine has fewer. */
+  /** The number of processors to use. A machine with fewer skips the candidate, and reports this. */
   readonly cores?: number;
-  /** The script does it this many times over. */
+  /** How often the script repeats the command. */
   readonly repeat?: number;
-  /** Programs without which this candidate is left out. */
+  /** Programs that the candidate needs; without them it is skipped. */
   readonly needs?: readonly string[];
 }
 
-/** What is wanted of the measurements of a row, shown on the line of `candidate`. */
+/** A limit for measurements of a row, printed on the line of `candidate`. */
 export interface Goal {
   readonly candidate: string;
   readonly what: string;
-  /** Undefined where a candidate it needs was left out. */
+  /** Undefined if a candidate that it needs was skipped. */
   readonly value: (results: Results) => number | undefined;
   readonly atMost: number;
   readonly unit?: string;
@@ -50,7 +50,7 @@ function limit(image: string): Candidate {
   return { name: 'limit', script: 'limit', image };
 }
 
-/** dlrootfs and the limit side by side, nothing else. */
+/** Compares dlrootfs with the limit only. */
 function againstLimit(
   name: string,
   title: string,
@@ -69,7 +69,7 @@ function againstLimit(
   };
 }
 
-/** The same with so many processors. */
+/** The same candidate with that many processors. */
 function withCores(cores: number): readonly Candidate[] {
   return [dlrootfs('manyfiles'), limit('manyfiles')].map((candidate) => ({
     ...candidate,
@@ -112,8 +112,8 @@ function memory(candidate: string, atMost: number): Goal {
 }
 
 /**
- * An image as one file of each format, beside a directory, crane's tar, and what skopeo, umoci and a mkfs
- * make.
+ * Compares an image as one file of each format with a directory, crane's tar, and the images of skopeo, umoci
+ * and a mkfs.
  */
 function disks(name: string, title: string, image: string): Row {
   const ours = ['tar', 'erofs', 'ext4', 'squashfs'].map((format) => ({
@@ -150,14 +150,17 @@ const officeLink = { rateMbit: 1000, rttMs: 5, shared: true };
 const slowLink = { rateMbit: 100, rttMs: 20 };
 const STARTS = 20;
 
-/** Seconds an entry takes in the image of `thousands` thousand entries, against the one of ten thousand. */
+/**
+ * Seconds per entry in the image of `thousands` thousand entries, divided by those in the image of ten
+ * thousand.
+ */
 function perEntry(results: Results, thousands: number): number | undefined {
   const many = median(results, 'wallSeconds', `${thousands}k entries`);
   const few = median(results, 'wallSeconds', '10k entries');
   return many === undefined || few === undefined ? undefined : many / thousands / (few / 10);
 }
 
-/** Every comparison that the tool is judged by. */
+/** All rows of the benchmark. */
 export const rows: readonly Row[] = [
   {
     name: 'manyfiles',
@@ -378,7 +381,7 @@ const comparisons: readonly (Pick<Candidate, 'script' | 'image' | 'compression' 
   },
 ];
 
-/** The tool beside another build of it, `against`: the same work, in turn. */
+/** Compares the tool with another build of it, `against`, on the same work in turn. */
 export function comparedRows(against: string): readonly Row[] {
   return comparisons.map(({ name, title, ...what }) => ({
     name,

@@ -12,9 +12,9 @@ import { compareTrees } from './tree.ts';
 
 export interface RunnerSettings {
   readonly registryPort: number;
-  /** A file system of the benchmark's own. */
+  /** A file system that only the benchmark uses. */
   readonly scratch: string;
-  /** File for what the candidates print; the last run's stays. */
+  /** The output of the candidates goes to this file; only the last run's remains. */
   readonly log: string;
   readonly tool: string;
   readonly craneExport: string | undefined;
@@ -23,10 +23,10 @@ export interface RunnerSettings {
 
 const peers = fileURLToPath(new URL('peers.sh', import.meta.url));
 
-/** Files of our own that umoci's tree does not have. */
+/** Files that dlrootfs adds to a tree; umoci does not. */
 const ours = new Set(['json', 'layersize']);
 
-/** Runs candidates and collects what they took. */
+/** Runs candidates and collects their samples. */
 export class Runner {
   readonly #settings: RunnerSettings;
   readonly #folders;
@@ -37,7 +37,7 @@ export class Runner {
     this.#folders = { run: at('run'), cache: at('cache'), blobs: at('blobs'), reference: at('reference') };
   }
 
-  /** Times a row. The candidates take turns, each round beginning with another one. */
+  /** Times a row. The candidates take turns, and each round begins with another one. */
   async measure(row: Row): Promise<Results> {
     const candidates = row.candidates.filter((candidate) => this.#isHere(candidate));
     const results = new Map<string, Sample[]>(candidates.map(({ name }) => [name, []]));
@@ -58,7 +58,7 @@ export class Runner {
     return results;
   }
 
-  /** Compares the tree that dlrootfs makes of an image with umoci's; one line to print. */
+  /** Compares dlrootfs's tree of an image with umoci's; returns one line to print. */
   async verify(image: string): Promise<string> {
     const { run, reference } = this.#folders;
     const candidate = { name: 'umoci', script: 'skopeo_umoci', image };
@@ -90,7 +90,7 @@ export class Runner {
     );
   }
 
-  /** Brings blobs into the page cache, and what a row needs on the disk before its clock starts. */
+  /** Brings blobs into the page cache, and other data of the row onto the disk, before the clock starts. */
   async #warm(candidates: readonly Candidate[]): Promise<void> {
     const { cache, blobs, run } = this.#folders;
     for (const folder of [cache, blobs]) freshFolder(folder);

@@ -3,29 +3,29 @@ import { openSync, closeSync, readFileSync } from 'node:fs';
 
 /** One run of one candidate. */
 export interface Sample {
-  /** From start to exit. */
+  /** Seconds from start to exit. */
   readonly wallSeconds: number;
-  /** User and system time of every process waited for. */
+  /** User and system time of every process that was waited for. */
   readonly cpuSeconds: number;
-  /** The largest single process. */
+  /** Memory of the largest single process. */
   readonly rssMiB: number;
   readonly exitCode: number;
 }
 
 export interface Command {
-  /** Run by bash. */
+  /** The script, for bash. */
   readonly script: string;
   readonly environment: NodeJS.ProcessEnv;
-  /** What it prints goes to this file. */
+  /** The file for its output. */
   readonly log: string;
   readonly timeoutSeconds: number;
-  /** The script does the same thing this many times over: the sample is of one. */
+  /** The script repeats the command this many times; the sample is for one repetition. */
   readonly repeat: number;
 }
 
 /**
- * Runs a command under GNU time. Its intermediate process matters: the peak memory of a program started by
- * Node itself would never be less than Node's own, which the kernel hands on across exec.
+ * Runs a command under GNU time. Its intermediate process is necessary: the peak memory of a child of Node is
+ * never less than Node's own, which the kernel keeps across exec.
  */
 export async function sample(command: Command): Promise<Sample> {
   const output = openSync(command.log, 'w');

@@ -1,6 +1,6 @@
 /**
  * Runs commands on images, registries and hosts with n and with 4n of something, and compares the CPU seconds
- * of the processes. Prints a table; the exit code is 1 if anything takes more than 5 times as long for 4
+ * of the processes. Prints a table; the exit code is 1 if any command takes more than 5 times as long for 4
  * times as many.
  */
 import { spawn } from 'node:child_process';
@@ -25,15 +25,15 @@ const say = (line: string) => process.stdout.write(`${line}\n`);
 
 const TIMES = 4;
 const MOST = 5;
-/** In CPU seconds, beyond those of none. Of less, the noise is too large a part. */
+/** Least CPU seconds above those of count 0. Below this, the noise is too large. */
 const LEAST = 0.5;
-/** Other programs on the machine make a run slower, never faster: the fastest of so many counts. */
+/** Number of tries, of which the fastest counts: other programs only make a run slower. */
 const TRIES = 3;
 
 const work = mkdtempSync(path.join(tmpdir(), 'dlrootfs-scale-'));
 const scratch = process.geteuid?.() === 0 ? mountScratch(work) : undefined;
 
-/** Runs the tool, and returns the CPU seconds of it and its children. */
+/** Runs the tool; returns the CPU seconds of its process and its children. */
 async function run(
   argv: readonly string[],
   directory: string,
@@ -54,14 +54,14 @@ async function run(
     child.once('error', reject);
     child.once('close', resolve);
   });
-  // 9: diff and verify found differences.
+  // The exit code is 9 if diff and verify found differences.
   if (code !== 0 && code !== 9)
     throw new Error(`${argv.slice(0, 6).join(' ')} ended with ${code}: ${stderr}`);
   const [, user, system] = /cpu ([\d.]+) ([\d.]+)\s*$/.exec(stderr) ?? [];
   return Number(user) + Number(system);
 }
 
-/** The images of one dimension, by how many things they have. */
+/** The images of one dimension, by count. */
 class Stage implements AsyncDisposable {
   readonly #dimension: Dimension;
   readonly #registries = new Map<number, FakeRegistry>();
@@ -70,7 +70,7 @@ class Stage implements AsyncDisposable {
     this.#dimension = dimension;
   }
 
-  /** CPU seconds of one run with `count` things. */
+  /** Returns the CPU seconds of one run with `count`. */
   async seconds(command: Command, count: number): Promise<number> {
     const registry = await this.#registry(count);
     const directory = path.join(scratch?.path ?? work, 'run');
@@ -107,7 +107,7 @@ class Stage implements AsyncDisposable {
   }
 }
 
-/** Measures until it is a hit, or often enough. Returns whether it is one. */
+/** Measures until the row is within its limit, or TRIES times. Returns true if it is. */
 async function measure(stage: Stage, dimension: Dimension, command: Command): Promise<boolean> {
   const counts = [0, dimension.count, TIMES * dimension.count];
   const fastest = counts.map(() => Infinity);

@@ -6,10 +6,9 @@ export interface Scratch extends Disposable {
 }
 
 /**
- * Mounts a journaled ext4 of its own (a sparse file of at most 24 GiB, through a loop device) for all that is
- * timed. On an ext4 without a journal the kernel steps over recently freed inodes one by one, so that
- * creating files right after the last run's tree was deleted gets slower with each run; and other programs
- * share the disk.
+ * Mounts a new journaled ext4 (a sparse file of at most 24 GiB, through a loop device) for all timed runs. On
+ * an ext4 without a journal the kernel skips recently freed inodes one by one: creating files soon after a
+ * tree was deleted gets slower with each run. Also, other programs do not use this file system.
  */
 export function mountScratch(directory: string): Scratch {
   const path = `${directory}/fs`;
@@ -38,13 +37,13 @@ export function mountScratch(directory: string): Scratch {
   };
 }
 
-/** Empties and makes again the folder of one run, and waits for the disk. */
+/** Empties and creates the folder of one run, and waits for the disk. */
 export function freshFolder(path: string): void {
   removeFolder(path);
   mkdirSync(path, { recursive: true });
 }
 
-/** Deletes what a run left and waits for the disk, so that the next one does not pay for it. */
+/** Deletes the files of a run and waits for the disk, so that the next run is not slower for it. */
 export function removeFolder(path: string): void {
   rmSync(path, { recursive: true, force: true });
   execFileSync('sync');

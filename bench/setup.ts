@@ -7,7 +7,7 @@ import { hasTag, recompress, uploadImage } from './upload.ts';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 
-/** Debian packages without which nothing can be measured. */
+/** Debian packages that every measurement needs. */
 const needed = [
   'docker-registry',
   'curl',
@@ -21,7 +21,7 @@ const needed = [
   'attr',
   'git',
 ];
-/** Debian packages of peers and of images that are built by running commands in them. */
+/** Debian packages of peers, and of images that are built by running commands in them. */
 const wanted = ['buildah', 'crun', 'mmdebstrap', 'skopeo', 'umoci', 'podman', 'containers-storage'].concat([
   'erofs-utils',
   'squashfs-tools',
@@ -30,7 +30,7 @@ const wanted = ['buildah', 'crun', 'mmdebstrap', 'skopeo', 'umoci', 'podman', 'c
   'golang-github-google-go-containerregistry-dev',
 ]);
 
-/** Installs the Debian packages that are missing. Wanted ones that cannot be had are done without. */
+/** Installs the missing Debian packages. Optional ones that cannot be installed are skipped. */
 export function installPackages(): void {
   for (const [names, mustSucceed] of [
     [missing(needed), true],
@@ -56,7 +56,7 @@ function missing(packages: readonly string[]): string[] {
   );
 }
 
-/** Builds crane's export as a program, from Debian's Go packages; undefined where that cannot be done. */
+/** Builds crane's export from Debian's Go packages. Undefined if that fails. */
 export function craneExport(directory: string): string | undefined {
   const binary = `${directory}/bin/crane-export`;
   if (existsSync(binary)) return binary;
@@ -75,10 +75,7 @@ export function craneExport(directory: string): string | undefined {
   return status === 0 ? binary : undefined;
 }
 
-/**
- * Makes sure that the registry at `port` has `bench/IMAGE:COMPRESSION` for each: builds what is not there
- * yet.
- */
+/** Builds `bench/IMAGE:COMPRESSION` for each image that the registry at `port` lacks. */
 export async function buildImages(
   candidates: Iterable<Pick<Candidate, 'image' | 'compression'>>,
   port: number,
@@ -101,7 +98,7 @@ export async function buildImages(
   }
 }
 
-/** The first line that a command prints, or nothing. */
+/** The first line that a command prints; empty if it fails. */
 export function output(command: string, args: readonly string[]): string {
   const { stdout } = spawnSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
   return (stdout ?? '').trim().split('\n')[0] ?? '';

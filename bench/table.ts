@@ -5,7 +5,7 @@ export const tableHead = `| row | candidate | wall s | min–max | cpu s | rss M
 | --- | --- | --- | --- | --- | --- | --- |
 `;
 
-/** The lines of one row: a line a candidate. */
+/** Returns the lines of one row: one per candidate. */
 export function tableLines(row: Row, results: Results): string {
   let lines = '';
   for (const { name, cores } of row.candidates) {

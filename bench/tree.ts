@@ -9,23 +9,23 @@ import {
   type BigIntStats,
 } from 'node:fs';
 
-/** How one tree differs from another: kind of difference to the paths where it is. */
+/** The differences between two trees: paths by kind of difference. */
 export type Differences = Map<string, string[]>;
 
 interface Tree {
   readonly root: string;
-  /** Path (one character per byte) to what lstat says. */
+  /** Results of lstat by path (one character per byte). */
   readonly entries: ReadonlyMap<string, BigIntStats>;
-  /** Path of a file with several names to the first of them. */
+  /** The first name of each file with several names, by its other names. */
   readonly firstNames: ReadonlyMap<string, string>;
-  /** Path to `getfattr`'s lines. */
+  /** Lines of `getfattr` by path. */
   readonly xattrs: ReadonlyMap<string, string>;
 }
 
 /**
- * Compares entry by entry: existence, type, mode, owner, device, content, link target, which names are one
- * file, extended attributes, and times in whole seconds, which is what the reference keeps. `ignored` are
- * paths that only `other` has.
+ * Compares entry by entry: existence, type, mode, owner, device, content, link target, names of the same
+ * file, extended attributes, and times in whole seconds, as the reference keeps them. `ignored` has paths
+ * that only `other` has.
  */
 export function compareTrees(reference: string, other: string, ignored: ReadonlySet<string>): Differences {
   const differences: Differences = new Map();
@@ -107,7 +107,7 @@ function fileType(stats: BigIntStats): bigint {
   return stats.mode & 0o170000n;
 }
 
-/** For all files: as many as a tree has would be a mebibyte of fresh memory each. */
+/** One buffer for all files: a new one for each would be a mebibyte of fresh memory. */
 const buffers = [Buffer.allocUnsafe(1 << 20), Buffer.allocUnsafe(1 << 20)] as const;
 
 function sameContent(a: Buffer, b: Buffer): boolean {

@@ -18,7 +18,7 @@ interface Descriptor {
 
 const oci = 'application/vnd.oci.image';
 
-/** Whether the repository has this tag already. */
+/** True if the repository has this tag. */
 export async function hasTag(repository: Repository, tag: string): Promise<boolean> {
   const answer = await fetch(`${base(repository)}/manifests/${tag}`, {
     method: 'HEAD',
@@ -27,7 +27,7 @@ export async function hasTag(repository: Repository, tag: string): Promise<boole
   return answer.ok;
 }
 
-/** Compresses each layer's tar with gzip, pushes the blobs, a config and an OCI manifest under `tag`. */
+/** Compresses each layer's tar with gzip, and pushes the blobs, a config and an OCI manifest under `tag`. */
 export async function uploadImage(
   repository: Repository,
   tag: string,
@@ -60,7 +60,7 @@ export async function uploadImage(
   await putManifest(repository, tag, configDescriptor, descriptors);
 }
 
-/** Pushes the image under the tag gzip again, its layers in zstd, under the tag zstd. */
+/** Copies the image with the tag gzip to the tag zstd, with its layers in zstd. */
 export async function recompress(repository: Repository, workFolder: string): Promise<void> {
   const { body: manifest } = await get(`${base(repository)}/manifests/gzip`);
   const { config, layers } = (await new Response(manifest).json()) as {

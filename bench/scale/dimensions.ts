@@ -16,34 +16,34 @@ import {
 import { fakeIndex, fakeManifest, type FakeImage, type FakeLayer } from '../../test/support/fake-image.ts';
 import type { FakeRegistry } from '../../test/support/fake-registry.ts';
 
-/** What one run of a row starts from. */
+/** The inputs of one run of a row. */
 export interface Setting {
   readonly registry: FakeRegistry;
-  /** The image of that many things. */
+  /** The image with that count. */
   readonly image: string;
-  /** Of another image in the registry, for diff. */
+  /** Another image in the registry, for diff. */
   readonly other: string;
   /** An empty directory that the command runs in. */
   readonly directory: string;
   readonly count: number;
 }
 
-/** A command, and what must be done before it is timed. */
+/** A command, with the command that prepares it and is not timed. */
 export interface Command {
   readonly name: string;
   readonly before?: (setting: Setting) => readonly string[];
   readonly argv: (setting: Setting) => readonly string[];
 }
 
-/** Something of which there can be many. */
+/** A dimension that an image, a registry or a host can have many of. */
 export interface Dimension {
   readonly name: string;
-  /** The commands are run with this many and four times as many. */
+  /** The commands run with this count and with four times this count. */
   readonly count: number;
   /** The image with `count` of them, 0 included. */
   readonly image: (count: number) => FakeImage;
   readonly commands: readonly Command[];
-  /** For what is not in the image: files in the directory, or more in the registry. */
+  /** Makes inputs outside the image: files in the directory, or documents in the registry. */
   readonly prepare?: (setting: Setting) => void;
   readonly environment?: (setting: Setting) => Readonly<Record<string, string>>;
 }
@@ -84,12 +84,12 @@ const many = <T>(count: number, make: (index: number) => T): T[] =>
 
 const etc: readonly Item[] = [dir('etc'), file('etc/release', 'one\n')];
 
-/** An image of layers, on top of a few files. */
+/** Returns an image of these layers on top of a few files. */
 const layered = (...layers: readonly (readonly Item[])[]): FakeImage => ({
   layers: [{ tar: tar(...etc) }, ...layers.map((items): FakeLayer => ({ tar: tar(...items) }))],
 });
 
-/** A tar in that many members, each of which has 64 bytes of it. */
+/** Returns an image whose layer is a tar in that many members of 64 bytes each. */
 function inMembers(count: number, member: (bytes: Uint8Array) => Buffer, kind: 'gzip' | 'zstd'): FakeImage {
   const size = 64;
   const content = tar(...etc, file('content', randomBytes(Math.max(0, count * size - 4096))));
@@ -101,7 +101,7 @@ function inMembers(count: number, member: (bytes: Uint8Array) => Buffer, kind: '
 
 const emptySkippable = Buffer.from('502a4d1800000000', 'hex');
 
-/** Spread over a hundred directories, so that none of them is wide. */
+/** Spreads the items over a hundred directories, so that no directory is wide. */
 const spread = (count: number, make: (name: string, index: number) => Item): Item[] => [
   ...many(100, (index) => dir(`d${index}`)),
   ...many(count, (index) => make(`d${index % 100}/e${index}`, index)),
@@ -310,7 +310,7 @@ export const dimensions: readonly Dimension[] = [
   },
   ...(['gnu', '0.0', '0.1', '1.0'] as const).map((format): Dimension => ({
     name: `segments of a sparse file (${format})`,
-    // The map of 0.0 has a record for each offset and each length, within 1 MiB.
+    // The map of format 0.0 has a record for each offset and each length, within 1 MiB.
     count: format === '0.0' ? 4000 : 20_000,
     image: (count) =>
       layered([
