@@ -1,4 +1,4 @@
-// node scripts/build.ts binary|aarch64|npm|documents builds dist/dlrootfs, dist/dlrootfs-aarch64, dist/npm
+// `node scripts/build.ts binary|aarch64|npm|documents` builds dist/dlrootfs, dist/dlrootfs-aarch64, dist/npm
 // with dist/package, or the documents in dist: manual page, completions, licences.
 import { writeDocuments } from './build/documents.ts';
 import { buildNpm, writeNpmPackage } from './build/npm.ts';

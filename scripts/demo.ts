@@ -1,6 +1,6 @@
-// `make demo`: one pull without internet. Builds an image of this machine's shell, serves it from a registry
-// on loopback, pulls it with dist/dlrootfs and runs a command in the rootfs. With --image NAME it pulls that
-// image instead.
+// `make demo` pulls an image without internet. It builds an image of this machine's shell, serves it from a
+// registry on loopback, pulls it with dist/dlrootfs and runs a command in the rootfs. With --image NAME it
+// pulls that image instead.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -29,7 +29,7 @@ async function run(...words: readonly string[]): Promise<number> {
   return status;
 }
 
-/** Runs a shell script inside the rootfs: by chroot as root, else in a user namespace. */
+/** Runs a shell script inside the rootfs with chroot: directly as root, else in a user namespace. */
 async function enter(rootfs: string, script: string): Promise<number> {
   const enterAsUser = isRoot ? [] : ['unshare', '--map-root-user'];
   const status = await run(...enterAsUser, 'chroot', rootfs, '/bin/sh', '-c', script);

@@ -1,5 +1,5 @@
-// Puts the Node of tools/node first on the PATH of every `npm run`: node_modules/.bin/node.
-// Runs on the Node that started npm, so it must work on Node 20.
+// Links the Node of tools/node to node_modules/.bin/node, which is first on the PATH of every `npm run`. It
+// runs on the Node that started npm, so it must support Node 20.
 import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 

@@ -1,5 +1,5 @@
-// `npm run picture`: docs/demo.svg, the picture in the README. It records dist/dlrootfs in a terminal, with
-// an image of this machine's shell from a slow registry on loopback; as root, without internet.
+// `npm run picture` makes docs/demo.svg, the picture in the README. It records dist/dlrootfs in a terminal,
+// with an image of this machine's shell from a slow registry on loopback. It needs root, and no internet.
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';

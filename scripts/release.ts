@@ -16,7 +16,7 @@ const run = promisify(execFile);
 const compress = promisify(gzip);
 const release = 'release';
 
-/** Does one step, and says how long it took. */
+/** Runs one step and prints its time. */
 async function step<T>(what: string, work: () => Promise<T>): Promise<T> {
   const begin = performance.now();
   const result = await work();
@@ -79,7 +79,7 @@ async function writeSums(): Promise<void> {
 await rm(release, { recursive: true, force: true });
 await mkdir(release);
 const time = await commitTime();
-// Both at once: each spends most of its time in single-threaded compressors.
+// Both run at the same time: each spends most of its time in single-threaded compressors.
 await Promise.all((Object.keys(architectures) as Architecture[]).map((name) => releaseFor(name, time)));
 const pack = [
   'pack',

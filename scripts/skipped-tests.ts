@@ -4,7 +4,7 @@ import type { TestEvent } from 'node:test/reporters';
 
 const root = path.join(import.meta.dirname, '..');
 
-/** Names of tests: the lines of a file but empty ones and comments. */
+/** Returns the names of tests in a file: its lines without empty ones and comments. */
 function namesIn(file: string): Set<string> {
   const lines = readFileSync(path.resolve(root, file), 'utf8').split('\n');
   return new Set(lines.filter((line) => line !== '' && !line.startsWith('#')));
@@ -12,8 +12,8 @@ function namesIn(file: string): Set<string> {
 
 /**
  * A reporter for node --test: at the end it prints the skipped tests, by reason. ALLOWED_SKIPS in the
- * environment is a file with the names of tests, one a line, that may be skipped; then any other skipped test
- * makes the run fail.
+ * environment is a file with the names of tests that may be skipped, one per line. With it, any other skipped
+ * test makes the run fail.
  */
 // oxlint-disable-next-line import/no-default-export -- node --test calls the default export of a reporter
 export default async function* skippedTests(events: AsyncIterable<TestEvent>): AsyncGenerator<string> {

@@ -1,4 +1,4 @@
-// `node scripts/words.ts`, a part of `npm run lint`: lists words and style in sources and documents that the
+// `node scripts/words.ts`, a part of `npm run lint`, lists words and style in sources and documents that the
 // project avoids, each with a better one. In test/ and bench/ it checks the style only.
 import { readFileSync, readdirSync } from 'node:fs';
 
@@ -42,7 +42,7 @@ const WORDS: readonly Rule[] = [
   },
 ];
 
-/** The linter checks imports and increments. */
+/** Rules of style that the linter does not have. */
 const STYLE: readonly Rule[] = [
   { pattern: /^\s*(?:\/\*\*|\*).*\bThrows\b/gm, better: 'a line `@throws …` of the doc comment' },
   {

@@ -36,7 +36,7 @@ const image = {
   ],
 };
 
-/** Files to add: a tree, a single file, an archive. */
+/** The files to add: a tree, a single file, an archive. */
 async function open(): Promise<Setting> {
   const setting = await Setting.open(image);
   const { scratch } = setting;
@@ -74,7 +74,7 @@ test('add: a tree, a file and an archive are the last layer of the directory', a
   assert.equal(readFileSync(at('etc/motd'), 'utf8'), 'added\n');
   assert.equal(statSync(at('etc/motd')).mtimeMs, 1_000_000);
   assert.equal(readlinkSync(at('etc/link')), 'motd');
-  // Directories that systems have stay as the image has them: a mode, and a link to another one.
+  // An added directory does not replace an existing one: its mode, or its link to another directory, remains.
   assert.equal(statSync(at('etc')).mode & 0o7777, 0o711);
   assert.equal(readlinkSync(at('lib')), 'usr/lib');
   assert.equal(readFileSync(at('usr/lib/agent.so'), 'utf8'), 'agent');
@@ -155,7 +155,7 @@ test('add: every output has it, and verify counts it as part of the image', asyn
   assert.match(without.stdout, /^extra \/own$/m);
   writeFileSync(scratch.join('out/root/.ssh/key'), 'Secret');
   assert.match((await verify(...ADDED)).stdout, /^changed \/root\/\.ssh\/key: /);
-  // --replace knows a DIR with the same files, and one with others.
+  // --replace recognises a DIR with the same added files, and one with others.
   await run(...ADDED, '--replace');
   assert.match((await run(...ADDED, '--replace')).stderr, /nothing was done/);
   assert.equal((await run(...ADDED, '--replace', '--dry-run')).exitCode, 0);

@@ -6,7 +6,7 @@ import { version } from '../src/version.ts';
 
 const source = new URL('../src/', import.meta.url).pathname;
 
-/** The ground floor, which every room may use, and what its own rooms may use. */
+/** The ground floor, usable by every room, with the rooms that each of its own may use. */
 const ground: Readonly<Record<string, readonly string[]>> = {
   'version.ts': [],
   'errors.ts': [],
@@ -15,7 +15,7 @@ const ground: Readonly<Record<string, readonly string[]>> = {
   oci: ['errors.ts', 'sys'],
 };
 
-/** What each room may use beside the ground floor. Types alone may also come from `report`. */
+/** The rooms that each room may use beside the ground floor. All rooms may use types of `report`. */
 const rooms: Readonly<Record<string, readonly string[]>> = {
   registry: [],
   blob: [],
@@ -30,7 +30,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   runtime: ['disk', 'rootfs'],
 };
 
-/** Files at the top, from the bottom up: they may use every room, and the files before them. */
+/** Files at the top, from the bottom up: each may use every room, and the files before it. */
 const top = [
   'requests.ts',
   'options.ts',
@@ -50,7 +50,7 @@ function mayUse(one: string, other: string): boolean {
   return other in rooms || (top.includes(other) && top.indexOf(other) < top.indexOf(one));
 }
 
-/** Node's modules that do I/O: not for the rooms that only decide. */
+/** The rooms that only decide: they may not use Node's modules that do I/O. */
 const pure = new Set(['oci', 'tar', 'errors.ts', 'version.ts']);
 const harmless = new Set(['node:crypto', 'node:buffer', 'node:path', 'node:util', 'node:os']);
 
@@ -97,10 +97,10 @@ test('no imports go in a circle, of types and on demand neither', () => {
     if (from.startsWith('.')) graph.get(file)!.add(path.normalize(path.join(path.dirname(file), from)));
   for (let size = 0; size !== graph.size;) {
     size = graph.size;
-    // A file that imports none of those that are left is in no circle.
+    // A file that imports no remaining file is in no circle.
     for (const [file, used] of graph) if (![...used].some((other) => graph.has(other))) graph.delete(file);
   }
-  // Nor is one that none of these imports.
+  // A file that no remaining file imports is in no circle either.
   const inCircles = [...graph.keys()].filter((file) => [...graph.values()].some((used) => used.has(file)));
   assert.deepEqual(inCircles, []);
 });

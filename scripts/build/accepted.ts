@@ -1,6 +1,5 @@
-// Checks whether V8 accepts the code caches of training.ts in TRAINING_DIRECTORY, in a separate process with
-// the flags of the executable. Prints the names of rejected ones: a rejected cache only costs time, so
-// nothing else would show it.
+// Prints the names of code caches in TRAINING_DIRECTORY that V8 rejects. It runs in a separate process with
+// the flags of the executable. A rejected cache only costs time, so no other check would show it.
 import { readFileSync, readdirSync } from 'node:fs';
 import { Script } from 'node:vm';
 import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';

@@ -18,7 +18,7 @@ const shared = {
 
 const threads = ['src/rootfs/thread.ts', 'src/git/packer-thread.ts', 'src/commands/decoder-thread.ts'];
 
-/** In the bundle the threads' files are JavaScript, in one directory. */
+/** Replaces the names of the threads' files: in the bundle they are JavaScript, in one directory. */
 const threadBesideBundle: Plugin = {
   name: 'thread-beside-bundle',
   setup(bundle) {
@@ -73,7 +73,7 @@ const insideExecutable: Plugin = {
     bundle.onLoad({ filter: /\/src\/sys\/koffi\.ts$/ }, ({ path }) => {
       return { contents: "export * from '../binary/koffi.ts';", resolveDir: dirname(path), loader: 'ts' };
     });
-    // A script of its own, since launch.js has started the thread before cli.js asks for it.
+    // This is a separate script, since launch.js has started the thread before cli.js requires it.
     bundle.onResolve({ filter: /\/threads\.ts$/ }, ({ importer }) =>
       importer === '' || importer.includes('/src/binary/')
         ? undefined
@@ -116,7 +116,7 @@ export async function bundleForExecutable(): Promise<{ scripts: Map<string, stri
 }
 
 /**
- * esbuild splits only ES modules; this converts them to CommonJS, where `import()` becomes a `require` on
+ * Converts ES modules, the only format that esbuild splits, to CommonJS. `import()` becomes a `require` on
  * demand.
  */
 async function asCommonJS(source: string): Promise<string> {

@@ -5,7 +5,7 @@ const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
 
 /**
- * Seconds since 1970 of the commit (or SOURCE_DATE_EPOCH), as text, so that the same sources give the same
+ * Returns the time of the commit (or SOURCE_DATE_EPOCH) in seconds since 1970: the same sources give the same
  * files.
  */
 export async function commitTime(): Promise<string> {

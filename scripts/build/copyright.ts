@@ -9,8 +9,8 @@ const alsoInside = ['koffi'];
 const rule = `\n${'-'.repeat(80)}\n\n`;
 
 /**
- * The licences of all parts of the single executable: our own, those of npm packages, and Node's with its
- * parts.
+ * Returns the licences of all parts of the single executable: ours, those of npm packages, and Node's with
+ * its parts.
  */
 export async function copyrightText(): Promise<string> {
   const { inputs } = await bundleForExecutable();

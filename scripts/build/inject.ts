@@ -16,7 +16,7 @@ export interface ExecutableOptions {
   readonly architecture: Architecture;
   /** Node of that architecture, to build on. */
   readonly node: string;
-  /** koffi's library for it, linked against glibc. */
+  /** koffi's library for that architecture, linked against glibc. */
   readonly koffi: string;
   /** Flags of Node and V8 that the program always runs with. */
   readonly flags: readonly string[];
@@ -69,7 +69,7 @@ async function strip(binary: string, architecture: Architecture): Promise<void> 
       await run(program, [binary]);
       return;
     } catch {
-      // Not installed, or for another architecture: the next one.
+      // The program is not installed, or strips only another architecture.
     }
   }
   const names = architectures[architecture].strip.join(', ');

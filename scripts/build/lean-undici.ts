@@ -13,16 +13,16 @@ const standIns: Readonly<Record<string, string>> = {
 };
 
 /**
- * Removes work of undici that this program does not need, more than half of the start of a pull:
+ * Removes work of undici that this program does not need, more than half of the start of a pull.
  *
- * All connections are HTTP/1.1 (`allowH2: false`), but node:http2 is loaded, and with it node:tls, which
- * begins to parse all of Node's root certificates. Of node:http it needs one number and a class to compare
- * with, of node:assert one function.
+ * All connections are HTTP/1.1 (`allowH2: false`), but undici loads node:http2, and with it node:tls, which
+ * parses all of Node's root certificates. undici needs only a number and a class of node:http, and a function
+ * of node:assert.
  *
  * Its HTTP parser is WebAssembly. V8 optimises one large function of it after the headers of a few responses:
  * 120 ms of processor time and 40 MB of memory. The baseline code is as fast as any network, so the budget
- * that triggers the optimisation is raised while the module is compiled. (As a flag of the process it would
- * make V8 reject the code caches of Node's own modules.)
+ * that triggers the optimisation is raised while the module is compiled. A flag of the process would make V8
+ * reject the code caches of Node's own modules.
  */
 export const leanUndici: Plugin = {
   name: 'lean-undici',

@@ -7,8 +7,8 @@ const run = promisify(execFile);
 const root = new URL('../..', import.meta.url).pathname;
 
 /**
- * Builds what the npm package runs: `cli.js` for bin/dlrootfs.js, `index.js` with its types, the threads'
- * files.
+ * Builds the files that the npm package runs: `cli.js` for bin/dlrootfs.js, `index.js` with its types, and
+ * the threads.
  */
 export async function buildNpm(directory: string): Promise<void> {
   await rm(`${root}${directory}`, { recursive: true, force: true });

@@ -6,7 +6,7 @@ import { commitTime } from './commit-time.ts';
 import { architectures } from './inject.ts';
 
 const run = promisify(execFile);
-/** `npm sbom` came with npm 9.9; Debian 13 has 9.2. One version also gives one text. */
+/** `npm sbom` exists since npm 9.9; Debian 13 has 9.2. A fixed version gives the same text everywhere. */
 const NPM = 'npm@11.19.1';
 const root = new URL('../..', import.meta.url).pathname;
 
@@ -23,9 +23,9 @@ interface Bill {
 }
 
 /**
- * Answers the software bill of materials as CycloneDX JSON: npm's own list of the packages in the binary, the
- * native packages of other architectures, which npm does not install here, and Node, the base of the binary.
- * The same commit gives the same text.
+ * Returns the software bill of materials as CycloneDX JSON: npm's list of the packages in the binary, the
+ * native packages of other architectures, which npm does not install here, and Node. The same commit gives
+ * the same text.
  */
 export async function softwareBillOfMaterials(): Promise<string> {
   const words = ['npm', 'sbom', '--sbom-format', 'cyclonedx', '--omit', 'dev'];

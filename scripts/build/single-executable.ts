@@ -32,8 +32,8 @@ export function hostArchitecture(): Architecture {
 }
 
 /**
- * Makes the single binary. It gets code caches for the architecture of this machine; on another one it
- * compiles its scripts at the start, since that Node cannot run here.
+ * Builds the single binary. For the architecture of this machine it has code caches. A binary for another
+ * architecture compiles its scripts at the start, since its Node cannot run here.
  */
 export async function buildSingleExecutable(architecture: Architecture, output: string): Promise<void> {
   const { scripts } = await bundleForExecutable();

@@ -11,7 +11,7 @@ const CREATED = '2015-01-17T10:00:00Z';
 
 type EntryType = 'File' | 'Directory' | 'SymbolicLink' | 'Link';
 
-/** The blocks of one entry. */
+/** Returns the blocks of one entry. */
 function entry(
   type: EntryType,
   path: string,
@@ -28,14 +28,14 @@ function entry(
 const file = (path: string, content: Uint8Array | string, mode = 0o644): Buffer =>
   entry('File', path, mode, Buffer.from(content));
 
-/** The same bytes in every build. */
+/** Returns bytes that are the same in every build. */
 function incompressible(seed: number, length: number): Uint8Array {
   return createHash('shake256', { outputLength: length }).update(String(seed)).digest();
 }
 
 /**
- * What layers have in their archives: each kind of entry that most images have, and enough for the thread
- * that decodes.
+ * The layers of the image: each kind of entry that most images have, and enough data for the decoder's
+ * thread.
  */
 const layers: readonly (readonly Buffer[])[] = [
   [
@@ -57,7 +57,7 @@ function digestOf(bytes: Uint8Array): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
-/** The manifest of the image (image-spec), and its blobs by digest. */
+/** Returns the manifest of the image (image-spec), and its blobs by digest. */
 function image(): { readonly manifest: Buffer; readonly blobs: ReadonlyMap<string, Uint8Array> } {
   const blobs = new Map<string, Uint8Array>();
   const describe = (mediaType: string, bytes: Uint8Array) => {
@@ -84,8 +84,8 @@ function image(): { readonly manifest: Buffer; readonly blobs: ReadonlyMap<strin
 }
 
 /**
- * A registry on loopback with one signed image, as far as a pull asks (distribution-spec): manifests,
- * referrers, blobs, ranges of blobs.
+ * A registry on loopback with one signed image. It serves what a pull requests (distribution-spec):
+ * manifests, referrers, blobs, ranges of blobs.
  */
 export class TrainingRegistry implements AsyncDisposable {
   readonly #image = image();
@@ -98,12 +98,12 @@ export class TrainingRegistry implements AsyncDisposable {
     return registry;
   }
 
-  /** What a pull names. */
+  /** The reference of the image. */
   get reference(): string {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}/library/small:latest`;
   }
 
-  /** The public key in PEM that the image is signed with. */
+  /** The public key in PEM that verifies the image's signature. */
   get key(): string {
     return this.#signatures.key;
   }

@@ -55,7 +55,8 @@ export function signManifest(digest: string): Signatures {
     predicateType: 'https://sigstore.dev/cosign/sign/v1',
     predicate: {},
   });
-  // What DSSE signs: its version, and the type and the payload with their lengths.
+  // The signature covers this head and the payload: DSSE's version, and the type and payload with their
+  // lengths.
   const head = `DSSEv1 ${STATEMENT_TYPE.length} ${STATEMENT_TYPE} ${statement.length} `;
   const bundle = jsonOf({
     mediaType: BUNDLE_TYPE,

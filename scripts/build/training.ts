@@ -1,6 +1,6 @@
-// Runs the program in plain Node as the single executable does, and writes a code cache of each script at the
-// end, with all compiled functions of the run. Started by code-cache.ts for the program, and by the program
-// for its thread. TRAINING_DIRECTORY holds the scripts and gets the caches.
+// Runs the program in plain Node as the single executable does, and at the end writes a code cache of each
+// script with all compiled functions of the run. code-cache.ts starts it for the program, and the program
+// starts it for its thread. TRAINING_DIRECTORY holds the scripts and gets the caches.
 import { ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { Script } from 'node:vm';
@@ -14,7 +14,7 @@ const requireBuiltin = createRequire('/');
 const compiled = new Map<string, { readonly script: Script; readonly cache: number }>();
 const loaded = new Map<string, { exports: unknown }>();
 
-/** A replacement of node:sea, which has assets only inside a single executable. */
+/** Replaces node:sea, which has assets only inside a single executable. */
 const assets = {
   getAssetKeys: () => [],
   getRawAsset: (name: string) => new Uint8Array(readFileSync(`${directory}/${name}`)).buffer,
@@ -58,8 +58,8 @@ if (isMainThread) {
 }
 
 /**
- * As launch-thread.ts does. The program does not wait for its threads, so its cache is written with each of
- * its messages.
+ * Does the same as launch-thread.ts. The program does not wait for its threads, so the thread writes its
+ * cache with each of its messages.
  */
 function trainThread(): void {
   const threads = requireBuiltin('node:worker_threads') as typeof import('node:worker_threads');

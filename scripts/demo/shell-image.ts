@@ -6,7 +6,7 @@ import type { FakeImage } from '../../test/support/fake-image.ts';
 
 const greeting = 'Hello from inside a root file system that no Docker has seen.\n';
 
-/** The files of a program of this machine: itself and its libraries. */
+/** Returns the files of a program of this machine: itself and its libraries. */
 function programFiles(name: string): string[] {
   const path = spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' }).stdout.trim();
   if (!path.startsWith('/')) return [];
@@ -14,7 +14,7 @@ function programFiles(name: string): string[] {
   return [path, ...(stdout.match(/\/\S+(?= \(0x)/g) ?? [])];
 }
 
-/** The real path of the parent, plus the last component: `/bin/sh` may be `/usr/bin/sh`. */
+/** Returns the real path of the parent, plus the last component: `/bin/sh` may be `/usr/bin/sh`. */
 function resolved(path: string): string {
   return `${realpathSync(dirname(path))}/${basename(path)}`;
 }
@@ -28,7 +28,7 @@ function ancestors(path: string): string[] {
   return parent === '/' ? [] : [...ancestors(parent), parent];
 }
 
-/** Links such as `bin -> usr/bin` of this machine. */
+/** Returns this machine's links such as `bin -> usr/bin`. */
 function topLevelLinks(): Item[] {
   return ['bin', 'sbin', 'lib', 'lib64'].flatMap((name) => {
     try {
@@ -40,8 +40,8 @@ function topLevelLinks(): Item[] {
 }
 
 /**
- * An image of this machine's shell in three layers: programs with their libraries; files; a change, a hard
- * link and a deletion.
+ * Returns an image of this machine's shell in three layers: programs with their libraries; files; a change, a
+ * hard link and a deletion.
  */
 export function shellImage(): FakeImage {
   const programs = ['sh', 'ls', 'cat', 'id', 'uname'].flatMap((name) => programFiles(name));

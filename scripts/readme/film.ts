@@ -1,4 +1,4 @@
-/** The screen of a terminal, from a point in time on. */
+/** The screen of a terminal from a point in time. */
 export interface Frame {
   /** Seconds from the start. */
   readonly at: number;
@@ -17,8 +17,9 @@ const cell = { width: 8.4, height: 18 };
 const margin = { side: 16, top: 40, bottom: 14 };
 
 /**
- * An SVG that repeats the frames: they are below each other on a strip that CSS moves. Without animation (in
- * print, with reduced motion) the last frame is shown. The colours are readable on light and dark pages.
+ * Returns an SVG that repeats the frames: they are below each other on a strip that CSS moves. Without
+ * animation (in print, with reduced motion) the last frame is shown. The colours are readable on light and
+ * dark pages.
  */
 export function film(frames: readonly Frame[], options: FilmOptions): string {
   const { columns, rows, title, rest } = options;

@@ -11,7 +11,7 @@ function entry(path: string, given: Partial<ArchiveEntry>): ArchiveEntry {
   return { type: 'file', ...blank, linkPath: '' as BytePath, ...given, path: path as BytePath };
 }
 
-/** What our reader makes of the blocks, with zeros for data. */
+/** Returns the entry that our reader finds in the blocks, with zeros for data. */
 function readBack(path: string, given: Partial<ArchiveEntry>): ReadEntry {
   const { blocks, dataSize } = entryBlocks(entry(path, given), undefined);
   return readArchive(Buffer.concat([blocks, Buffer.alloc(dataSize + paddingOf(dataSize))]))[0]!;

@@ -21,7 +21,7 @@ import {
 import { readArchive, summary } from '../support/read-archive.ts';
 import { Collector, flatten, flattened, layersOf, spool } from './harness.ts';
 
-/** The flattened entries, a line each, with the content of files. */
+/** Returns the flattened entries, one per line, with the content of files. */
 async function lines(...layers: readonly (readonly Item[])[]): Promise<string[]> {
   const archive = await flattened(layers.map((items) => tar(...items)));
   return readArchive(archive).map((entry) => {

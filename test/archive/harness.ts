@@ -9,14 +9,14 @@ import { type ArchiveOptions, writeArchive } from '../../src/archive/flatten.ts'
 import { ImageTree } from '../../src/rootfs/image-tree.ts';
 import type { NotRestored } from '../../src/rootfs/not-restored.ts';
 
-/** A directory that is removed after the test, whatever is in it. */
+/** A directory that is removed after the test with its content. */
 export function temporaryDirectory(t: TestContext): string {
   const directory = realpathSync(mkdtempSync(path.join(tmpdir(), 'dlrootfs-flatten-')));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
-/** A file without a name; counts how many were asked for. */
+/** Returns a file without a name, and counts the calls. */
 export const spool = {
   files: 0,
   async file(this: void): Promise<FileHandle> {
@@ -28,7 +28,7 @@ export const spool = {
   },
 };
 
-/** Layers whose chunks are valid only until the next one is asked for. */
+/** Layers whose chunks are valid only until the next one is requested. */
 export function layersOf(archives: readonly Uint8Array[], chunkSize = 1000): ImageLayer[] {
   return archives.map((archive, index) => {
     async function* chunks() {
@@ -42,7 +42,7 @@ export function layersOf(archives: readonly Uint8Array[], chunkSize = 1000): Ima
   });
 }
 
-/** Keeps all that is written to it. */
+/** Keeps all bytes that are written to it. */
 export class Collector extends Writable {
   readonly chunks: Buffer[] = [];
 
@@ -58,7 +58,7 @@ export class Collector extends Writable {
 
 type FlattenOptions = Partial<Pick<ArchiveOptions, 'compression' | 'signal'>>;
 
-/** Writes the flattened archive of layers, not compressed unless asked for. */
+/** Writes the flattened archive of layers, uncompressed by default. */
 export async function flatten(
   layers: readonly ImageLayer[],
   output: Writable,
@@ -77,7 +77,7 @@ export async function flatten(
   }
 }
 
-/** The flattened archive of layers. */
+/** Returns the flattened archive of layers. */
 export async function flattened(
   archives: readonly Uint8Array[],
   options: FlattenOptions & { readonly chunkSize?: number } = {},

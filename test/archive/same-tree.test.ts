@@ -12,13 +12,13 @@ import { randomLayers } from '../support/random-layers.ts';
 import { printTree } from '../support/tree.ts';
 import { flattened, temporaryDirectory } from './harness.ts';
 
-/** Runs it, and answers that it failed as an image's fault, or that it did not. */
+/** Runs `run`; returns true if it failed by a fault of the image, and false if it did not fail. */
 async function refused(run: () => void | Promise<void>): Promise<boolean> {
   try {
     await run();
     return false;
   } catch (error) {
-    // A refusal that is put down to no entry comes from the disk, not from the layers: nothing to compare.
+    // An error without an entry comes from the disk, not from the layers: such a run compares nothing.
     fc.pre(!(error instanceof SyscallError));
     assert.ok(error instanceof DlrootfsError, error instanceof Error ? error.stack : '');
     return true;
@@ -46,10 +46,10 @@ describe('the flattened archive', () => {
         });
         assert.equal(failedToo, failed);
         if (failed) return;
-        // A name like that in the archive is a whiteout to `build`.
+        // For `build`, a name like that in the archive is a whiteout.
         fc.pre(!printTree(direct).includes('.wh.'));
         build(unpacked, [archive]);
-        // Without an entry for it the root keeps the time at which the test made it.
+        // Without an entry for it the root keeps the time of its creation by the test.
         const withRoot = { root: archive.toString('latin1', 0, 2) === './' };
         assert.equal(printTree(unpacked, withRoot), printTree(direct, withRoot));
         assert.ok(archive.equals(await flattened(archives)), 'the same bytes again');
@@ -101,7 +101,7 @@ describe('the flattened archive', () => {
     const archive = path.join(work, 'flat.tar');
     writeFileSync(archive, await flattened(archives));
 
-    // bsdtar does not set the time of the directory that it is in.
+    // bsdtar does not set the time of the directory that it extracts into.
     const programs: [program: string, args: readonly string[], root: boolean][] = [
       ['tar', ['--xattrs', '--xattrs-include=*', '--numeric-owner', '-p'], true],
       ['bsdtar', ['--xattrs', '--numeric-owner', '-p'], false],

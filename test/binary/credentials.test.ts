@@ -1,5 +1,5 @@
-// Where credentials and client certificates may come from: a pull by the one binary with each, and no output
-// shows one.
+// Each source of credentials and client certificates works in a pull by the single binary, and no output
+// shows a secret.
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -22,7 +22,7 @@ function write(name: string, text: string, mode = 0o644): void {
 
 const auths = (host: string) => JSON.stringify({ auths: { [host]: { auth: ENCODED } } });
 
-/** A helper as docker calls it: asks for the host on standard input, answers JSON. */
+/** Makes a credential helper for docker's protocol: it reads the host from standard input and prints JSON. */
 function helper(scratch: Scratch, name: string): string {
   const answer = JSON.stringify({ Username: 'me', Secret: PASSWORD });
   write(scratch.join('bin', `docker-credential-${name}`), `#!/bin/sh\ncat >&2\necho '${answer}'\n`, 0o755);

@@ -1,4 +1,4 @@
-// What `make fuzz` has found, one test each.
+// Defects that `make fuzz` has found, one test each.
 import assert from 'node:assert/strict';
 import { readdirSync, statSync } from 'node:fs';
 import { test } from 'node:test';

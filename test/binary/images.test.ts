@@ -1,4 +1,4 @@
-// Where an image may come from and how its layers may be compressed: a pull by the one binary of each.
+// The single binary pulls an image from each kind of source, and with each compression of layers.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, writeFileSync } from 'node:fs';
@@ -48,7 +48,7 @@ const compress: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array>> = {
   xz: (bytes) => execFileSync('xz', ['-c'], { input: bytes }),
 };
 
-/** An image with those layers; what is no gzip and no zstd says its diffIDs itself. */
+/** An image with these layers. A blob that is not gzip or zstd needs an explicit diffID. */
 function imageOf(compression = 'gzip') {
   return {
     layers: tars.map((bytes) => compress[compression]!(bytes)),
@@ -86,7 +86,7 @@ for (const name of ['out.tar', 'out.tar.gz', 'out.tar.zst']) {
 }
 
 interface Source {
-  /** Makes the image available; answers what to type and what to write to standard input. */
+  /** Makes the image available; returns the arguments and the bytes for standard input. */
   readonly open: (
     scratch: Scratch,
     stack: AsyncDisposableStack,

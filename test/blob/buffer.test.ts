@@ -9,7 +9,7 @@ import { noise, Workshop } from './support/workshop.ts';
 
 const source = noise(6_000_000);
 
-/** Chunks of up to 300,000 bytes, pauses of up to 2 ms on either side, and how much is read at once. */
+/** Chunks of up to 300,000 bytes, pauses of up to 2 ms for writer and reader, and reads of each size. */
 const run = fc.record({
   held: fc.boolean(),
   steps: fc.array(fc.record({ bytes: fc.integer({ min: 1, max: 300_000 }), pause: fc.nat(2) }), {
@@ -107,7 +107,7 @@ test('a file that cannot be written is replaced by a copy, while it is written a
       read.push(buffer.subarray(0, count));
     }
   })();
-  // As connections do that receive pieces of one blob.
+  // Connections that receive pieces of one blob write in any order.
   const parts = [5, 1, 3, 2, 4, 0].map((n) => kept.length + n * 500_000);
   await Promise.all(parts.map((at) => arrival.writeAt(source.subarray(at, at + 500_000), at)));
   arrival.advance(kept.length + 3_000_000);

@@ -119,7 +119,7 @@ test('a cache of version 1.4.0, which has no tag, is taken over with all that it
     `blobs/sha512/${hex('c')}${hex('d')}`,
   ])
     makeFile(cache, name);
-  // A backup program may want it.
+  // A backup program may need this file.
   makeFile(cache, 'CACHEDIR.TAG', `${SIGNATURE}\n`);
   assert.match((await setting.cache('cache')).stdout, /: 4 blobs, 4 partial, /);
   assert.equal(readFileSync(path.join(cache, 'CACHEDIR.TAG'), 'latin1'), `${SIGNATURE}\n`);
@@ -243,7 +243,7 @@ const run = (setting: Setting, ...argv: readonly string[]) =>
 
 describe('as root, a cache that another user may rename', rootOnly, () => {
   const USER = 4321;
-  /** Directories of the user, in which the cache is at `home/.cache/dlrootfs`. */
+  /** The user's directories; the cache is at `home/.cache/dlrootfs`. */
   function home(setting: Setting): string {
     mkdirSync(setting.scratch.join('home/.cache'), { recursive: true });
     for (const name of ['home', 'home/.cache']) chownSync(setting.scratch.join(name), USER, USER);

@@ -15,7 +15,7 @@ type Codec = 'gzip' | 'zstd' | 'bzip2' | 'xz' | 'none';
 
 const missing = ['zstd', 'bzip2', 'xz'].filter((name) => spawnSync(name, ['--version']).error !== undefined);
 
-/** A test that needs the compressors: their absence is said, not passed over. */
+/** A test that needs the compressors; without them it is skipped with a reason. */
 function test(name: string, run: () => Promise<void> | void): void {
   void always(name, { skip: missing.length > 0 && `needs ${missing.join(', ')}` }, run);
 }
@@ -34,7 +34,7 @@ function pack(codec: Codec, bytes: Uint8Array): Buffer {
   return program(codec, ['-c'], bytes);
 }
 
-/** Cuts bytes into pieces whose lengths go round the list. */
+/** Cuts bytes into pieces; their lengths repeat the list. */
 function* cut(bytes: Uint8Array, lengths: readonly number[]): Generator<Uint8Array> {
   for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
     const length = lengths[turn % lengths.length]!;
@@ -44,8 +44,8 @@ function* cut(bytes: Uint8Array, lengths: readonly number[]): Generator<Uint8Arr
 }
 
 /**
- * `decoder`: as the decoder's thread does it; `C` and `Node`: as the main thread does, with and without
- * native functions.
+ * The decoders. `decoder` runs as in the decoder's thread; `C` and `Node` as in the main thread, with and
+ * without native functions.
  */
 type By = 'decoder' | 'C' | 'Node';
 
@@ -61,7 +61,7 @@ function region(length: number): Region {
   return native.locate(new Uint8Array(new SharedArrayBuffer(length)));
 }
 
-/** As the decoder's thread does it. */
+/** Decodes as the decoder's thread does. */
 function unpackInC(codec: 'gzip' | 'zstd', pieces: Iterable<Uint8Array>, compareChecksums = true): Buffer {
   const engine = native[codec]();
   try {
@@ -109,7 +109,7 @@ test('what Node carries is called in C here', () => {
 const text = Buffer.from('All the world is a stage, '.repeat(40));
 const long = Buffer.from(Array.from({ length: 700_000 }, (_, index) => (index * index) % 251));
 
-/** Where the checksum of the content begins, counted from the end of a member. */
+/** Offset of the content's checksum from the end of a member. */
 for (const [codec, fromEnd] of [
   ['gzip', 8],
   ['zstd', 4],
@@ -125,7 +125,7 @@ for (const [codec, fromEnd] of [
       await assert.rejects(unpack(blob, [blob.length], by), MalformedDataError);
     }
 
-    // One engine for a blob of each kind, as the decoder's thread uses it.
+    // The decoder's thread, too, uses one engine for a blob of each kind.
     const engine = native[codec]();
     const [input, output] = [region(member.length), region(text.length + 1)];
     input.bytes.set(member);
@@ -251,7 +251,7 @@ for (const [name, by] of [
       Buffer.from('layer.tar\0'),
       Buffer.from('a comment\0'),
     ]);
-    // The flag bit 1 asks for a checksum of the header.
+    // Bit 1 of the flags means that the header has a checksum.
     const checksum = Buffer.alloc(2);
     checksum.writeUInt16LE(crc32(header) & 0xffff);
     assert.ok((await unpack(Buffer.concat([header, checksum, bare]), [11], by)).equals(text));
@@ -274,7 +274,7 @@ for (const [name, by] of [
 
   test(`zstd ${name}: a window of 128 MiB is taken, a longer one refused with its reason`, async () => {
     const zstd = (windowLog: number) => program('zstd', ['-c', `--long=${windowLog}`, '--no-check'], long);
-    // A header without the size of the content names the window.
+    // A header without the size of the content has the size of the window.
     assert.equal(zstd(27)[4]! >> 5, 0);
     assert.ok((await unpack(zstd(27), [65_536], by)).equals(long));
     await assert.rejects(unpack(zstd(28), [65_536], by), /window of more than 128 MiB/);

@@ -16,8 +16,8 @@ import type { Compression } from '../../src/oci/compression.ts';
 const native = nativeDecoders()!;
 
 /**
- * `decoder`: as the decoder's thread does it; `C` and `Node`: as the main thread does, with and without
- * native functions.
+ * The decoders. `decoder` runs as in the decoder's thread; `C` and `Node` as in the main thread, with and
+ * without native functions.
  */
 const ways = ['decoder', 'C', 'Node'] as const;
 type Way = (typeof ways)[number];
@@ -69,7 +69,7 @@ const text = Buffer.from('a file of a few bytes\n');
 const program = (name: string, ...args: string[]): Buffer => execFileSync(name, args, { input: text });
 const isMissing = (name: string) => spawnSync(name, ['--version']).error !== undefined && `needs ${name}`;
 
-/** What is repeated, and what it stands for. */
+/** The repeated member, and the content of one. */
 const members: readonly [string, Compression, () => Buffer, Buffer, string | false][] = [
   ['zstd frames', 'zstd', () => zstdCompressSync(text), text, false],
   [
@@ -95,7 +95,7 @@ const members: readonly [string, Compression, () => Buffer, Buffer, string | fal
 ];
 
 const COUNT = 6000;
-/** More than any decoder reads at once. */
+/** More bytes than any decoder reads in one step. */
 const MOST_INPUT = 8 * 2 ** 20;
 
 for (const [name, compression, make, meaning, skip] of members) {
@@ -122,7 +122,7 @@ for (const [name, compression, make, meaning, skip] of members) {
         out.push(Buffer.from(chunk));
       assert.ok(Buffer.concat(out).equals(expected));
       assert.ok(reads <= 3 + blob.length / 65_536, `${reads} reads`);
-      // Node's stream gives back control after each frame.
+      // Node's stream returns output after each frame.
       if (way === 'C')
         assert.ok(out.length <= 10 + expected.length / 65_536, `${out.length} pieces of output`);
     });
@@ -163,7 +163,7 @@ const parts: Readonly<Record<'gzip' | 'zstd', fc.Arbitrary<Part>>> = {
   ),
 };
 
-/** Cuts bytes into pieces whose lengths go round the list. */
+/** Cuts bytes into pieces; their lengths repeat the list. */
 function* cut(bytes: Uint8Array, lengths: readonly number[]): Generator<Uint8Array> {
   for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
     const length = lengths[turn % lengths.length]!;
@@ -180,7 +180,7 @@ const lengths = fc.array(fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ 
 for (const compression of ['gzip', 'zstd'] as const) {
   const list = fc.array(parts[compression], { minLength: 1, maxLength: 12 });
   const sourceOf = (blob: Uint8Array, sizes: readonly number[]) =>
-    // Pieces of a few bytes alone would make a large blob slow.
+    // A large blob in pieces of only a few bytes would be slow.
     [...cut(blob, blob.length > 20_000 ? [...sizes, 50_000] : sizes)];
 
   void test(`${compression}: any sequence of members, cut anywhere, is its contents`, async () => {
@@ -227,7 +227,7 @@ for (const compression of ['gzip', 'zstd'] as const) {
 
   void test(`${compression}: other bytes after any sequence are malformed`, async () => {
     const garbage = fc.uint8Array({ minLength: 4, maxLength: 40 }).map((bytes) => {
-      // Neither a magic number's first byte nor padding.
+      // This byte is neither the first one of a magic number nor padding.
       bytes[0] = 0x41;
       return bytes;
     });
@@ -242,7 +242,7 @@ for (const compression of ['gzip', 'zstd'] as const) {
   });
 }
 
-/** A skippable frame of 4 GiB - 1 byte, the longest there is, between two others. */
+/** A skippable frame of 4 GiB - 1 byte, the longest possible, between two others. */
 async function* longestSkippable(): AsyncGenerator<Uint8Array> {
   const head = skippable(0);
   head.writeUInt32LE(2 ** 32 - 1, 4);

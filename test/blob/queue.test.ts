@@ -109,7 +109,7 @@ for (const [name, cached] of [
     await using shop = await Workshop.open();
     const { registry, layers } = await start(packed);
     await using _ = registry;
-    // The first layer stalls for ever, the third is not there.
+    // The first layer stalls for ever; the registry does not have the third one.
     registry.fault({ path: new RegExp(layers[0]!.id), times: 9, stallAfter: 1000 });
     registry.fault({ path: new RegExp(layers[2]!.id), times: 9, status: 404, body: '{}' });
     const store = await shop.store(options);

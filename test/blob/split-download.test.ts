@@ -39,7 +39,7 @@ for (const [name, options] of [
     const first = registry.requests.map(({ headers }) =>
       Number(/^bytes=(\d+)-\d+$/.exec(headers.range!)![1]),
     );
-    // Requests that are made at once may arrive in another order.
+    // Requests that are sent at the same time may arrive in another order.
     const inOrder = first.toSorted((a, b) => a - b);
     assert.ok(
       first.every((start, place) => Math.abs(inOrder.indexOf(start) - place) < jobs),
@@ -132,7 +132,7 @@ test('a run that is killed in the middle is gone on with from its front', async 
   const before = registry.requests.length;
   registry.fault({ path: /blobs/, times: 999 });
   assert.ok((await shop.pull([layer]))[0]!.equals(big));
-  // To within 4 MiB and what was on its way, and none of it again.
+  // The noted ranges lack at most 4 MiB and the bytes in flight. No noted byte is requested again.
   assert.ok(ranges.reduce((sum, [start, end]) => sum + end - start, 0) >= 5 * MB, noted.join(' '));
   for (const { headers } of registry.requests.slice(before)) {
     const [first, last] = headers.range!.slice(6).split('-').map(Number) as [number, number];

@@ -11,7 +11,7 @@ import { noise, Workshop } from './support/workshop.ts';
 
 const MIB = 2 ** 20;
 const blob = noise(24 * MIB);
-/** 64 KiB each time: some 13 MB/s, slow enough for more connections. */
+/** Chunks of 64 KiB: about 13 MB/s, slow enough for several connections. */
 const slow: Play = { pause: 5 };
 const once = { retries: 0, delay: 1 };
 

@@ -105,7 +105,9 @@ test('manifests and configs are kept by digest, and checked when they are read',
   await store.close();
 });
 
-/** How a whole blob may be damaged, and whether that is seen before its bytes are handed out. */
+/**
+ * Damage to a complete blob, and the time when it is found: before or after its first bytes were returned.
+ */
 const damages: readonly [string, 'at once' | 'while reading', (blob: string) => void][] = [
   ['cut off', 'at once', (blob) => truncateSync(blob, 1000)],
   ['empty', 'at once', (blob) => truncateSync(blob, 0)],
@@ -192,7 +194,7 @@ const tag = `Signature: 8a477f597d28d172789f06886806bc55
 # This file is a cache directory tag created by dlrootfs.
 `;
 
-/** How the store's directory may be unusable, and what must be said. */
+/** Unusable directories of the store, and the words of the error. */
 const unusable: readonly [string, RegExp, (cache: string) => void][] = [
   ['a file', /continuing without the cache: .*EEXIST|not a directory/, (cache) => writeFileSync(cache, '')],
   [
@@ -319,7 +321,7 @@ describe('a full disk', () => {
         assert.deepEqual(shop.notices, [
           `nothing is added to the cache: cannot keep blobs in ${small}: no space left on device (ENOSPC)`,
         ]);
-        // The space is free again.
+        // The space is free again after the error.
         assert.deepEqual(readdirSync(path.join(small, 'partial')), []);
       }));
   }

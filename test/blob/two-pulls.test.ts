@@ -4,13 +4,11 @@ import { until } from '../support/until.ts';
 import { ScriptedLayer } from './support/scripted-layer.ts';
 import { noise, Workshop } from './support/workshop.ts';
 
-// A run that waits for another run's blob claims none that the other waits for: each claimed blob is being
-// fetched, on its own connection.
+// A run that waits for another run's blob claims no blob that the other one waits for: each claimed blob is
+// being fetched, on its own connection.
 
 const big = [0, 1, 2].map(() => noise(16 * 2 ** 20 + 1000));
-/**
- * From two servers, as it were: of the first so many bytes a second that more connections are worth it, too.
- */
+/** Each pull has a server of its own. At the first one's rate, the pull opens further connections. */
 const layersOf = (pause: number) => big.map((bytes) => new ScriptedLayer(bytes, () => ({ pause })));
 
 for (const jobs of [1, 2, 3, 7]) {
@@ -28,7 +26,7 @@ for (const jobs of [1, 2, 3, 7]) {
       for (const [index, bytes] of big.entries()) {
         assert.ok(there![index]!.equals(bytes));
         assert.ok(back!.at(-1 - index)!.equals(bytes));
-        // Each has come once.
+        // Each blob is downloaded only once.
         const sent = scripts.reduce((sum, all) => sum + all[index]!.sent, 0);
         assert.ok(sent < bytes.length * 1.5, `${sent} bytes of blob ${index}`);
       }

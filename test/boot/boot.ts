@@ -1,6 +1,6 @@
 /**
- * Starts disk images in QEMU, without KVM, with Debian's kernel for clouds: `make test-boot`. Takes a minute
- * or two, and needs Debian's mirror for the kernel, which is not installed.
+ * Starts disk images in QEMU, without KVM, with Debian's kernel for clouds: `make test-boot`. It takes a
+ * minute or two, and needs Debian's mirror for the kernel, which is not installed.
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
@@ -41,7 +41,7 @@ describe('a disk image boots', { skip: needs }, () => {
   });
   after(() => scratch[Symbol.dispose]());
 
-  /** A disk with the image, and what `--for` has written beside it. */
+  /** A disk with the image, and the files of `--for` beside it. */
   async function pulled(name: string, machine: string, ...flags: readonly string[]): Promise<Setting> {
     const tree = scratch.join(`tree-${name}-${machine}`);
     busyboxTree(tree);
@@ -93,7 +93,7 @@ describe('a disk image boots', { skip: needs }, () => {
         -serial stdio -no-reboot -m ${size.mem_size_mib}M -smp ${size.vcpu_count}
         -drive id=disk,file=${disk},format=raw,if=none -device virtio-blk-device,drive=disk
         -kernel ${boot.kernel} -initrd ${boot.initrd}`;
-      // What Firecracker adds itself comes after the words of the file.
+      // Firecracker appends its own words to those of the file.
       const words = `${source.boot_args} root=/dev/vda ${isReadOnly ? 'ro' : 'rw'} ${QUIET_TIMER}`;
       const started = spawnSync('qemu-system-x86_64', [...machine.split(/\s+/), '-append', words], {
         ...waiting,
@@ -106,7 +106,7 @@ describe('a disk image boots', { skip: needs }, () => {
   );
 });
 
-/** A busy machine may give QEMU too little time for the kernel to find its timer. */
+/** On a busy machine QEMU may get too little time for the kernel to find its timer. */
 const QUIET_TIMER = 'no_timer_check';
 const waiting = { encoding: 'utf8', timeout: 240_000, input: '' } as const;
 const expected = [
@@ -119,12 +119,12 @@ const expected = [
   'exit code: 7',
 ];
 
-/** The last lines of the console. */
+/** Returns the last lines of the console. */
 function printed(console: string): string[] {
   return console.replaceAll('\r', '').trimEnd().split('\n').slice(-expected.length);
 }
 
-/** What the package of Debian's newest kernel for clouds depends on. */
+/** Returns the name of the package with Debian's newest kernel for clouds. */
 function newestKernel(): string {
   const text = execFileSync('apt-cache', ['depends', 'linux-image-cloud-amd64'], { encoding: 'utf8' });
   return /Depends: (linux-image-\S+)/.exec(text)![1]!;

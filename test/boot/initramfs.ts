@@ -3,12 +3,12 @@ import { cpSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { busyboxTree } from '../support/rootfs-trees.ts';
 
-/** Modules of Debian's kernel for clouds that a disk needs; what another one needs comes before it. */
+/** Modules of Debian's kernel for clouds that a disk needs, each after those that it needs. */
 const MODULES = ['virtio_mmio', 'virtio_blk', 'squashfs', 'libcrc32c', 'erofs'];
 
 /**
- * As much of what a distribution's own does as a disk of a test needs: load modules, mount the disk, hand
- * over.
+ * The init of the initramfs: it loads modules, mounts the disk and starts the system, as a distribution's
+ * does.
  */
 const INIT = `#!/bin/sh
 mount -t proc proc /proc

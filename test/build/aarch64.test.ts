@@ -10,7 +10,8 @@ import { runProgram, Scratch } from '../support/program.ts';
 
 const executable = new URL('../../dist/dlrootfs-aarch64', import.meta.url).pathname;
 const libraries = '/usr/aarch64-linux-gnu/lib';
-// Not by -L of qemu-aarch64: then `/` is the directory of the libraries, and a rootfs is made below that.
+// The flag -L of qemu-aarch64 would not do: it makes `/` the directory of the libraries, and the rootfs would
+// be made in it.
 const program = [
   'qemu-aarch64',
   `${libraries}/ld-linux-aarch64.so.1`,

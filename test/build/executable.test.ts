@@ -40,7 +40,7 @@ async function registryWithImage(): Promise<FakeRegistry> {
   return registry;
 }
 
-/** A root with the executable and nothing but the C and C++ run-time libraries. */
+/** Makes a root with only the executable and the C and C++ run-time libraries. */
 function bareRoot(scratch: Scratch): string {
   const root = scratch.join('bare');
   const { stdout } = spawnSync('ldd', [executable], { encoding: 'utf8' });

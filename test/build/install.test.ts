@@ -143,7 +143,7 @@ test(
   async () => {
     using scratch = new Scratch();
     mkdirSync(scratch.join('work'));
-    // Packing the real binary takes half a minute.
+    // Compressing the real binary takes half a minute.
     writeFileSync(scratch.join('work/dlrootfs'), '#!/bin/sh\necho stand-in\n', { mode: 0o755 });
     await makeDebianPackage(scratch.join('work'), 'all', scratch.join('x.deb'));
     execFileSync('dpkg-deb', ['--raw-extract', scratch.join('x.deb'), scratch.join('tree')]);

@@ -19,7 +19,10 @@ import { Scratch } from '../support/program.ts';
 const root = new URL('../../', import.meta.url).pathname;
 const built = existsSync(`${root}dist/npm/index.js`) ? false : 'needs make build';
 
-/** A project outside that has what npm would install: the packed package, and the packages it needs. */
+/**
+ * A project outside the checkout with the packages that npm would install: the packed one, and those that it
+ * needs.
+ */
 function consumer(): Scratch {
   const scratch = new Scratch();
   mkdirSync(scratch.join('node_modules/dlrootfs'), { recursive: true });
@@ -55,7 +58,7 @@ const [example = '', comparison = '', ...others] = Array.from(
   ([, code]) => code!,
 );
 
-/** Runs the example; `docker.io` is the registry. */
+/** Runs the example; the registry replaces `docker.io`. */
 function exampleRunner(
   scratch: Scratch,
   registry: FakeRegistry,
@@ -124,7 +127,7 @@ test('the example of verify and diff runs as it stands in its document', { skip:
   ]);
 });
 
-/** What the other examples print, in the order of the document. */
+/** The output of the other examples, in the order of the document. */
 const printed: readonly RegExp[] = [
   /^alpine\.tar\.gz has 2 layers\n[0-9a-f]{64}\n$/,
   /^[0-9a-f]{64} 2 \d+ bytes to download\n$/,
@@ -193,7 +196,7 @@ export const wrong: PullEvent = { type: 'layer-gone' };
   assert.equal(typecheck(scratch, source), '');
 });
 
-/** A module of Node's that pretends to be an older one; loaded before the program. */
+/** A module that makes Node report an older version; it is loaded before the program. */
 function pretending(scratch: Scratch, version: string): string {
   const name = scratch.join('older.cjs');
   const versions = `{ ...process.versions, node: '${version}' }`;

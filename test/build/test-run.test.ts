@@ -8,7 +8,7 @@ import { Scratch } from '../support/program.ts';
 
 const root = path.join(import.meta.dirname, '../..');
 
-/** Runs a command of the shell without what marks this process as a test. */
+/** Runs a shell command without the variables that mark this process as a test. */
 function run(
   script: string,
   environment: Readonly<Record<string, string>>,
@@ -60,7 +60,7 @@ test('make test prints what was skipped, by reason; a list says what may be', ()
 });
 
 test('make test ends, whatever a test has started', () => {
-  // The child's own session is what a signal to the process group of the tests does not reach.
+  // The child has its own session, which a signal to the process group of the tests does not reach.
   const { status, output } = run(
     'bash scripts/test.sh sh -c "setsid sleep infinity & echo started; exec sleep infinity"',
     {

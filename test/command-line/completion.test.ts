@@ -6,7 +6,7 @@ import { missing } from '../support/debian.ts';
 import { programCommand, runProgram, Scratch } from '../support/program.ts';
 import { TerminalSession } from '../support/terminal-session.ts';
 
-/** What is typed before the tabulator, and what the line then is (a string) or what is offered (a list). */
+/** The typed line, and the completed line (a string) or the offered words (a list). */
 const cases: readonly (readonly [typed: string, expected: string | readonly string[]])[] = [
   ['dlrootfs insp', 'dlrootfs inspect '],
   ['dlrootfs completion fi', 'dlrootfs completion fish '],
@@ -34,7 +34,7 @@ async function completionScript(shell: string): Promise<string> {
   return stdout;
 }
 
-/** PATH with a program `dlrootfs` in the directory `bin`: completions run it. */
+/** A PATH with a program `dlrootfs` in the directory `bin`, which completions run. */
 const pathWith = (scratch: Scratch) => `${scratch.join('bin')}:${process.env['PATH']}`;
 
 function installProgram(scratch: Scratch): void {
@@ -84,13 +84,13 @@ for (const shell of ['bash', 'zsh'] as const) {
     await terminal.until((screen) => screen === ready);
     terminal.type(setup[shell]);
     for (const [n, [typed, expected]] of cases.entries()) {
-      // Kills the line before, and shows that the shell is done with it.
+      // The control character clears the line, and its echo shows that the shell has finished completing.
       terminal.type(`\u0015clear; echo case ${n}\n`);
       await terminal.until((screen) => screen.endsWith(`case ${n}\n${ready}`));
       const line = typeof expected === 'string';
       terminal.type(`${typed}${line ? '\t' : '\t\t'}`);
       const holds = (screen: string) => {
-        // zsh writes `--flag=`, ready for the value.
+        // zsh completes to `--flag=`, ready for the value.
         if (line) return screen.replaceAll(/=$/gm, '').split('\n').includes(`${ready}${expected}`.trimEnd());
         const offered = screen.slice(screen.indexOf(typed) + typed.length).split(/\s+/);
         return expected.every((word) => offered.includes(word));

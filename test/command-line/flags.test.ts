@@ -188,15 +188,12 @@ const context: CliContext = {
 
 const requestOf = (...argv: string[]) => pullRequest(parseArguments(['ubuntu', ...argv]), context);
 
-/**
- * Flags that the library does not get: of output, of the process, and `--password-stdin`, which reads a
- * password.
- */
+/** Flags that the library does not have: those of output and of the process, and `--password-stdin`. */
 const ofTheProgram = new Set(
   'output userns dry-run password-stdin quiet verbose json progress help version all'.split(' '),
 );
 
-/** Values for flags that do not take any text. */
+/** Values for flags that do not accept any text. */
 const samples: Readonly<Record<string, string>> = {
   '--user': 'me:x',
   '--add-owner': '1000:1000',

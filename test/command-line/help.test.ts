@@ -117,7 +117,7 @@ const page = manualPage('2026-11-24');
 
 test('the man page has every flag and what the topics say', { skip: missing('mandoc') }, () => {
   const shown = execFileSync('mandoc', ['-T', 'utf8', '-O', 'width=200'], { input: page, encoding: 'utf8' })
-    // Bold is a letter printed twice.
+    // In bold text, each letter is printed twice.
     // eslint-disable-next-line no-control-regex
     .replaceAll(/.\u0008/g, '')
     .replaceAll(/\s+/g, ' ');

@@ -7,8 +7,8 @@ import { test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch, runProgram } from '../support/program.ts';
 
-// What people type who know other tools, or are in a hurry: each answer names what is wrong and says what to
-// do. Whoever changes a text reads it here as a sentence.
+// Mistakes of users in a hurry, or used to other tools. Each error names the mistake, and its hint the
+// remedy. A changed text must be read here as a sentence.
 
 const mistakes: readonly (readonly [line: string, exitCode: number, error: string, hint: string])[] = [
   ['pull alpine', 2, 'dlrootfs has no command pull', 'write dlrootfs alpine'],
@@ -385,7 +385,7 @@ test('a directory in the place of an image: verify is the command for it', async
   mkdirSync(scratch.join('team'));
   mkdirSync(scratch.join(`${registry.host}/none`), { recursive: true });
   const image = `${registry.host}/team/app:1`;
-  // Where the network does not say whether it is an image.
+  // No server answers here, so the name may be one of an image.
   mkdirSync(scratch.join('nowhere.invalid/web'), { recursive: true });
   const rows: readonly (readonly [argv: readonly string[], hint: string | RegExp])[] = [
     [
@@ -400,7 +400,7 @@ test('a directory in the place of an image: verify is the command for it', async
       ['diff', image, './team/'],
       `./team/ is a directory: to compare it with an image write dlrootfs verify ${image} -d ./team/`,
     ],
-    // It could be an image of that name.
+    // An image could have this name.
     [
       ['diff', image, `${registry.host}/none`],
       `${registry.host}/none is a directory: to compare it with an image write dlrootfs verify ${image} -d ${registry.host}/none`,
@@ -569,7 +569,7 @@ test('a captive portal is no registry, whatever is asked for', async (t) => {
   }
 });
 
-// A machine's /etc/hosts may name Docker Hub, and a network may answer for it: this run has neither.
+// A machine's /etc/hosts may name Docker Hub, and a network may answer for any name: this run has neither.
 const hideHosts = 'mount --bind /dev/null /etc/hosts && exec "$0" "$@"';
 const withoutNames = ['unshare', '--net', '--mount', 'sh', '-c', hideHosts];
 const noNamespaces =

@@ -26,15 +26,15 @@ import { noOtherUser } from '../support/other-user.ts';
 import { programCommand, runProgram, Scratch } from '../support/program.ts';
 import { until } from '../support/until.ts';
 
-// The process around the program: its limits, its working directory, its descriptors, its signals.
+// Tests of the process: its limits, working directory, descriptors and signals.
 
 const small = { layers: [{ tar: tar(dir('etc'), file('etc/motd', 'hello\n')) }] };
 
 const fromSources = new URL('../support/from-sources.ts', import.meta.url).pathname;
 
 /**
- * A shell's command line; `$PROGRAM` is the program. The registry answers from this process, so it must not
- * wait.
+ * Runs a shell command line; `$PROGRAM` is the program. The registry runs in this process, so this must not
+ * block.
  */
 async function inShell(
   line: string,
@@ -79,7 +79,7 @@ for (const [what, limit, says] of [
   });
 }
 
-/** A user who has no processes, also where these tests run twice at once. */
+/** A user without processes, another one for each run of these tests. */
 const lonelyUser = 40_000 + (process.pid % 20_000);
 const lonely = (line: string): string =>
   `setpriv --reuid ${lonelyUser} --regid ${lonelyUser} --clear-groups bash -c '${line}'`;
@@ -100,12 +100,12 @@ test('too few free processes of the user are an error', { skip: noOtherUser }, a
   const others = 'for n in 1 2 3 4 5; do sleep 20 & done;';
   assertError(await run(18, others, '-d out'), 7, says);
   assert.deepEqual(setting.names, []);
-  // bash, Node's own seven or eight threads (more with the sources), and eight.
+  // The limit is for bash, Node's own seven or eight threads (more with the sources), and eight others.
   const enough = await run(programCommand.length === 1 ? 18 : 24, '', '-d out -g');
   assert.equal(enough.exitCode, 0, enough.stderr);
 });
 
-/** The directory of control groups that limit processes, version 1 or 2. */
+/** The directory of control groups that limit processes, in version 1 or 2. */
 const pidsGroups = ['/sys/fs/cgroup/pids', '/sys/fs/cgroup'].find((directory) =>
   existsSync(`${directory}/cgroup.procs`),
 );
@@ -138,7 +138,7 @@ test(
 );
 
 test('a thread that the system refuses is explained', () => {
-  // As Node throws it when pthread_create(3) fails.
+  // Node throws this error if pthread_create(3) fails.
   const error = Object.assign(new Error('EAGAIN'), { code: 'ERR_WORKER_INIT_FAILED' });
   const { exitCode, text } = describeFailure(error);
   assert.equal(exitCode, 7);

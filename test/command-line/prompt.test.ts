@@ -16,7 +16,7 @@ const password = 'ge:h\u00e9im';
 const layers = [{ tar: tar(file('hello', 'hi\n')) }];
 const skip = missing('script', 'stty');
 
-/** The program asking for a password, in a terminal; `exit` appears below when it has ended. */
+/** The program at its password prompt in a terminal; `exit` appears below when it has ended. */
 async function asking(scratch: Scratch, registry: FakeRegistry): Promise<TerminalSession> {
   registry.push('img', 'latest', { layers });
   const command = [...programCommand, `${registry.host}/img`, '-u', 'me', '--no-cache'].join(' ');
@@ -106,7 +106,7 @@ test('SIGTERM ends the waiting for --password-stdin', { timeout: 80_000 }, async
   const [program, ...words] = [...programCommand, '127.0.0.1:9/img', '-u', 'me', '--password-stdin'];
   const child = spawn(program, words, { stdio: ['pipe', 'ignore', 'ignore'] });
   const exit = once(child, 'close');
-  // Before it handles signals, this one would end it without an exit code. Node itself catches SIGTERM, but
+  // Before the program handles signals, SIGHUP would end it without an exit code. Node catches SIGTERM, but
   // not SIGHUP (bit 0 in proc(5)), whose handler is set last.
   await until('the handler of SIGHUP', () => {
     const [commandLine, status] = ['cmdline', 'status'].map((name) =>

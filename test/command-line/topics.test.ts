@@ -4,15 +4,15 @@ import { test } from 'node:test';
 import { topics } from '../../src/command-line/topics.ts';
 import { ExitCode } from '../../src/errors.ts';
 
-// The topics, which help and man page print, list what the code has: environment variables, exit codes, JSON
-// fields.
+// The topics that help and man page print list the same environment variables, exit codes and JSON fields as
+// the code.
 
 const root = new URL('../../', import.meta.url);
 const sources = readdirSync(new URL('src', root), { recursive: true, encoding: 'utf8' })
   .filter((name) => name.endsWith('.ts') && !name.includes('command-line/topics'))
   .map((name) => readFileSync(new URL(`src/${name}`, root), 'utf8'));
 
-/** The terms of a topic's lists; a line may name several. */
+/** Returns the terms of a topic's lists; a line may have several. */
 const terms = (topic: string): readonly string[] =>
   topics[topic]!.paragraphs.flatMap((paragraph) =>
     typeof paragraph === 'string' ? [] : paragraph.flatMap(([term]) => term.split(', ')),
@@ -29,7 +29,7 @@ function variablesThatAreRead(): ReadonlySet<string> {
   return new Set(found);
 }
 
-/** Variables that Node, its OpenSSL or its resolver read, not we. */
+/** Variables that are read by Node, its OpenSSL or its resolver, not by our code. */
 const OF_NODE = new Set(['NODE_EXTRA_CA_CERTS', 'SSL_CERT_FILE', 'SSL_CERT_DIR']);
 
 test('help environment has each variable that the program reads, and no other', () => {
@@ -54,7 +54,7 @@ test('help exit-codes has each exit code, and no other', () => {
   );
 });
 
-/** Names of properties at any depth. */
+/** Returns the names of properties at any depth. */
 function namesOf(schema: unknown, key = ''): readonly string[] {
   if (typeof schema !== 'object' || schema === null) return [];
   const entries = Object.entries(schema as Record<string, unknown>);

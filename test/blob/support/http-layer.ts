@@ -4,7 +4,7 @@ import type { Digest, DiffID } from '../../../src/oci/digest.ts';
 import type { BlobRange, BlobResponse, RemoteLayer } from '../../../src/oci/image.ts';
 import type { FakeRegistry, PushedImage } from '../../support/fake-registry.ts';
 
-/** The layers of an image in a fake registry, each blob asked for by a plain GET. */
+/** Returns the layers of an image in a fake registry; each blob is requested by a plain GET. */
 export function layersOf(registry: FakeRegistry, repository: string, image: PushedImage): RemoteLayer[] {
   return image.layers.map((descriptor, index) => ({
     id: descriptor.digest.slice(7),
@@ -19,7 +19,7 @@ export function layersOf(registry: FakeRegistry, repository: string, image: Push
   }));
 }
 
-/** One GET, as a registry session does it. */
+/** Sends one GET as a registry session does. */
 export async function open(url: string, range: BlobRange, signal: AbortSignal): Promise<BlobResponse> {
   const partial = range.start > 0 || range.end !== undefined;
   const headers: Record<string, string> = {};

@@ -3,22 +3,22 @@ import { sha256 } from '../../support/fake-image.ts';
 import type { Digest } from '../../../src/oci/digest.ts';
 import type { BlobRange, Layer } from '../../../src/oci/image.ts';
 
-/** How one request goes; everything not said goes well, and fast. */
+/** The course of one request. By default it succeeds, without delay. */
 export interface Play {
-  /** Thrown instead of an answer. */
+  /** An error that is thrown instead of a response. */
   readonly refusal?: Error;
   /** Milliseconds between chunks of 64 KiB. */
   readonly pause?: number;
   /** Awaited before the first byte. */
   readonly gate?: Promise<unknown>;
-  /** After so many bytes of the answer `failure` is thrown, or it ends. */
+  /** After this many bytes `failure` is thrown; without a failure the body ends. */
   readonly stopAfter?: number;
   readonly failure?: Error;
 }
 
 const CHUNK = 65_536;
 
-/** A body that knows whether it was read to its end or left. */
+/** A body that records if it was read to its end or closed. */
 class Body implements AsyncIterableIterator<Uint8Array, undefined> {
   over = false;
   readonly #bytes: Buffer;
@@ -70,15 +70,15 @@ async function aborted(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** A layer that answers as a script says, and what was asked of it. */
+/** A layer whose responses follow a script. It records its requests. */
 export class ScriptedLayer {
   readonly layer: Layer;
   readonly requests: BlobRange[] = [];
   readonly #bodies: Body[] = [];
-  /** Bytes that went out, in all. */
+  /** Number of bytes sent in all responses. */
   sent = 0;
 
-  /** @param script told how many requests there were before, and what is asked for */
+  /** @param script gets the number of earlier requests, and the requested range */
   constructor(bytes: Buffer, script: (number: number, range: BlobRange) => Play) {
     const digest = sha256(bytes) as Digest;
     this.layer = {
@@ -102,7 +102,7 @@ export class ScriptedLayer {
     };
   }
 
-  /** Connections that were neither read to the end nor closed. */
+  /** Number of connections that were neither read to the end nor closed. */
   get open(): number {
     return this.#bodies.filter(({ over }) => !over).length;
   }

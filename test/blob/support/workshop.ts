@@ -14,11 +14,11 @@ import { namelessFile } from '../../../src/sys/temp-file.ts';
 /** @param jobs limit on the connections of a pull; default 7 */
 export type ShopOptions = Partial<FetchOptions> & { readonly jobs?: number };
 
-/** A folder for one test, with a cache and a spool in it, and what was reported. */
+/** A folder for one test, with a cache, a spool, and all reported events. */
 export class Workshop implements AsyncDisposable {
   readonly directory: string;
   readonly events: PullEvent[] = [];
-  /** Bytes of tars that pulls have given. */
+  /** Number of bytes of tars that pulls have returned. */
   given = 0;
 
   private constructor(directory: string) {
@@ -52,7 +52,7 @@ export class Workshop implements AsyncDisposable {
     });
   }
 
-  /** Pulls all layers; answers the tars. */
+  /** Pulls all layers; returns the tars. */
   async pull(layers: readonly Layer[], options: ShopOptions = {}): Promise<Buffer[]> {
     const store = options.store ?? (await this.store());
     const tars: Buffer[] = [];
@@ -71,7 +71,7 @@ export class Workshop implements AsyncDisposable {
     return tars;
   }
 
-  /** Pulls all layers as the program does: again without blobs that are corrupt. */
+  /** Pulls all layers as the program does: after a corrupt blob it starts again without this blob. */
   async pullAgain(layers: readonly Layer[], options: ShopOptions = {}): Promise<Buffer[]> {
     const report = (event: PullEvent) => void this.events.push(event);
     return withoutCorruptBlobs(report, (careful) => this.pull(layers, { ...options, careful }));
@@ -93,7 +93,7 @@ export class Workshop implements AsyncDisposable {
   }
 }
 
-/** Bytes that no compressor makes smaller; the same for the same seed is not needed here. */
+/** Returns random bytes, which no compressor makes smaller. */
 export function noise(length: number): Buffer {
   return randomBytes(length);
 }
