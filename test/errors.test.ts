@@ -51,7 +51,7 @@ test('hints are one sentence without a full stop, and no flag in them is unknown
     ),
   );
   assert.ok(hints.length > 80);
-  /** Of cp, usermod and docker. */
+  /** Flags of cp, usermod and docker. */
   const ofOthers = new Set(['sparse', 'add-subuids', 'add-subgids', 'pids-limit']);
   for (const [file, hint] of hints) {
     assert.doesNotMatch(hint, /\.$|^\s|\n/, `${file}: ${hint}`);

@@ -18,8 +18,9 @@ interface Lockfile {
 
 /**
  * Flags of Node and V8 that the program always runs with; it takes none from NODE_OPTIONS.
- * Users cannot act on warnings about experimental parts of Node. V8's default lets young garbage take 16 MiB
- * and more (100 with -g), and makes no run faster. SIGUSR1 would open a debugger that any local user can reach.
+ * Users cannot act on warnings about experimental parts of Node.
+ * V8's default lets young garbage take 16 MiB and more (100 with -g), and makes no run faster.
+ * SIGUSR1 would open a debugger that any local user can reach.
  */
 const flags = ['--disable-warning=ExperimentalWarning', '--max-semi-space-size=1', '--disable-sigusr1'];
 

@@ -10,7 +10,7 @@ import { wrapperHead, wrapperTail } from '../../src/binary/script.ts';
 
 const directory = process.env['TRAINING_DIRECTORY'] ?? '';
 const requireBuiltin = createRequire('/');
-/** Scripts by name, with the descriptors of their caches. A thread that Landlock binds can write open files. */
+/** Scripts by name, with the open files of their caches, which a thread under Landlock can still write. */
 const compiled = new Map<string, { readonly script: Script; readonly cache: number }>();
 const loaded = new Map<string, { exports: unknown }>();
 

@@ -50,7 +50,7 @@ class Pair implements AsyncDisposable {
     return await this.rootfs.applyFrom(decoding(this.decoder, blob), { label, signal });
   }
 
-  /** Number of jobs that the decoder's thread has done: the second word of FileJobs. */
+  /** Returns the number of jobs that the decoder's thread has done: the second word of FileJobs. */
   get jobs(): number {
     return new Int32Array(this.rootfs.memory.jobs)[1]!;
   }
@@ -72,7 +72,7 @@ function noise(seed: number, length: number): Buffer {
   return bytes;
 }
 
-/** Returns so many entries that the decoder's thread gets ahead of the one that writes. */
+/** Returns entries, enough for the decoder's thread to get ahead of the one that writes. */
 function many(folder: string, count: number, size = 3000): Item[] {
   return [
     dir(folder),
@@ -257,7 +257,7 @@ test('discarding while a layer is applied', async (t) => {
   }
 });
 
-/** After this many chunks both threads are at work. */
+/** Number of chunks after which both threads are busy. */
 const AT_WORK = 80;
 
 /** Returns the threads that `start` starts. They end with the test, also if it hangs. */
@@ -282,7 +282,7 @@ for (const [index, who, message] of [
     await pair.apply(tar(file('x', 'x')));
     const endless = (async function* (): AsyncGenerator<Uint8Array> {
       for (let n = 0; ; n += 1) {
-        // Timers run only between the chunks that wait, as those of a socket do.
+        // Timers run only between chunks that wait, as those of a socket do.
         await setImmediate();
         if (n === AT_WORK) void started[index]!.terminate();
         yield gzipSync(file(`f${n}`, noise(n, 100_000)).encode('ustar'));
@@ -306,7 +306,7 @@ test('nobody waits for jobs that a decoder had when it died', async (t) => {
   assert.throws(() => jobs.drain(), /it would wait for ever/);
   await thread!.terminate();
   jobs.drain();
-  // This is more than fits into the queue.
+  // The queue has room for fewer jobs.
   for (let count = 0; count < 1000; count += 1) jobs.complete(-1, undefined, 0, entry, entry.path);
 });
 

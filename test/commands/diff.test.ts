@@ -34,7 +34,7 @@ async function run(scratch: Scratch, ...argv: readonly string[]): Promise<Progra
   });
 }
 
-/** The lines of diff, which must say by its exit code whether there are any. */
+/** Runs diff and returns its lines. The exit code must show if there are any. */
 async function diff(scratch: Scratch, ...argv: readonly string[]): Promise<string[]> {
   const { exitCode, stdout, stderr } = await run(scratch, 'diff', ...argv);
   assert.deepEqual([exitCode, stderr], [stdout === '' ? 0 : 9, '']);
@@ -105,7 +105,7 @@ test('diff tells what is removed, added and changed, and nothing else', async ()
   assert.deepEqual(await diff(scratch, other, pushed(base, []), '--path', 'etc/same'), []);
 });
 
-/** A file of a TiB with some data. */
+/** A file of 1 TiB with some data. */
 const sparseImage = (...extents: readonly (readonly [number, string])[]) =>
   pushed([sparse('f', 2 ** 40, extents, '1.0')]);
 
@@ -201,7 +201,7 @@ test('diff says which image is missing, and ends at a signal with nothing left',
   assert.equal((await running.result).exitCode, 129);
 });
 
-/** As `docker save` writes an image of one file. */
+/** Returns an image of one file as `docker save` writes it. */
 function saved(text: string): Buffer {
   const layer = tar(file('a', text));
   const config = { os: 'linux', architecture: 'amd64', rootfs: { diff_ids: [sha256(layer)] } };

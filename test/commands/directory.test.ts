@@ -34,7 +34,7 @@ const layer = (...items: Item[]) => ({ tar: tar(...items) });
 
 type Pull = (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>;
 
-/** The program with a registry of two images, one the base of the other, and of a third one. */
+/** Runs the program with a registry of four images, one of which is the base of another. */
 async function withImages(
   work: (run: Pull, scratch: Scratch, registry: FakeRegistry) => Promise<void>,
 ): Promise<void> {
@@ -64,7 +64,7 @@ function assertRefused(result: ProgramResult, says: RegExp, exitCode = 7): void 
   assert.equal(result.stdout, '', 'nothing is fetched first');
 }
 
-/** Runs a command behind a line of shell, in a mount namespace of its own. */
+/** Words that run a command after a line of shell, in a new mount namespace. */
 const mounted = (line: string) => ['unshare', '-m', 'sh', '-c', `${line} && exec "$@"`, 'sh'];
 
 describe('the root of the running system is refused', () => {
@@ -128,7 +128,7 @@ describe('the root of the running system is refused', () => {
     await withImages(async (pull, scratch) => {
       const root = scratch.join('jail');
       mkdirSync(root);
-      // The whole system is there, in a directory that is not its root.
+      // The directory has the whole system in it, but is not its root.
       const shell = `mount --rbind / ${root} && mount -t tmpfs none ${root}/mnt && mkdir ${root}/mnt/jail && mount --rbind / ${root}/mnt/jail && exec chroot ${root}/mnt/jail "$@"`;
       const under = ['unshare', '-m', '--propagation', 'private', 'sh', '-c', shell, 'sh'];
       for (const name of ['/', '/proc/1/root', '/proc/self/root']) {
@@ -148,7 +148,7 @@ describe(
     interface Row {
       readonly name: string;
       readonly mode: number;
-      /** Owners of the directory, of the link in it, and of the directory that it leads to. */
+      /** Owners of the directory, of the link in it, and of the directory that the link leads to. */
       readonly owners: readonly [directory: number, link: number, target?: number];
       readonly refused: boolean;
     }
@@ -417,7 +417,7 @@ describe('a DIR that holds files', () => {
   );
 });
 
-/** Asserts that `json` in DIR is a file that no pull wrote. */
+/** Asserts that verify reports `json` in DIR as a file that no pull has written. */
 async function isExtra(run: Pull): Promise<void> {
   const options = { timeoutMilliseconds: HANG };
   const { exitCode, stdout, stderr } = await run(['verify', 'base:1', '-d', 'out'], options);
@@ -484,14 +484,14 @@ describe('--merge', () => {
 });
 
 const bytes = (text: string): Buffer => Buffer.from(text, 'latin1');
-/** Node passes arguments in UTF-8 only: a shell makes the bytes. */
+/** Runs the pull through a shell, which makes arguments of any bytes. Node passes UTF-8 only. */
 const shell = async (
   pull: (argv: readonly string[], options?: ProgramOptions) => Promise<ProgramResult>,
   argv: readonly string[],
 ) => {
   const words = argv.map((word) => word.replaceAll('\u00e9', String.raw`\351`));
   const script = `i=0; for a; do shift; set -- "$@" "$(printf '%b' "$a")"; done; exec "$@"`;
-  // What the test harness puts before and behind is plain text.
+  // The words that the test harness adds are plain text.
   return await pull(words, { under: ['sh', '-c', script, 'sh'] });
 };
 const names = (scratch: Scratch): string[] =>

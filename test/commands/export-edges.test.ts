@@ -34,7 +34,7 @@ function assertRefused({ exitCode, stdout, stderr }: ProgramResult, says: RegExp
   assert.doesNotMatch(stdout, /^Rootfs of/m);
 }
 
-/** The registry answers from this process, so it must not wait for the shell. */
+/** Runs a shell command line. The registry runs in this process, so this must not block. */
 async function inShell(setting: Setting, line: string): Promise<{ status: number; stderr: string }> {
   return await new Promise((resolve) => {
     const options = { cwd: setting.scratch.path, timeout: 60_000 };

@@ -62,7 +62,7 @@ test('-o -: the very bytes of a file, and an archive of docker save on standard 
   };
   const expected = readFileSync(scratch.join('a.tar'));
   assert.deepEqual(await piped([reference, '--no-cache', '-o', '-']), expected);
-  // As `docker save` lays it out: a listing, the config, and each layer's tar.
+  // `docker save` writes a manifest, the config, and each layer's tar.
   const names = layers.map((_, n) => `${n}/layer.tar`);
   const listing = [{ Config: 'config.json', RepoTags: ['lib/img:1'], Layers: names }];
   const saved = tar(
@@ -86,7 +86,7 @@ test('exportArchive: a stream is destroyed where the image is malformed, and got
   assert.equal(output.readableLength, 0);
 });
 
-/** The registry answers from this process, so it must not wait for the shell. */
+/** Runs a shell command line. The registry runs in this process, so this must not block. */
 async function runInShell(line: string, cwd: string): Promise<{ status: number; stderr: string }> {
   return await new Promise((resolve) => {
     execFile('sh', ['-c', line], { cwd }, (error, _stdout, stderr) =>

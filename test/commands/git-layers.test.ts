@@ -20,7 +20,9 @@ const otherTop: FakeLayer = { tar: tar(file('etc/issue', 'two\n'), file('more', 
 const git = (directory: string, ...words: readonly string[]) =>
   execFileSync('git', ['-C', directory, ...words], { encoding: 'utf8' }).trim();
 
-/** The rootfs as text, without what differs from run to run: .git, json, layersize and the root's time. */
+/**
+ * Prints the rootfs without the parts that differ between runs: .git, json, layersize and the root's time.
+ */
 const tree = (directory: string) => {
   return printTree(directory)
     .split('\n')
@@ -28,7 +30,7 @@ const tree = (directory: string) => {
     .join('\n');
 };
 
-/** `Done` comes in whatever order the layers do. */
+/** Sorts the lines, since `Done` follows the order of the downloads. */
 const sorted = (text: string) => text.split('\n').toSorted().join('\n');
 
 test('-g: branches, messages, stdout and status are those of the original', async () => {
@@ -77,7 +79,7 @@ test('-g again: as without it, a DIR that holds files is refused; --replace make
   assert.deepEqual(readdirSync(scratch.path), ['out']);
 });
 
-/** A pull with -g, in which the script runs in place of git. */
+/** Pulls with -g; the script replaces git. */
 async function withProgram(
   script: (directory: string) => string,
   check: (scratch: Scratch, run: RunningProgram) => Promise<void>,
@@ -108,7 +110,7 @@ test('-g: git is run once, to make the branches, and knows no set-up', { skip: m
       'GIT_CONFIG_GLOBAL=/dev/null',
       'GIT_CONFIG_NOSYSTEM=1',
       'GIT_DIR=.',
-      // simple-git adds it.
+      // simple-git adds this word.
       'GIT_TEST_DISALLOW_ABBREVIATED_OPTIONS=true',
       'HOME=/dev/null',
       'XDG_CONFIG_HOME=/dev/null',

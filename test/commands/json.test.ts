@@ -19,7 +19,7 @@ schemas.addSchema(schema('tags'), 'tags.schema.json');
 schemas.addSchema(schema('verification'), 'verification.schema.json');
 schemas.addSchema(schema('differences'), 'differences.schema.json');
 
-/** Parses a text that must be one JSON object fit for the schema. */
+/** Parses a text that must be one JSON object valid by the schema. */
 function checked(name: string, text: string): Record<string, unknown> {
   const value = JSON.parse(text) as Record<string, unknown>;
   const valid = schemas.validate(`${name}.schema.json`, value);

@@ -25,7 +25,7 @@ const layers = [
   { tar: tar(file('etc/issue', 'one\n'), whiteout('empty')) },
 ];
 
-/** An image of three layers, and of each number of its first layers an image that has no others. */
+/** An image of three layers, and for each number of its first layers an image of only these. */
 class Setting implements AsyncDisposable {
   readonly registry: FakeRegistry;
   readonly scratch = new Scratch();
@@ -215,7 +215,7 @@ test('the library takes a number or an id, for diff two; it refuses others', asy
     await assert.rejects(pull(image, { destination, layers: wrong }), { exitCode: 2 });
 });
 
-/** How many layers are taken of an image whose layers have these ids. */
+/** Returns the number of layers that `wanted` takes from an image whose layers have these ids. */
 function taken(wanted: string, ...ids: string[]): number {
   const image = { layers: ids.map((id) => ({ id }) as unknown as Layer) } as unknown as Image;
   return firstLayers(image, wanted, 'x').layers.length;

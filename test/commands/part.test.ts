@@ -23,7 +23,7 @@ class Place extends Scratch {
     return await runProgram([...argv, '--cache-dir', this.join('cache')], { cwd: this.path });
   }
 
-  /** Runs what must not fail; answers its standard output. */
+  /** Runs a command that must succeed; returns its standard output. */
   async done(...argv: readonly string[]): Promise<string> {
     const { exitCode, stdout, stderr } = await this.run(...argv);
     assert.equal(exitCode, 0, stderr);
@@ -158,9 +158,9 @@ describe('--path', () => {
             const reference = pushed(...items);
             fc.pre((await place.run(reference, '-d', 'out', '--no-json')).exitCode === 0);
             const all = pathsOf(place.join('out'));
-            // A tar in which a name is that of a whiteout is another tar.
+            // In a tar, such a name would be a whiteout.
             fc.pre(all.length > 0 && !all.some((name) => name.includes('.wh.') || name.includes('\ufffd')));
-            // To git `?` is one byte, here one character.
+            // In git `?` matches one byte, here one character.
             fc.pre(!patterns.includes('?') || all.every((name) => Buffer.byteLength(name) === name.length));
             const wanted = numbers.map((number) => all[number % all.length]!.replace(/\/$/, ''));
             const ignored = gitIgnored(place, all, patterns);
@@ -180,7 +180,7 @@ describe('--path', () => {
             }
             const tree = (name: string) => printTree(place.join(name), { hide: ['time'] });
             assert.equal(tree('part'), tree('expected'));
-            // Times too.
+            // The times are equal, too.
             assert.equal(await place.done('verify', reference, '-d', 'part', '--contents', ...flags), '');
           },
         ),
@@ -190,7 +190,7 @@ describe('--path', () => {
   );
 });
 
-/** All paths in a directory, directories with a slash at their ends, links not followed. */
+/** Returns all paths in a directory, with a slash after directories, without following links. */
 function pathsOf(root: string, above = ''): string[] {
   return readdirSync(path.join(root, above), { withFileTypes: true }).flatMap((entry) => {
     const name = path.join(above, entry.name);
@@ -198,7 +198,7 @@ function pathsOf(root: string, above = ''): string[] {
   });
 }
 
-/** What git would ignore of these paths. */
+/** Returns a test for the paths that git would ignore. */
 function gitIgnored(
   place: Place,
   paths: readonly string[],

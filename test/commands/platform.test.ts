@@ -1,4 +1,4 @@
-// --platform and an image that is for another platform, by every command that names an image.
+// Every command that names an image reports an image for another platform than --platform.
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
@@ -14,7 +14,7 @@ const image = {
   platform: { os: 'linux', architecture: 's390x' },
 };
 
-/** The commands; each is read as `dlrootfs COMMAND` where IMAGE names the image. */
+/** The commands, each without `dlrootfs`; IMAGE is replaced by the image. */
 const commands = [
   'IMAGE -d new',
   'IMAGE -d new --dry-run',
@@ -42,7 +42,7 @@ async function check(reference: string, scratch: Scratch): Promise<void> {
     assert.ok(stderr.endsWith(expected), `${command}: ${stderr}`);
   }
   assert.deepEqual(readdirSync(scratch.path), before);
-  // Without --platform, and with its own, inspect describes it.
+  // Without --platform, and with the image's own platform, inspect describes it.
   for (const flags of [[], ['--platform', 'linux/s390x']]) {
     const { exitCode, stdout, stderr } = await run('inspect IMAGE', ...flags);
     assert.equal(exitCode, 0, stderr);

@@ -21,7 +21,7 @@ import { until } from '../support/until.ts';
 const skip = noOtherUser || noInjection;
 const USER = 65_534;
 
-/** System calls on x64 and on arm64, which has only those of directories. */
+/** Names and numbers of system calls on x64 and on arm64, which has only those with directory descriptors. */
 const CALLS = {
   renameat2: { names: ['renameat2', 'renameat2'], numbers: [316, 276] },
   rename: { names: ['rename', 'renameat'], numbers: [82, 38] },
@@ -31,18 +31,13 @@ type Call = keyof typeof CALLS;
 
 const image = { layers: [{ tar: tar(dir('bin'), file('bin/sh', 'the image')) }] };
 
-/**
- * Everything in a directory, with what tells whether it was touched. A rename changes the directory itself.
- */
+/** Lists a directory with the attributes that show a change. A rename changes the directory itself. */
 function listing(directory: string): string {
   const format = '%P %y %i %n %u:%g %m %s %T@ %C@ %l\n';
   return spawnSync('find', [directory, '-mindepth', '1', '-printf', format], { encoding: 'utf8' }).stdout;
 }
 
-/**
- * A home of another user with a directory `box` in it, and beside it a directory of root's that looks the
- * same.
- */
+/** A home of another user with a directory `box`, and beside it a directory of root's with the same names. */
 class Stage implements AsyncDisposable {
   readonly setting: Setting;
   readonly box: string;
@@ -68,7 +63,7 @@ class Stage implements AsyncDisposable {
     return stage;
   }
 
-  /** Runs a line of shell as the other user, in the home. */
+  /** Runs a shell command line as the other user, in the home. */
   asUser(line: string, home = this.setting.scratch.join('home')): void {
     if (!existsSync(home)) {
       mkdirSync(home);
@@ -78,7 +73,7 @@ class Stage implements AsyncDisposable {
     assert.equal(done.status, 0, done.stderr);
   }
 
-  /** Starts the program as root, and lets the user act while it is about to make a system call. */
+  /** Starts the program as root; the user acts when it is about to make a system call. */
   async run(argv: readonly string[], call: Call, act: string): Promise<RunningProgram> {
     const { names, numbers } = CALLS[call];
     const at = process.arch === 'x64' ? 0 : 1;
@@ -107,8 +102,7 @@ function fill(directory: string): void {
 }
 
 /**
- * Whether a thread of the program that strace runs is at the beginning of a system call
- * (proc_pid_syscall(5)).
+ * True if a thread of the program that strace runs is at the start of a system call (proc_pid_syscall(5)).
  */
 function isCalling(tracer: number, number: number): boolean {
   const children = read(`/proc/${tracer}/task/${tracer}/children`).trim().split(' ');
@@ -151,7 +145,7 @@ test('races: --replace stays in the directory that it has opened', { skip }, asy
 test('races: --replace removes nothing but the directory that it has checked', { skip }, async () => {
   await using stage = await Stage.open();
   const box = stage.box;
-  // What root has put there, which the user may rename, but not remove.
+  // Root has made this directory: the user may rename it, but not remove it.
   fill(path.join(box, 'roots'));
   const before = listing(path.join(box, 'roots'));
   const act = 'cd box && mv out mine && mv roots out';
@@ -201,7 +195,7 @@ test(
   { skip },
   async () => {
     const rows = [
-      // Before the directory is opened for it, and after.
+      // The user acts before the directory is opened for the configuration, and after it.
       ['rename', ['-d', 'home/box/new'], SWAP, 7],
       ['rename', ['-d', 'home/box/new'], 'mv box elsewhere && mkdir -p box/new', 7],
       ['link', ['-d', 'home/box/out', '--replace'], SWAP, 0],
@@ -256,11 +250,11 @@ test('races: the name of a stage does not make a directory one', { skip }, async
   }
 });
 
-/** System calls that open, make, remove, rename or change what a path names. */
+/** System calls that open, make, remove, rename or change a path. */
 const ACTS =
   /^(?:open|creat|mkdir|mknod|rmdir|unlink|rename|link|symlink|chmod|fchmod|chown|lchown|fchown|utime|utimensat|truncate|chdir)(?:at2?|2)?\(/;
 
-/** The calls in a trace that reach something below a directory by its path, and not from a descriptor. */
+/** Returns the calls in a trace that use a path below a directory instead of a descriptor. */
 function callsByPath(trace: string, below: string): string[] {
   return trace
     .split('\n')

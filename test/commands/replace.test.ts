@@ -33,8 +33,8 @@ const NOTHING_DONE = 'notice: out is this image already: nothing was done\n';
 const removes = (what: string) => `notice: out has no json of an image: --replace removes ${what} in it\n`;
 
 /**
- * Something else than the image: files of other names, of the same names, a directory that is a file in the
- * image.
+ * Fills a directory with a tree that differs from the image: other names, other contents, a directory instead
+ * of a file.
  */
 function fillOther(directory: string): void {
   mkdirSync(path.join(directory, 'etc/motd/deep'), { recursive: true });
@@ -46,7 +46,7 @@ function fillOther(directory: string): void {
   chmodSync(path.join(directory, 'mine'), 0);
 }
 
-/** A pull with --replace, without lines of progress. */
+/** Pulls with --replace, without lines of progress. */
 const replaceWell = (setting: Setting, ...flags: readonly string[]) =>
   setting.pullWell(['--replace', '--progress', 'none', ...flags]);
 
@@ -60,7 +60,7 @@ test('replace: DIR becomes exactly the image, and nothing else stays beside it',
   assert.equal(stderr, removes('7 files and directories'));
   assert.equal(setting.tree('out'), setting.tree('model'));
   assert.equal(statSync(setting.scratch.join('out')).mode & 0o7777, 0o755);
-  // A directory that is missing, an empty one, one behind a symlink.
+  // DIR is missing, empty, or a symlink to a directory.
   mkdirSync(setting.scratch.join('empty'), 0o700);
   symlinkSync('out', setting.scratch.join('link'));
   writeFileSync(setting.scratch.join('out/mine'), '');
@@ -145,7 +145,7 @@ test('replace: --dry-run tells whether DIR is up to date, by one request, and ch
   assert.deepEqual([changed, reason, destination], [true, 'other-image', 'out']);
   assert.deepEqual((await look('-q')).stdout, '');
   assert.equal(setting.tree(), before);
-  // What a pull would refuse is refused.
+  // A dry run refuses the same directories as a pull.
   const home = await setting.pull(['--replace', '--dry-run', '-d', '/usr']);
   assert.equal(home.exitCode, 7);
 });
@@ -167,7 +167,7 @@ test('replace: again, nothing is done; =always, another image and other flags bu
   await run(['--replace=always'], true);
   await run(['--replace'], false);
   await run(['--replace', '--no-json'], true);
-  // That such a tree has no json is no surprise.
+  // An earlier --no-json is no reason to report the missing json.
   await run(['--replace=always', '--no-json'], true);
   await run(['--replace'], true, removes('307 files and directories'));
   await run(['--replace', '--no-cache'], true);
@@ -177,7 +177,7 @@ test('replace: again, nothing is done; =always, another image and other flags bu
   assert.deepEqual(readdirSync(out).toSorted(), ['json', 'x']);
 });
 
-/** What somebody can do to a rootfs who may not want it to be seen. */
+/** Changes of a rootfs that are hard to see. */
 const touches: readonly (readonly [what: string, touch: (root: string) => void, skip?: string | false])[] = [
   ['other content, its size and times as before', (root) => rewrite(`${root}/etc/motd`)],
   ['a mode, and back', (root) => [0o600, 0o644].forEach((mode) => chmodSync(`${root}/etc/motd`, mode))],
@@ -353,7 +353,7 @@ test('replace: a run without renameat2, killed between its two steps: the next o
   assert.equal(printTree(scratch.join('out'), { root: true }), before);
   await replaceWell(setting);
   assert.deepEqual(setting.names, ['out']);
-  // Killed after them: only the removal was missing.
+  // A run was killed after both renames: only the removal is missing.
   fillOther(mkdirp(`${stage}-old`));
   await replaceWell(setting);
   assert.deepEqual(setting.names, ['out']);
@@ -455,7 +455,7 @@ test(
     assert.doesNotMatch(git(out, 'branch'), /mine/);
     assert.equal((await replaceWell(setting)).stderr, '');
     assert.ok(!existsSync(path.join(out, '.git')));
-    // A repository of the image's own is a file like any other.
+    // A repository in the image is replaced as any other file.
     const own = tar(file('.git/HEAD', 'ref: refs/heads/main\n'));
     setting.registry.push('lib/img', '1', { layers: [{ tar: own }] });
     await replaceWell(setting);

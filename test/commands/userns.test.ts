@@ -21,7 +21,10 @@ import { busyboxTree } from '../support/rootfs-trees.ts';
 import { until } from '../support/until.ts';
 
 const NOBODY = 65_534;
-/** Runs a command as nobody, with the ids of a file for /etc/subuid and /etc/subgid, which it alone sees. */
+/**
+ * Words that run a command as nobody, with a file for /etc/subuid and /etc/subgid that only this command
+ * sees.
+ */
 const AS_NOBODY =
   'mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"';
 
@@ -79,7 +82,7 @@ test('userns: the tree of a plain user is that of root, seen from inside', { ski
   const model = execFileSync('sh', ['-c', LIST, setting.scratch.join('model')], { encoding: 'utf8' });
   assert.equal(inside, model);
   assert.match(model, /ping cap_net_raw/);
-  // As the README says how to remove it.
+  // The README removes a tree by this command.
   execFileSync(command!, [...words, ...enter, 'rm', '-rf', setting.scratch.join('out')]);
   assert.ok(!existsSync(setting.scratch.join('out')));
 });
@@ -247,7 +250,7 @@ test('userns: -g keeps the owners, and takes no file of the host', { skip }, asy
   assert.ok(existsSync(setting.scratch.join('out/.git/HEAD')));
 });
 
-/** A command that follows --userns by itself, on `out`. */
+/** Runs a command on `out`, which follows --userns without the flag. */
 const follow = (setting: Setting & { ids: string }, argv: readonly string[], under: readonly string[] = []) =>
   runProgram([...argv, '-d', 'out', '--no-cache', '--progress', 'none'], {
     cwd: setting.scratch.path,
@@ -269,9 +272,9 @@ test('userns: later commands on DIR need no --userns', { skip }, async () => {
     assert.equal(replaced.exitCode, 0, replaced.stderr);
     assert.equal(ownersOf(setting), before);
   }
-  // The tree before was removed, whoever owned it.
+  // The earlier tree was removed, whatever its owners.
   assert.deepEqual(setting.names, ['ids', 'out']);
-  // Where it is refused in words, the owners are the caller's, and what stays is said.
+  // With --userns=false the command runs with the caller's ids, and reports unreadable directories.
   const plain = await follow(setting, ['verify', setting.reference, '--userns=false']);
   assert.equal(plain.exitCode, 9);
   assert.match(plain.stderr, /may not be read by this user/);
@@ -361,7 +364,7 @@ test('userns: what is missing is named, with what to do', { skip }, async () => 
   assert.equal(
     noRange.stderr,
     'error: cannot use --userns: nobody has no range of ids in /etc/subuid\n' +
-      // The other user has the range before.
+      // The range is the next one after the other user's.
       'hint: add ranges as root: usermod --add-subuids 165536-231071 --add-subgids 165536-231071 nobody\n',
   );
   assert.deepEqual(setting.registry.log(), []);
@@ -378,7 +381,7 @@ test('userns: what is missing is named, with what to do', { skip }, async () => 
     under: [...underNobody(setting.ids), 'env', '-i', 'PATH=/nonexistent'],
   });
   assert.equal(noProgram.exitCode, 0, 'the usual places are looked in, too');
-  // Root and -o have true owners without it.
+  // For root, and with -o, owners are right without --userns.
   writeFileSync(setting.ids, 'other:100000:65536\n');
   await setting.pullWell(['--userns', '-o', 'x.tar'], { under: underNobody(setting.ids) });
   await setting.pullWell(['--userns', '-d', 'root']);

@@ -44,8 +44,8 @@ const images = registryForAllTests();
 const { pushed } = images;
 
 /**
- * A directory of the test, in which another user may write but not rename files of root's, with the program
- * run there.
+ * A scratch directory in which another user may write, but not rename files of root's. The program runs
+ * there.
  */
 class Place extends Scratch {
   readonly #uid: number | undefined;
@@ -68,7 +68,7 @@ class Place extends Scratch {
     assert.equal(exitCode, 0, stderr);
   }
 
-  /** The lines of verify, which must say by its exit code whether there are any. */
+  /** Runs verify and returns its lines. The exit code must show if there are any. */
   async verify(image: string, ...flags: readonly string[]): Promise<string[]> {
     const { exitCode, stdout, stderr } = await this.run('verify', image, '--progress', 'none', ...flags);
     assert.equal(exitCode, stdout === '' ? 0 : 9, stderr);
@@ -83,11 +83,11 @@ class Place extends Scratch {
 }
 
 const accessList = accessListBytes({ owner: 7, user: [1000, 4], group: 5, mask: 5, others: 0 });
-/** Owner, group and others only. */
+/** An access list of owner, group and others only. */
 const plainList = Buffer.from('0200000001000600ffffffff04000400ffffffff20000400ffffffff', 'hex');
 const deep = (levels: number): string => Array.from({ length: levels }, () => 'd').join('/');
 
-/** Much of what an image may hold. */
+/** Entries of most kinds that an image may have. */
 const varied: readonly (readonly Item[])[] = [
   [
     dir('./', { mode: 0o711, mtime: [1_234_567_890, 123_456_789] }),
@@ -239,7 +239,7 @@ test('what is mounted in the directory is not compared', { skip: needsRoot }, as
   await place.pull(image, '-d', 'out');
   const points = ['proc', 'etc/resolv.conf', 'a b'].map((name) => place.join('out', name));
   try {
-    // Bind mounts of the same file system, which find -xdev would enter.
+    // These are bind mounts of the same file system, which find -xdev would enter.
     mkdirSync(place.join('other/inside'), { recursive: true });
     writeFileSync(place.join('file'), 'mounted');
     execFileSync('mount', ['--bind', place.join('other'), points[0]!]);
@@ -261,7 +261,7 @@ test('what is mounted in the directory is not compared', { skip: needsRoot }, as
   }
 });
 
-/** How a file system is mounted at `$0`; those that take less than an image may say. */
+/** Commands that mount a file system at `$0`, with file systems that keep less than an image has. */
 const fileSystems: Readonly<Record<string, string>> = {
   tmpfs: 'mount -t tmpfs tmpfs "$0"',
   'ramfs, without extended attributes': 'mount -t ramfs ramfs "$0"',
@@ -289,14 +289,14 @@ for (const [name, mounting] of Object.entries(fileSystems)) {
   });
 }
 
-/** One thing done to a pulled directory, and the lines that tell it. */
+/** A change of a pulled directory, and the lines that report it. */
 type Planted = readonly [
   what: string,
   plant: (out: (name: string) => string) => void,
   lines: readonly string[],
 ];
 
-/** Of what the archives of tests are made, in seconds. */
+/** Time of the entries in test archives, in seconds. */
 const ARCHIVE_TIME = 1_000_000_000;
 const time = '2001-09-09T01:46:40Z';
 const keepTime = (path: string, change: () => void): void => {
@@ -481,7 +481,7 @@ test('verify tells each difference, and nothing else', { skip: needsRoot }, asyn
         command('cp', '-a', place.join('out'), place.join('bad'));
         plant((name) => place.join('bad', name));
         const found = await place.verify(image, '-d', 'bad', '--contents');
-        // What is said of one name of a file is said of all.
+        // A line about one name of a file may also name the file's other name.
         const also = new Set(lines.map((line) => line.replace('/etc/motd:', '/etc/motd-too:')));
         assert.deepEqual(
           found.filter((line) => lines.includes(line) || !also.has(line)),

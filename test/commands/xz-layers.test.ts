@@ -6,7 +6,7 @@ import { missing } from '../support/debian.ts';
 import { runProgram } from '../support/program.ts';
 import { noise, Setting } from '../faults/setting.ts';
 
-/** Files of every second name, so that those of two layers are read in turn where the names are sorted. */
+/** Files with every second name: in the order of names, the two layers are read in turn. */
 function layer(first: number, bytes: number) {
   const names = Array.from({ length: 12 }, (_, n) => `data/${String(2 * n + first).padStart(3, '0')}`);
   const archive = tar(dir('data'), ...names.map((name) => noise(name, bytes)));

@@ -66,7 +66,7 @@ describe('access lists that tar wrote', { skip: missing('root', 'setfacl', 'bsdt
         const unpacked = join(work, reader.replaceAll(' ', ''));
         mkdirSync(unpacked);
         run(words, flat, '-C', unpacked);
-        // bsdtar does not set the time of the directory that it is in.
+        // bsdtar does not set the time of the directory that it extracts into.
         const root = reader !== 'bsdtar';
         assert.equal(treeDiff(printTree(from, { root }), printTree(unpacked, { root })), '', reader);
       }

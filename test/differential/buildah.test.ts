@@ -1,5 +1,5 @@
 /**
- * A small system built by buildah, edited in its mount, and pushed in each of its compressions: buildah's
+ * A small system built by buildah, changed in its mount, and pushed in each of its compressions: buildah's
  * mount, umoci's tree and the pull are equal.
  */
 import assert from 'node:assert/strict';
@@ -20,7 +20,10 @@ printf latin1 >"$(printf 'srv/caf\\351')"
 setfattr -n user.note -v hello etc/passwd
 chown -h 1000:1001 home/app; ln -s /etc/a home/link; truncate -s 1M srv/hole`;
 
-/** Broken hard links, a directory emptied by its removal (an opaque one), files of other kinds, moves. */
+/**
+ * Changes: broken hard links, a directory emptied by its removal (an opaque one), files of other types,
+ * moves.
+ */
 const edits = `
 echo changed >etc/a; rm etc/c
 rm -r srv/all; mkdir srv/all; echo new >srv/all/new
@@ -62,7 +65,7 @@ describe('an image that buildah built', { skip: needs }, () => {
     commit('scratch', 'one', `cp -a ${scratch.join('busybox')}/. .; ${system}`);
     commit('one', 'two', edits);
     commit('two', 'three', inside);
-    // Layers by buildah say nothing of the root itself.
+    // Layers by buildah have no entry for the root.
     expected = treeOf(buildah('mount', buildah('from', '--quiet', 'three')), { root: false });
     registry = await DockerRegistry.start();
   });

@@ -1,6 +1,6 @@
 /**
- * A real Debian of three layers, one by mmdebstrap, one by umoci and one by hand, pulled in every form that
- * an image has: always the tree that umoci unpacks, entry by entry.
+ * A Debian of three layers, by mmdebstrap, by umoci and by this test, pulled in every format of an image. The
+ * tree is always equal to umoci's, entry by entry.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -27,7 +27,7 @@ import {
 } from './peers.ts';
 import { noOtherUser } from '../support/other-user.ts';
 
-/** What an administrator does: accounts, a package gone, files replaced by others of another kind. */
+/** Changes of an administrator: accounts, a removed package, files replaced by others of another type. */
 const changes = `
 chroot . useradd --create-home --uid 1234 app
 chroot . dpkg --remove --force-all systemd-sysv
@@ -41,7 +41,7 @@ mkfifo -m 0622 var/fifo
 mknod var/device c 1 3
 chown -R 1234:1 srv; chmod 2770 srv`;
 
-/** Hides what lies below, through the linked directory `bin` too, and brings other things in its place. */
+/** A layer that hides files of lower layers, also through the symlink `bin`, and replaces some of them. */
 const hiding = tar(
   dir('etc/apt'),
   opaque('etc/apt'),
@@ -78,7 +78,7 @@ describe('a real Debian is what umoci unpacks', { skip: needs }, () => {
   const reference = (tag: string) => registry!.reference('debian', tag);
 
   before(async () => {
-    // Where it may: ext4 takes long to make files while many were removed in the last minutes.
+    // ext4 takes long to make files after many were removed, so a tmpfs is used if possible.
     spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=2g,mode=755', 'tmpfs', scratch.path]);
     newLayout(layout, 'debian');
     addLayers(`${layout}:debian`, debianArchive('systemd-sysv'));
@@ -100,7 +100,7 @@ describe('a real Debian is what umoci unpacks', { skip: needs }, () => {
     scratch[Symbol.dispose]();
   });
 
-  /** Pulls, compares, and answers the rootfs. */
+  /** Pulls, compares, and returns the rootfs. */
   async function samePulled(source: string, ...flags: readonly string[]): Promise<string> {
     const rootfs = scratch.join('rootfs');
     rmSync(rootfs, { recursive: true, force: true });
@@ -129,7 +129,7 @@ describe('a real Debian is what umoci unpacks', { skip: needs }, () => {
   });
 
   test('as zstd', async () => {
-    // A registry of its own: skopeo would take the gzip blobs that it knows to be in the other one.
+    // skopeo would reuse the gzip blobs that it knows to be in the other registry.
     await using fresh = await DockerRegistry.start();
     const asZstd = fresh.reference('debian', 'zstd');
     copyImage(image, `docker://${asZstd}`, '--format', 'oci', '--dest-compress-format', 'zstd');
@@ -199,7 +199,7 @@ describe('a real Debian is what umoci unpacks', { skip: needs }, () => {
 
 const withoutOwners = (tree: string): string => tree.replaceAll(/^(\S+) \d+:\d+ /gm, '$1 ');
 
-/** No devices, no capabilities, and no setuid or setgid on files that became the user's. */
+/** Removes devices, capabilities, and setuid and setgid of files, which a pull by a user does not restore. */
 function asUser(tree: string): string {
   const lines = withoutOwners(tree)
     .split('\n')

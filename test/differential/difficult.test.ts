@@ -1,7 +1,7 @@
 /**
  * Files that peers do not restore completely: capabilities, hard links that a later layer breaks, access
  * lists, sparse files, names that are not UTF-8, devices, times before 1970 and after 2262. GNU tar makes the
- * layers of a tree, which is the expected result.
+ * layers from a tree, which is the expected result.
  */
 import assert from 'node:assert/strict';
 import { lstatSync } from 'node:fs';
@@ -112,7 +112,7 @@ describe('a tree of difficult files', { skip: needs }, () => {
   }
 });
 
-/** How many names of a printed tree have a line like that; several names of one file count once. */
+/** Returns the number of names in a printed tree whose line matches; several names of one file count once. */
 function count(tree: string, pattern: RegExp): number {
   const first = new Set<string>();
   return tree.split('\n').filter((line) => {
@@ -125,7 +125,7 @@ function count(tree: string, pattern: RegExp): number {
 
 const asItIs = (tree: string): string => tree;
 
-/** mkfs.erofs misreads the fraction of a time before 1970: it is given none. */
+/** mkfs.erofs misreads the fraction of a time before 1970, so such times have none. */
 function asMkfsErofsHasIt(tree: string): string {
   return sorted(tree.replaceAll(/( -\d+)\.\d{9} /g, '$1.000000000 '));
 }
@@ -146,9 +146,9 @@ function sorted(tree: string): string {
 }
 
 /**
- * Returns the tree as umoci 0.4.7 makes it. It keeps times as 64 bits of nanoseconds, which end in 2262, and
- * Go's archive/tar takes an extended attribute without a value for none. (It refuses the old sparse kind as
- * `unknown typeflag`: hence the image without the last layer.)
+ * Returns the tree as umoci 0.4.7 makes it. Its times are 64 bits of nanoseconds, which end in 2262, and Go's
+ * archive/tar ignores extended attributes without a value. It refuses the old sparse type with `unknown
+ * typeflag`: hence the image without the last layer.
  */
 function asUmociHasIt(tree: string): string {
   return tree

@@ -6,7 +6,7 @@ import { runProgram } from '../support/program.ts';
 import { printTree, treeDiff, type TreeOptions } from '../support/tree.ts';
 import { HANG } from '../support/hang.ts';
 
-/** Runs a peer; its complaint is the test's failure. */
+/** Runs a peer; the test fails with its error. */
 export function run(command: string, ...words: readonly string[]): string {
   return execFileSync(command, words, {
     encoding: 'utf8',
@@ -16,35 +16,35 @@ export function run(command: string, ...words: readonly string[]): string {
   });
 }
 
-/** An OCI layout with one empty image, made by umoci. */
+/** Makes an OCI layout with one empty image, by umoci. */
 export function newLayout(layout: string, tag: string): void {
   if (!existsSync(layout)) run('umoci', 'init', '--layout', layout);
   run('umoci', 'new', '--image', `${layout}:${tag}`);
 }
 
-/** Puts archives on top of the image as they are, one layer each; umoci compresses them. */
+/** Adds archives to the image unchanged, one layer each; umoci compresses them. */
 export function addLayers(image: string, ...archives: readonly string[]): void {
   for (const archive of archives) run('umoci', 'raw', 'add-layer', '--image', image, archive);
 }
 
-/** What umoci makes of the image (of gzip layers: Debian's umoci knows no zstd). */
+/** Unpacks the image by umoci. Its layers must be in gzip: Debian's umoci does not support zstd. */
 export function unpackByUmoci(image: string, directory: string): void {
   run('umoci', 'raw', 'unpack', '--image', image, directory);
 }
 
-/** skopeo copy, to or from registries that speak plain http. */
+/** Runs skopeo copy for registries that use plain http. */
 export function copyImage(from: string, to: string, ...flags: readonly string[]): void {
   run('skopeo', 'copy', '-q', '--src-tls-verify=false', '--dest-tls-verify=false', ...flags, from, to);
 }
 
-/** Pulls with the program under test, from nothing; answers what it said. */
+/** Pulls with the program under test, without a cache of earlier runs; returns its output. */
 export async function pull(source: string, directory: string, ...flags: readonly string[]): Promise<string> {
   const { exitCode, stdout, stderr } = await runProgram([source, '-d', directory, '--no-cache', ...flags]);
   assert.equal(exitCode, 0, stderr);
   return stdout + stderr;
 }
 
-/** Pulls into one archive (-o), and has GNU tar make the directory of it. */
+/** Pulls into one archive (-o), which GNU tar extracts into the directory. */
 export async function pullAsArchive(source: string, directory: string): Promise<void> {
   const archive = `${directory}.tar`;
   const { exitCode, stderr } = await runProgram([source, '-o', archive, '--no-cache']);
@@ -58,22 +58,22 @@ export async function pullAsArchive(source: string, directory: string): Promise<
 /** The names that dlrootfs adds to an image. */
 const own: TreeOptions = { root: true, without: ['json', 'layersize', '.git'] };
 
-/** All that a directory holds but what dlrootfs adds, the directory itself too. */
+/** Prints a directory, with its own line, without the files that dlrootfs adds. */
 export function treeOf(directory: string, options: TreeOptions = {}): string {
   return printTree(directory, { ...own, ...options });
 }
 
-/** Fails with the entries that differ, the first fifty. */
+/** Fails with the first fifty different entries. */
 export function assertSameTree(expected: string, actual: string): void {
   const differences = treeDiff(expected, actual).split('\n').slice(0, 50).join('\n');
   assert.equal(differences, '');
   assert.ok(expected === actual, 'the same lines, but not as often or in another order');
 }
 
-/** How many entries a printed tree has, so that no comparison of nothing passes. */
+/** Returns the number of entries in a printed tree, so that a test can exclude an empty comparison. */
 export const countOf = (tree: string): number => tree.split('\n').length - 1;
 
-/** The media types of an image's layers, as the registry has them. */
+/** Returns the media types of an image's layers in the registry. */
 export async function mediaTypes(
   registry: DockerRegistry,
   repository: string,
@@ -85,7 +85,7 @@ export async function mediaTypes(
   return layers.map(({ mediaType }) => mediaType);
 }
 
-/** Tags an index that has the image for this machine, behind the same one for another. */
+/** Tags an index in which the image for this machine follows one for another machine. */
 export async function putIndex(
   registry: DockerRegistry,
   repository: string,

@@ -1,5 +1,5 @@
 /**
- * An image that podman pushes in each of its compressions, in every command: zstd:chunked has a zstd frame
+ * An image that podman pushes in each of its compressions, in every command. zstd:chunked has a zstd frame
  * per file.
  */
 import assert from 'node:assert/strict';
@@ -12,10 +12,10 @@ import { DockerRegistry } from '../support/docker-registry.ts';
 import { type ProgramResult, runProgram, Scratch } from '../support/program.ts';
 import { assertSameTree, copyImage, countOf, mediaTypes, run, treeOf } from './peers.ts';
 
-/** About as many frames. */
+/** The number of files, which is about the number of frames. */
 const FILES = 3000;
 
-/** Content that does not get smaller: the image is so large that a thread decodes it. */
+/** Random bytes: the compressed image is so large that the decoder's thread decodes it. */
 function noise(seed: string): Buffer {
   return Buffer.concat(
     Array.from({ length: 48 }, (_, index) => createHash('sha256').update(`${seed} ${index}`).digest()),
@@ -61,7 +61,7 @@ describe('an image that podman pushed', { skip: needs }, () => {
     return result;
   }
 
-  /** The tree is the same for every compression and every way to it. */
+  /** Asserts that the tree is the one that the first pull made. */
   function compareTree(directory: string): void {
     const tree = treeOf(scratch.join(directory), { root: false });
     expected ??= tree;

@@ -188,7 +188,7 @@ const failures = [
   ],
 ] as const;
 
-// Each with another format in turn: the way to run a program is one.
+// Each failure is tested with one format only: all formats run their program by the same code.
 for (const [index, [what, script, says]] of failures.entries()) {
   const [format, program, flags] = diskPrograms[index % diskPrograms.length]!;
   test(
@@ -227,7 +227,8 @@ test('a signal: the program is killed, and nothing left', { skip: missing('sqfst
 });
 
 /**
- * A directory for PATH where a program is a script; with `afterCheck` it is itself until it gets the image.
+ * Makes a directory for PATH in which a script replaces the program. With `afterCheck` the script runs the
+ * real program until it gets the image.
  */
 function replace(setting: Setting, program: string, script: string, afterCheck = false): string {
   const bin = setting.scratch.join('bin');

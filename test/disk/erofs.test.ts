@@ -49,7 +49,7 @@ async function writeImage(archives: readonly Uint8Array[], image: string): Promi
   }
 }
 
-/** `tar` takes fewer of them. */
+/** Encodes the items in a loop, since they are too many for the arguments of `tar`. */
 function archiveOf(items: readonly Item[]): Buffer {
   return Buffer.concat([...items.map((item) => item.encode('pax')), endMark]);
 }
@@ -76,7 +76,7 @@ async function compare(
   return { image, lost };
 }
 
-/** Sizes around those of blocks and of the ends that inodes have. */
+/** Sizes near those of blocks and of data inside inodes. */
 const sizes = fc.oneof(
   fc.nat(100),
   fc.constantFrom(
@@ -104,10 +104,10 @@ const metadata = fc.record({
   mode: fc.constantFrom(0o755, 0o644, 0o4755, 0o1777, 0),
   uid: fc.constantFrom(0, 65_535, 65_536, 0xffff_fffe),
   gid: fc.constantFrom(0, 65_535, 65_536),
-  // The first one is that of the file system.
+  // The first value is the time of the file system itself.
   mtime: fc.oneof(
     fc.constant(identity.madeAt),
-    // ext4, to which it is compared, has no nanoseconds in its first second.
+    // ext4, the reference, has no nanoseconds in its first second.
     fc.tuple(fc.integer({ min: 1 - 2 ** 31, max: 2 ** 33 }), fc.nat(999_999_999)),
   ),
   xattrs: fc.oneof(
@@ -115,7 +115,7 @@ const metadata = fc.record({
     fc.constant({ 'user.often': 'the same', 'trusted.often': '', 'security.often': 'x'.repeat(99) }),
     fc.dictionary(
       fc.constantFrom('user.a', 'user.=', `user.${'n'.repeat(200)}`, 'trusted.b', 'security.c'),
-      // ext4, to which it is compared, has 4 KiB for them.
+      // ext4, the reference, has 4 KiB for the attributes of a file.
       fc.nat(600).map((length) => 'v'.repeat(length)),
     ),
   ),
@@ -141,7 +141,7 @@ const kinds = fc.constantFrom(
   'directory',
 );
 
-/** A layer with whatever a file system can have. */
+/** A layer with every attribute and type that a file system can have. */
 const richLayer: fc.Arbitrary<Item[]> = fc
   .array(fc.tuple(kinds, byteNames, sizes, metadata, fc.nat(40)), { minLength: 1, maxLength: 120 })
   .map((entries) => {

@@ -23,7 +23,7 @@ import { noOtherUser } from '../support/other-user.ts';
 interface Damage {
   readonly what: string;
   readonly root?: true;
-  /** Done to a file of the store; `aside` is a place outside of it. */
+  /** Damages a file of the store; `aside` is a place outside of it. */
   readonly to: (file: string, aside: string) => void;
 }
 
@@ -79,7 +79,7 @@ for (const { what, root, to } of damages) {
       setting.names.filter((name) => !name.startsWith('aside')),
       ['again', 'out'],
     );
-    // Healed: the third run fetches nothing.
+    // The cache is repaired: the third run fetches nothing.
     setting.registry.requests.length = 0;
     await setting.pullWell(['-d', 'third']);
     assert.deepEqual(setting.registry.log(/\/blobs\//), []);
@@ -115,7 +115,7 @@ test('what a killed run left is damaged: exit 0, the right tree, and every line 
   }
   await using sound = await Setting.open();
   const argv = ['--cache-dir', setting.store];
-  // The same bytes from a registry that is well.
+  // Another registry has the same blobs, without faults.
   for (const layer of setting.image.layers)
     sound.registry.putBlob('lib/img', setting.image.blobs.get(layer.digest)!);
   sound.registry.putBlob('lib/img', setting.image.blobs.get(setting.image.configDigest)!);

@@ -14,8 +14,8 @@ for (const [format, program, flags] of diskPrograms)
       await using setting = await Setting.open();
       const fifo = setting.scratch.join('fifo');
       assert.equal(spawnSync('mkfifo', [fifo]).status, 0);
-      // In the place of the program: it tells its version, and says when it works, which it does until it is
-      // ended.
+      // This script replaces the program: it prints the program's version, or reports its start and then runs
+      // until it is killed.
       const script = [
         '#!/bin/sh',
         `case "$*" in -[vV]|-version|--version) exec ${findProgram(program)} "$@";; esac`,

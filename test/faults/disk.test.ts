@@ -11,7 +11,7 @@ import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
 import { noOtherUser } from '../support/other-user.ts';
 
-/** Makes a disk of its own, of so many bytes; undefined where that is not allowed. */
+/** Mounts a disk of this size; undefined if that is not allowed. */
 function mountDisk(t: TestContext, directory: string, size: string, more = ''): Disposable | undefined {
   mkdirSync(directory, { recursive: true });
   const argv = ['-t', 'tmpfs', '-o', `size=${size},mode=700${more}`, 'tmpfs', directory];
@@ -34,7 +34,7 @@ test(
   'the disk of DIR is full: exit 7, it is named, and nothing is left',
   { skip: missing('root') },
   async (t) => {
-    // Compresses well: what does not fit is the tree.
+    // The blob is small, so only the tree does not fit.
     await using setting = await Setting.open({
       layers: [{ tar: tar(file('zeros', Buffer.alloc(8 * 2 ** 20))) }],
     });
@@ -61,7 +61,7 @@ const formats = [
 
 for (const [what, items, says] of [
   ['', [noise('big', 6 * 2 ** 20)], String.raw`the disk of DISK is full: `],
-  // Contents that are read before their place in the file comes wait in a temporary file.
+  // A temporary file keeps contents that are read before their place in the file is reached.
   [
     ', while a temporary file is written',
     [noise('z', 6 * 2 ** 20), noise('a', 2 ** 18)],

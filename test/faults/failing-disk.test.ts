@@ -47,7 +47,7 @@ interface Refused {
   readonly when?: string;
   readonly flags?: readonly string[];
   readonly says: RegExp;
-  /** Stages that cannot be removed, as the same call fails again: that is said. */
+  /** Number of stages that cannot be removed, since the same call fails again; the program reports them. */
   readonly left?: number;
 }
 
@@ -59,8 +59,8 @@ const destination: readonly Refused[] = [
   { calls: 'mkdirat', error: 'EIO', when: '3+', says: dead },
   { calls: 'symlinkat', error: 'EIO', says: dead },
   { calls: 'utimensat', error: 'EIO', says: dead },
-  // The first two remove what the program tried the disk with; the first one fails again where the stage is
-  // removed.
+  // The first two calls remove the program's test files. After a failure of the first one, the removal of the
+  // stage fails, too.
   { calls: 'unlinkat', error: 'EIO', when: '1', says: dead, left: 1 },
   { calls: 'unlinkat', error: 'EIO', when: '2', says: dead },
   { calls: 'unlinkat', error: 'EIO', when: '3', says: dead },
@@ -95,7 +95,7 @@ for (const { calls, error, when, flags = [], says, left = 0 } of destination) {
   test(name, { skip: noInjection || (flags.includes('-g') && missing('git')) }, async () => {
     await using setting = await Setting.open(tree);
     const under = failing(calls, error, when === undefined ? {} : { when });
-    // From the cache, all that is written by place is the tree.
+    // From the cache, pwrite64 writes only the tree.
     const fromCache = calls === 'pwrite64';
     if (fromCache) {
       await setting.pullWell();
@@ -183,7 +183,7 @@ for (const [what, calls] of [
         await using setting = await Setting.open();
         await setting.pullWell(['-d', 'first']);
         const under = failing(calls, 'EIO', { when, path: inStore(setting, 2, 'blobs') });
-        // Counted by thread: one that does all of it.
+        // strace counts the calls of each thread, so one thread must do all of them.
         const { stdout } = await setting.pullWell([], { under, environment: { UV_THREADPOOL_SIZE: '1' } });
         assertOriginalLines(stdout, setting.image);
         assert.equal(setting.tree(), setting.tree('first'));
@@ -205,7 +205,7 @@ test(
     await until('200,000 bytes', () => setting.partial(0) === 200_000);
     killed.kill('SIGKILL');
     await killed.result;
-    // Only the main thread reads for the digest.
+    // Only the main thread reads the file to compute its digest.
     const path = inStore(setting, 0, 'partial');
     const under = failing('pread64', 'EIO', { when: '1', path, threads: false });
     const { stdout, stderr } = await setting.pullWell([], { under });

@@ -21,12 +21,12 @@ const signals = [
 ] as const;
 
 /**
- * In milliseconds. It takes a second on an idle machine; a slow disk with thousands of files may take longer,
- * a hang for ever.
+ * Limit in milliseconds. An end takes a second on an idle machine. A slow disk with thousands of files may
+ * take longer; a hang never ends.
  */
 const SOON = 15_000;
 
-/** Sends the signal and checks the end. Answers false where the run was done before the signal came. */
+/** Sends the signal and checks the end. Returns false if the run ended before the signal came. */
 async function interrupt(
   run: RunningProgram,
   signal: NodeJS.Signals,
@@ -46,10 +46,10 @@ async function interrupt(
   return true;
 }
 
-/** Milliseconds that an empty script takes where the machine is idle. */
+/** Milliseconds that an empty script takes on an idle machine. */
 const EMPTY_SCRIPT = 50;
 
-/** How much longer everything takes now than on an idle machine. */
+/** Returns the time of an empty script now, divided by its time on an idle machine. */
 function slowness(): number {
   const begin = performance.now();
   spawnSync(process.execPath, ['-e', '']);
@@ -57,8 +57,8 @@ function slowness(): number {
 }
 
 /**
- * On a busy machine a run may end before the test has seen its phase. Then `attempt` returns false, and is
- * repeated.
+ * Repeats `attempt` while it returns false. On a busy machine a run may end before the test has seen its
+ * phase.
  */
 async function inTime(attempt: () => Promise<boolean>): Promise<void> {
   for (let attempts = 1; !(await attempt()); attempts += 1)
@@ -71,19 +71,19 @@ interface Phase {
   readonly image?: FakeImage;
   readonly options?: FakeRegistryOptions;
   readonly flags?: readonly string[];
-  /** What must be there before the run; answers more of the environment. */
+  /** Prepares the run; returns variables for its environment. */
   readonly prepare?: (setting: Setting) => Record<string, string> | undefined;
-  /** Whether the phase has begun. */
+  /** True if the phase has begun. */
   readonly begun: (setting: Setting, run: RunningProgram) => boolean;
-  /** Milliseconds in which it has to end; `SOON` when left out. */
+  /** Milliseconds until the end at most; default: `SOON`. */
   readonly within?: number;
-  /** What else holds when it has ended. */
+  /** Checks the state after the end. */
   readonly ended?: (setting: Setting) => Promise<void>;
 }
 
 const asked = (path: RegExp) => (setting: Setting) => setting.registry.log(path).length > 0;
 
-/** Many entries in few bytes: unpacking takes its time, the download none. */
+/** Many entries in few bytes: the run spends its time with files, not with the download. */
 function manyFiles(): FakeImage {
   const names = Array.from({ length: 30 }, (__, d) => [
     dir(`d${d}`),
@@ -92,7 +92,7 @@ function manyFiles(): FakeImage {
   return { layers: [{ tar: tar(...names.flat()) }] };
 }
 
-/** Whether the stage has more than so many names. */
+/** True if the stage has more names than `count`. */
 const unpacked = (count: number) => (setting: Setting) => {
   const stage = setting.names.find((name) => name.startsWith('.out.dlrootfs-'));
   return stage !== undefined && readdirSync(setting.scratch.join(stage)).length > count;
@@ -206,7 +206,7 @@ for (const [n, phase] of phases.entries()) {
 }
 
 test('SIGINT while a connection is not taken: exit 130, soon', async () => {
-  // A server that does not accept: its queue of connections fills up, and then the kernel drops further ones.
+  // The server does not accept: its queue of connections is full, and then the kernel drops further ones.
   const script = `const server = require('node:net').createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
     require('node:fs').writeSync(1, String(server.address().port));
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
@@ -241,7 +241,7 @@ test('a second signal ends at once, and the next run removes what that left', ()
     const { exitCode, stderr } = await run.result;
     clearInterval(timer);
     const took = performance.now() - begin;
-    // All was unpacked, or removed, before the second signal came.
+    // All files were unpacked, or removed, before the second signal came.
     if (exitCode === 0 || /^error: interrupted by SIGINT$/m.test(stderr)) return false;
     assert.equal(exitCode, 130);
     assert.match(
@@ -270,7 +270,7 @@ test('SIGINT while another run has the blob: exit 130, soon, and the other one g
   assert.deepEqual(setting.names, ['out']);
 });
 
-/** How often each is killed here; `make soak` does it more often. */
+/** The number of rounds here; `make soak` makes more. */
 const rounds: Readonly<Record<keyof typeof killKinds, number>> = {
   'a directory': runs(8, 20),
   '-g': runs(4, 8),

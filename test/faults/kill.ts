@@ -9,36 +9,36 @@ import type { RunningProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { Setting, noInjection, noise, threeLayers } from './setting.ts';
 
-/** What a round of `killRounds` was like. */
+/** The result of a round of `killRounds`. */
 export interface KillRound {
   /** Milliseconds from the first request to the program's death. */
   readonly after: number;
-  /** Whether the pull was done by then. */
+  /** True if the pull had ended by then. */
   readonly finished: boolean;
-  /** Of the layers, how many the next run found in the store, whole or in part. */
+  /** Number of layers that the next run found in the store, complete or partial. */
   readonly reused: number;
 }
 
-/** One way to pull, and what may be there after its death. */
+/** A kind of pull, and the states that are allowed after its death. */
 interface KillKind {
   readonly image: FakeImage;
-  /** Bytes a second of each connection: slow enough that most of a run is the download, as on a real link. */
+  /** Bytes per second of each connection, so few that most of a run is the download, as on a real link. */
   readonly rate: number;
   readonly flags: readonly string[];
-  /** What the pull makes, in the directory of the setting. */
+  /** Name of the pull's result in the directory of the setting. */
   readonly name: string;
-  /** All of what the pull made, as text to compare; checked as far as one alone can be. */
+  /** Reads the result as text, and checks it as far as possible without another one. */
   readonly read: (setting: Setting) => string;
-  /** An earlier tag that every second round has pulled before. */
+  /** An image of an earlier tag, which every second round pulls before. */
   readonly earlier?: FakeImage;
   /**
-   * System calls near the end of such a round, by their numbers in a thread. Every second round is killed at
-   * one of them, if strace can do that. A random moment is nearly always in the download.
+   * System calls near the end of such a round, with a range of their numbers in a thread. If strace can do
+   * that, every second round is killed at one of them. A random moment is nearly always in the download.
    */
   readonly lastCalls?: readonly (readonly [name: string, first: number, last: number])[];
   /**
-   * A resumed run requests each layer from the end of its stored part on; not so if pieces come over several
-   * connections.
+   * True if a resumed run requests each layer from the end of its stored part on. With several connections
+   * per layer, it does not.
    */
   readonly inOrder?: boolean;
 }
@@ -97,11 +97,12 @@ export const killKinds = {
     name: 'out',
     read: (setting) => setting.tree(),
     lastCalls: [
-      // The first ones are of files that the image's own layers replace.
+      // The first calls remove files that the image's own layers replace.
       ['unlinkat', 20, 300],
       ['renameat2', 1, 1],
     ],
-    // Much to remove: killed between the exchange and the end of that, too.
+    // This tree has many files, so that some rounds are killed between the exchange and the end of the
+    // removal.
     earlier: {
       layers: [{ tar: tar(dir('old'), ...Array.from({ length: 1500 }, (_, n) => file(`old/${n}`, 'x'))) }],
     },
@@ -115,13 +116,13 @@ export const killKinds = {
   },
 } as const satisfies Readonly<Record<string, KillKind>>;
 
-/** Rounds that run side by side: they mostly wait for a slow link. */
+/** Rounds at the same time: they mostly wait for a slow link. */
 const SIDE_BY_SIDE = 3;
 
 /**
- * Kills a pull at a random moment, one in each part of a run's time; checks that its result is missing or
- * whole; and runs the same command again. Does this `rounds` times, each with an empty store and no rootfs,
- * or after a pull of an earlier tag. `told` is called with every round.
+ * Kills a pull at a random moment, one in each part of a run's time, checks that its result is missing or
+ * complete, and runs the same command again. There are `rounds` rounds, each with an empty store and no
+ * rootfs, or after a pull of an earlier tag. `told` is called after every round.
  */
 export async function killRounds(
   name: keyof typeof killKinds,
@@ -148,7 +149,7 @@ export async function killRounds(
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, worker));
 }
 
-/** What undisturbed runs make, and how long they take from their first request on, in milliseconds. */
+/** The results of undisturbed runs, and their time from the first request on, in milliseconds. */
 interface Model {
   readonly earlier: string | undefined;
   readonly whole: string;
@@ -191,7 +192,7 @@ function killedAt(call: string, first: number, last: number): readonly string[] 
   return ['strace', '-f', '-qq', '-o', '/dev/null', ...inject];
 }
 
-/** @param options.under a command that kills the run; undefined: it is killed `after` so many milliseconds */
+/** @param options.under a command that kills the run; undefined: it is killed after `after` milliseconds */
 async function killOnce(
   setting: Setting,
   kind: KillKind,
@@ -217,8 +218,8 @@ async function killOnce(
     assert.equal((await run.result).exitCode, 137, 'it came to the call');
   } else {
     await sleep(after);
-    // The machine may be busier than when the model was made, and `after` too early: at least one round must
-    // leave something.
+    // The machine may be busier than during the measurement, so that `after` is too early. At least one round
+    // must leave some bytes.
     if (isLast) await until('a part of a layer', () => run.isOver || inStore(setting).some(Boolean));
     await kill(run);
   }
@@ -236,8 +237,8 @@ async function killOnce(
   assert.equal(stateOf(setting, kind), model.whole);
   assert.deepEqual(setting.names, [kind.name], 'nothing is left beside it');
   for (const [n, found] of left.entries()) {
-    // A complete partial is not requested. A busy machine may break a connection: the next request starts
-    // where that ended.
+    // A complete partial file is not requested. On a busy machine a connection may break: the next request
+    // starts there.
     if (found === image.layers[n]!.size || kind.inOrder !== true) continue;
     const asked = setting.asked(n);
     const message = 'what the store has is not fetched again';
@@ -248,7 +249,7 @@ async function killOnce(
   return { after, finished, reused: left.filter((found) => found !== 0).length };
 }
 
-/** Of each layer, how many bytes the store has. */
+/** Returns the number of bytes that the store has of each layer. */
 function inStore(setting: Setting): readonly (number | 'whole')[] {
   return setting.image.layers.map(({ digest }, n) =>
     existsSync(setting.blob(digest)) ? 'whole' : (setting.partial(n) ?? 0),
@@ -260,12 +261,12 @@ async function kill(run: RunningProgram): Promise<void> {
   await run.result;
 }
 
-/** What the pull made, undefined where nothing is there. */
+/** Returns the result of the pull; undefined if it does not exist. */
 function stateOf(setting: Setting, { name, read }: KillKind): string | undefined {
   return readdirSync(setting.scratch.path).includes(name) ? read(setting) : undefined;
 }
 
-/** Looks for what the pull makes all the time; the moment that it is there, it must be whole. */
+/** Watches for the result of the pull; when it appears, it must be complete. */
 function watchFor(setting: Setting, kind: KillKind, { whole }: Model): { end: () => void } {
   let seen = false;
   let failure: unknown;

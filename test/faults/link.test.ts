@@ -43,7 +43,7 @@ test('the same with a server that knows no ranges ends in an error within its tr
 interface Healing {
   readonly what: string;
   readonly faults: readonly Fault[];
-  /** Fails the first request for each layer: a pull that starts again requests some of them twice. */
+  /** Fails the first request for each layer. A pull that starts again requests some of them twice. */
   readonly eachLayer?: Omit<Fault, 'path'>;
   readonly says: RegExp;
 }
@@ -214,7 +214,7 @@ test('a token for two requests, and one that expires during the pull: renewed si
   ] as const) {
     await using setting = await Setting.open(undefined, {
       auth,
-      // The config comes first, and alone.
+      // The config is requested first, and alone.
       faults: [{ path: /\/blobs\//, skip: 1, cutAfter: 600_000, delay: 1200, times: 3 }],
     });
     const { stdout, stderr } = await setting.pullWell();

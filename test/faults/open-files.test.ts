@@ -1,6 +1,6 @@
 /**
- * Images of many directories and layers under every hard limit of open files: each command works, or says
- * what to do and leaves nothing.
+ * Images of many directories and layers under every hard limit of open files: each command succeeds, or names
+ * a remedy and leaves nothing.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, rmSync } from 'node:fs';
@@ -41,7 +41,7 @@ function runWithLimit(limit: number, cwd: string, argv: readonly string[]): Prom
   return runProgram([...argv, '--no-cache'], { cwd, under: ['prlimit', `--nofile=${limit}:${limit}`] });
 }
 
-/** Names that no command was asked for. */
+/** Returns the names that are no result of a command. */
 function leftIn(directory: string): string[] {
   return readdirSync(directory).filter((name) => name !== 'out' && name !== 'out.tar');
 }
@@ -74,7 +74,7 @@ for (const limit of [30, 63, 66, 130, 289]) {
     const pulled = await runWithLimit(limit, scratch.path, [layered, '-d', 'out']);
     assert.equal(pulled.exitCode, 0, pulled.stderr);
     if (limit > 66) return;
-    // All of its blobs are open at once.
+    // All blobs are open at the same time.
     const archived = await runWithLimit(limit, scratch.path, [layered, '-o', 'out.tar']);
     assert.equal(archived.exitCode, 7, archived.stderr);
     assert.match(archived.stderr, /too many open files.*\nhint: raise the limit of open files/);

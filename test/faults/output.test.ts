@@ -8,7 +8,7 @@ import { Setting } from './setting.ts';
 
 const run = promisify(execFile);
 
-/** Runs a pull with its outputs as the shell has them; answers the exit code that `$?` or PIPESTATUS has. */
+/** Runs a pull with outputs that a shell redirects; returns the exit code of `$?` or PIPESTATUS. */
 async function inShell(setting: Setting, outputs: string): Promise<{ exitCode: number; stderr: string }> {
   return await programInShell(
     setting,

@@ -12,12 +12,12 @@ import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
 
 const MIB = 2 ** 20;
-/** A manifest, a config, headers, and what was on its way when a run ended. */
+/** Bytes that may be requested again: manifest, config, headers, and those in flight when a run ended. */
 const SLACK = MIB / 2;
-/** Slow enough that a layer comes over several connections. */
+/** At this rate a layer is fetched by several connections. */
 const slow: Fault = { path: /\/blobs\//, skip: 1, times: 999, rate: 5e6 };
 
-/** Stands between the program and a registry, and counts what the registry sent. */
+/** A proxy between the program and a registry that counts the registry's bytes. */
 class Counter implements AsyncDisposable {
   bytes = 0;
   readonly #server: Server;

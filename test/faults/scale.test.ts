@@ -1,4 +1,4 @@
-/** Four times as much takes about four times as many system calls: `make scale` measures the seconds. */
+/** Four times as many items take about four times as many system calls. `make scale` measures the seconds. */
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { after, before, test } from 'node:test';
@@ -39,7 +39,7 @@ before(async () => {
 });
 after(async () => registry[Symbol.asyncDispose]());
 
-/** Calls about files in a pull, and in a comparison of what it made. */
+/** Returns the number of calls about files in a pull, and in a comparison of its result. */
 async function callsFor(layers: readonly Item[][]): Promise<number> {
   using scratch = new Scratch();
   registry.push('lib/image', '1', { layers: layers.map((items) => ({ tar: tar(...items) })) });
@@ -53,7 +53,7 @@ async function callsFor(layers: readonly Item[][]): Promise<number> {
     const under = ['strace', '-f', '-qq', '-o', log, '-e', 'trace=%file,%desc', '-e', 'signal=none'];
     const result = await runProgram(argv, { cwd: scratch.path, under });
     assert.equal(result.exitCode, 0, result.stderr);
-    // Waiting and writing into pipes depends on the moment.
+    // The numbers of waits and writes into pipes depend on timing.
     const counted = readFileSync(log, 'latin1').matchAll(
       /^\d+ +(?:open|openat2?|newfstatat|statx|mkdirat|unlinkat|linkat|symlinkat|getdents64|fchmodat2?|fchownat|utimensat|readlinkat|close)\(/gm,
     );

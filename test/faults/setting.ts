@@ -15,7 +15,7 @@ import {
 } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
 
-/** Why strace cannot inject faults here; false where it can. */
+/** The reason why strace cannot inject faults here; false if it can. */
 export const noInjection = findNoInjection();
 
 function findNoInjection(): string | false {
@@ -25,7 +25,7 @@ function findNoInjection(): string | false {
   return works ? false : 'needs the right to trace programs';
 }
 
-/** Bytes that no compression makes fewer. */
+/** Random bytes, which no compression reduces. */
 export function noise(name: string, bytes: number) {
   return file(name, randomBytes(bytes));
 }
@@ -35,8 +35,8 @@ const many = () => Array.from({ length: 300 }, (_, n) => file(`usr/share/f${n}`,
 let three: FakeImage | undefined;
 
 /**
- * Three layers of about 2.3 MiB together, the same ones in each call, with hidden, replaced and linked files,
- * and enough bytes to be interrupted.
+ * Three layers of about 2.3 MiB together, the same ones in each call. They have hidden, replaced and linked
+ * files, and enough bytes to be interrupted.
  */
 export function threeLayers(): FakeImage {
   three ??= {
@@ -74,8 +74,8 @@ export class Setting implements AsyncDisposable {
   }
 
   /**
-   * Starts a pull, to `out` where the flags name no place, with a store beside it. The last of two flags
-   * counts.
+   * Starts a pull, by default to `out`, with a store beside it. A flag that is given again overrides the
+   * first.
    */
   start(
     flags: readonly string[] = [],
@@ -95,7 +95,7 @@ export class Setting implements AsyncDisposable {
     return this.start(flags, options, reference).result;
   }
 
-  /** A pull that must go well. */
+  /** Runs a pull that must succeed. */
   async pullWell(
     flags: readonly string[] = [],
     options: ProgramOptions = {},
@@ -106,32 +106,30 @@ export class Setting implements AsyncDisposable {
     return result;
   }
 
-  /** The rootfs as text, to be compared. */
+  /** Prints the rootfs, for comparisons. */
   tree(name = 'out'): string {
     return printTree(this.scratch.join(name), { root: true, hide: ['time'] });
   }
 
-  /** Names in the directory that the rootfs is pulled into, the store aside. */
+  /** Names in the parent directory of the rootfs, without the store. */
   get names(): string[] {
     return readdirSync(this.scratch.path)
       .filter((name) => name !== 'store')
       .toSorted();
   }
 
-  /**
-   * How many bytes of a layer wait in the store for a run that goes on; undefined when there is no such file.
-   */
+  /** Size of the partial file of a layer in the store; undefined if it does not exist. */
   partial(layer: number): number | undefined {
     const name = `${this.store}/partial/${this.image.layers[layer]!.digest.replace(':', '-')}`;
     return existsSync(name) ? statSync(name).size : undefined;
   }
 
-  /** Where the store has a whole blob. */
+  /** Path of a complete blob in the store. */
   blob(digest: string): string {
     return `${this.store}/blobs/${digest.replace(':', '/')}`;
   }
 
-  /** The requests for a layer's blob: for each, the first byte that was asked for. */
+  /** For each request for a layer's blob, the first requested byte. */
   asked(layer: number): number[] {
     const { digest } = this.image.layers[layer]!;
     return this.registry.requests
@@ -145,7 +143,7 @@ export class Setting implements AsyncDisposable {
   }
 }
 
-/** Holds where the original's lines stand once each, for an image of so many layers. */
+/** Asserts that each line of the original is printed once, for an image with these layers. */
 export function assertOriginalLines(stdout: string, image: PushedImage): void {
   const ids = image.layers.map(({ digest }) => digest.slice(7, 19));
   const lines = stdout.split('\n');

@@ -9,11 +9,11 @@ import { FakeV1Registry } from '../support/fake-v1-registry.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { noInjection } from './setting.ts';
 
-// Layer 2 arrives once with a wrong byte, while layer 1 still arrives. Truncating its file takes so long that
-// meanwhile layer 1 is unpacked and layer 2 is read. Only the digest of the blob shows that the first bytes
-// were wrong.
+// Layer 2 arrives once with a wrong byte, while layer 1 still arrives. Truncating its file takes long, so
+// that meanwhile layer 1 is unpacked and layer 2 is read. Only the digest of the blob shows that its first
+// bytes were wrong.
 
-/** Microseconds that each ftruncate(2) takes longer. */
+/** Additional microseconds of each ftruncate(2). */
 const SLOW = 1_500_000;
 const slowTruncation = [
   'strace',

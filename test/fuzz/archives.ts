@@ -23,7 +23,7 @@ import {
 import { mutateBytes, oddText } from './mutate.ts';
 import type { Random } from './random.ts';
 
-/** Few, so that entries meet: a directory where a file stands, a link to what comes later. */
+/** Few names, so that entries conflict: a directory and a file, a link to a later entry. */
 const names: readonly Bytes[] = [
   'a',
   'b',
@@ -219,14 +219,14 @@ export function oddTar(random: Random, most = 12): Buffer {
     try {
       return raw(item.encode(dialect));
     } catch {
-      // This dialect cannot say it.
+      // This dialect cannot express the name.
       return file(name);
     }
   });
   return tarAs(dialect, ...made);
 }
 
-/** Where fields of a header begin, and how long they are. */
+/** Offset and length of the fields of a header. */
 const fields: readonly (readonly [offset: number, length: number])[] = [
   [0, 100],
   [100, 8],
@@ -248,7 +248,7 @@ const fields: readonly (readonly [offset: number, length: number])[] = [
   [483, 12],
 ];
 
-/** The archive with headers and other blocks changed; mostly the checksum is made right again. */
+/** Changes headers and other blocks of the archive, and mostly corrects the checksum. */
 export function mutateTar(random: Random, original: Uint8Array): Buffer {
   let bytes: Buffer = Buffer.from(original);
   for (let n = 0; n <= random.below(3); n += 1) {

@@ -1,16 +1,14 @@
 import type { Random } from './random.ts';
 import type { Site } from './site.ts';
 
-/**
- * Something that is put into the directory of a run before it; `@WORK@` in a text or link is that directory.
- */
+/** A file in the directory of a run before its start; `@WORK@` in a text or link is that directory. */
 export interface Placed {
   readonly path: string;
   readonly type: 'file' | 'directory' | 'symlink' | 'fifo' | 'gone';
   readonly content?: Buffer;
 }
 
-/** One run of the program, as data: it can be kept and run again. */
+/** One run of the program as data, which can be stored and run again. */
 export interface Case {
   readonly argv: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
@@ -19,10 +17,10 @@ export interface Case {
   readonly site?: Site;
 }
 
-/** Must be in no output. */
+/** A text that no output may have. */
 export const PASSWORD = 'S3cretPassw0rd';
 
-/** Something else where a plain file is expected. */
+/** A special file instead of a plain one. */
 export function specialFile(random: Random, path: string): Placed {
   const targets = [
     '@WORK@/outside/canary',

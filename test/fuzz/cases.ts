@@ -27,7 +27,7 @@ const simpleLayers: readonly Buffer[] = [
   tar(file('a', 'new'), hardlink('b', 'a'), whiteout('l'), file('big', Buffer.alloc(70_000, 'abc'))),
 ];
 
-/** A command for an image: mostly a pull, to one of the places that a pull can write to. */
+/** Returns a command for an image: mostly a pull, with one of the outputs of a pull. */
 function commandFor(random: Random, reference = REFERENCE, pullOnly = false): string[] {
   // A flag without effect on a local source is an error.
   const patience = reference === REFERENCE ? ['--retry', '1', '--retry-delay', '1ms'] : [];
@@ -67,7 +67,7 @@ const ok = (body: Uint8Array, headers: Readonly<Record<string, string>> = {}): R
 
 type Responses = Record<string, Response>;
 
-/** What a registry answers for one image under the tag 1. */
+/** Returns the responses of a registry for one image with the tag 1. */
 function registryOf(manifest: Pick<FakeManifest, 'mediaType' | 'bytes' | 'blobs'>): Responses {
   const at = '/v2/lib/img';
   const responses: Responses = {
@@ -120,7 +120,7 @@ function members(random: Random): Case {
   return { argv: commandFor(random), site };
 }
 
-/** The registry with its documents changed, their digests made right again. */
+/** Returns the registry with changed documents and their new digests. */
 function documents(random: Random): Case {
   const format = random.pick(['oci', 'docker', 'schema1'] as const);
   const made = fakeManifest({ layers: simpleLayers.map((each) => ({ tar: each })), format });
@@ -155,7 +155,7 @@ function documents(random: Random): Case {
   return { argv: commandFor(random), site: siteOf(responses) };
 }
 
-/** Some answers of the registry are not what a server may say. */
+/** Changes some responses of the registry into invalid ones. */
 function brokenAnswers(random: Random): Case {
   const image = { layers: simpleLayers.map((each) => ({ tar: each })) };
   const responses = random.percent(30) ? v1Responses(random, false) : registryOf(fakeManifest(image));
@@ -353,7 +353,7 @@ interface Kind {
   readonly make: (random: Random) => Case;
 }
 
-/** Every kind of case, and how many of a hundred are of it. */
+/** Every kind of case, and its share in percent. */
 export const kinds: Readonly<Record<string, Kind>> = {
   layers: { share: 28, make: layers },
   streams: { share: 10, make: streams },

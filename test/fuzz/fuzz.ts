@@ -1,8 +1,8 @@
 /**
  * Runs the program on random malformed input, for MINUTES (60) minutes, and checks every run: its exit code
- * is in the table; no stack trace, no hang, at most 200 MiB, nothing outside DIR, no leftovers, no password
- * shown. A failing case is kept as a file, which `make fuzz ARGS='--replay FILE'` runs again. Needs root: all
- * but its own directory is made read-only, since one of its kinds is command lines.
+ * is in the table, with no stack trace, no hang, at most 200 MiB, nothing outside DIR, no leftovers, no
+ * password shown. A failing case is stored as a file, which `make fuzz ARGS='--replay FILE'` runs again.
+ * Needs root: since some cases are command lines, all but its own directory is made read-only.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -19,13 +19,13 @@ const { values } = parseArgs({
   options: {
     minutes: { type: 'string', default: process.env['MINUTES'] ?? '60' },
     seed: { type: 'string', default: String(Date.now()) },
-    /** Only cases of these kinds, with commas between them. */
+    /** The kinds of cases to run, separated by commas. */
     kind: { type: 'string', default: Object.keys(kinds).join() },
     /** The number of the first case. */
     from: { type: 'string', default: '0' },
-    /** How many cases, where it is not the time that ends it. */
+    /** Number of cases; by default the time ends the run. */
     cases: { type: 'string' },
-    /** How many run side by side. */
+    /** Number of cases at the same time. */
     jobs: { type: 'string', default: '1' },
     replay: { type: 'string' },
     tool: { type: 'string', default: fileURLToPath(new URL('../../dist/dlrootfs', import.meta.url)) },
@@ -34,7 +34,7 @@ const { values } = parseArgs({
 const directory = process.env['FUZZ_DIR'] ?? '/var/tmp/dlrootfs-fuzz';
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-/** The same again, in a mount namespace where everything but `directory` is read-only. */
+/** Runs this script again in a mount namespace in which all but `directory` is read-only. */
 function runConfined(): void {
   const { status, error } = spawnSync(
     'unshare',
@@ -74,7 +74,7 @@ interface Kept {
   readonly outcome?: Outcome;
 }
 
-/** How many cases with the same fault are kept. */
+/** Number of stored cases with the same fault. */
 const KEPT_OF_A_KIND = 3;
 
 class Findings {

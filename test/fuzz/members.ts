@@ -3,17 +3,17 @@ import type { FakeLayer } from '../support/fake-image.ts';
 import { mutateBytes } from './mutate.ts';
 import type { Random } from './random.ts';
 
-/** Built with the commands of Debian, so not made new for each case. */
+/** Debian's commands make these, so they are made once for all cases. */
 export const bzip2OfNothing = Buffer.from('425a683917724538509000000000', 'hex');
 export const xzOfNothing = Buffer.from(
   'fd377a585a000004e6d6b4460000000000001cdf44211fb6f37d010000000004595a',
   'hex',
 );
 
-/** From this size of a layer on, in bytes, the decoder's thread reads it. */
+/** Size of a layer in bytes from which the decoder's thread reads it. */
 const BIG = 4 * 2 ** 20;
 
-/** RFC 8878, 3.1.2; now and then it claims another length than it has. */
+/** Returns a skippable frame (RFC 8878, 3.1.2), sometimes with a wrong length. */
 function skippable(random: Random): Buffer {
   const length = random.percent(5) ? BIG : random.pick([0, 1, random.below(40), random.below(5000)]);
   const frame = Buffer.alloc(8 + length, random.below(256));
@@ -23,7 +23,7 @@ function skippable(random: Random): Buffer {
   return frame;
 }
 
-/** RFC 1952, with any of its optional fields. */
+/** Returns a gzip member (RFC 1952) with any of its optional fields. */
 function gzipMember(random: Random, content: Uint8Array): Buffer {
   const plain = gzipSync(content, { level: random.below(10) });
   if (random.percent(70)) return plain;
@@ -32,7 +32,7 @@ function gzipMember(random: Random, content: Uint8Array): Buffer {
     flags & 4 ? Buffer.concat([Buffer.from([3, 0]), random.bytes(3)]) : Buffer.alloc(0),
     flags & 8 ? Buffer.from('layer.tar\0') : Buffer.alloc(0),
     flags & 16 ? Buffer.from('comment\0') : Buffer.alloc(0),
-    // The checksum of the header, which is wrong.
+    // The header's checksum, with a wrong value.
     flags & 2 ? random.bytes(2) : Buffer.alloc(0),
   ];
   const head = Buffer.from([0x1f, 0x8b, 8, flags, 0, 0, 0, 0, 2, 3]);
@@ -49,7 +49,7 @@ function zstdFrame(random: Random, content: Uint8Array): Buffer {
   return zstdCompressSync(content, { params });
 }
 
-/** The bytes in parts, some of them empty. */
+/** Splits the bytes into parts, some of them empty. */
 function partsOf(random: Random, plain: Buffer): Buffer[] {
   const ends = random.list(0, random.pick([2, 10, 200]), () => random.below(plain.length + 1));
   const bounds = [0, ...ends.toSorted((a, b) => a - b), plain.length];
@@ -84,13 +84,13 @@ const changes: readonly Change[] = [
 ];
 
 /**
- * A tar as many gzip members, or as zstd frames with skippable ones between them; mostly some of them are
+ * Returns a tar as many gzip members, or as zstd frames with skippable ones between them; mostly some are
  * changed.
  */
 export function oddMembers(random: Random, plain: Buffer): FakeLayer {
   const isZstd = random.percent(60);
   const members = partsOf(random, plain).flatMap((part) => {
-    // Now and then the other kind, which no decoder may take.
+    // Sometimes a member is of the other compression, which no decoder may accept.
     const isOdd = random.percent(1);
     const member = isZstd === isOdd ? gzipMember(random, part) : zstdFrame(random, part);
     return isZstd && random.percent(30) ? [member, skippable(random)] : [member];

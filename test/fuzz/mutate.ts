@@ -1,6 +1,6 @@
 import type { Random } from './random.ts';
 
-/** Texts that parsers have stumbled over. */
+/** Texts that have broken parsers. */
 const oddTexts: readonly string[] = [
   '',
   '0',
@@ -78,7 +78,7 @@ const byteChanges: readonly ByteChange[] = [
   },
 ];
 
-/** The bytes with some of them changed, taken away, doubled or put in. */
+/** Returns the bytes with some of them changed, removed, doubled or inserted. */
 export function mutateBytes(random: Random, original: Uint8Array, most = 4): Buffer {
   let bytes: Buffer = Buffer.from(original);
   for (let n = 0; n <= random.below(most); n += 1) {
@@ -124,13 +124,13 @@ function oddValue(random: Random): unknown {
 
 type Holder = Record<string, unknown>;
 
-/** Every place in a document that holds a value. Documents may be nested deeper than the stack is. */
+/** Returns every position of a value in a document. Documents may be nested deeper than the stack allows. */
 function places(document: unknown): [holder: Holder, key: string][] {
   const found: [Holder, string][] = [];
   const waiting = [document];
   for (let value = waiting.pop(); value !== undefined; value = waiting.pop()) {
     if (typeof value !== 'object' || value === null) continue;
-    // Members of an array with other keys are not in its JSON; they may even lead back to it.
+    // Named members of an array are not in its JSON; they may even lead back to the array.
     const members = Array.isArray(value) ? Object.entries([...value]) : Object.entries(value);
     for (const [key, member] of members) {
       found.push([value as Holder, key]);
@@ -140,7 +140,7 @@ function places(document: unknown): [holder: Holder, key: string][] {
   return found;
 }
 
-/** A document with some values changed, doubled, moved or taken away; now and then broken as text too. */
+/** Returns a document with some values changed, doubled, moved or removed, sometimes with invalid JSON. */
 export function mutateJson(random: Random, document: unknown, most = 3): Buffer {
   const copy = structuredClone(document);
   for (let n = 0; n <= random.below(most); n += 1) {

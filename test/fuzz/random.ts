@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** A source of numbers that gives the same ones for the same seed, on every machine. */
+/** A random number generator with the same sequence for a seed on every machine. */
 export class Random {
   /** The four words of sfc32. */
   #a: number;
@@ -17,7 +17,7 @@ export class Random {
     for (let n = 0; n < 12; n += 1) this.word();
   }
 
-  /** 32 bits, as an unsigned integer. */
+  /** Returns 32 bits as an unsigned integer. */
   word(): number {
     const sum = (this.#a + this.#b + this.#counter) | 0;
     this.#counter = (this.#counter + 1) | 0;
@@ -28,12 +28,12 @@ export class Random {
     return sum >>> 0;
   }
 
-  /** An integer from 0 to `below` - 1; 0 where `below` is 0. */
+  /** Returns an integer from 0 to `below` - 1; 0 if `below` is 0. */
   below(below: number): number {
     return below <= 0 ? 0 : this.word() % below;
   }
 
-  /** True in so many of a hundred cases. */
+  /** True in `share` of a hundred calls. */
   percent(share: number): boolean {
     return this.below(100) < share;
   }
@@ -46,7 +46,7 @@ export class Random {
     return Buffer.from(Array.from({ length }, () => this.below(256)));
   }
 
-  /** So many results of `make`, from `least` to `most`. */
+  /** Returns `least` to `most` results of `make`. */
   list<T>(least: number, most: number, make: () => T): T[] {
     return Array.from({ length: least + this.below(most - least + 1) }, make);
   }

@@ -14,12 +14,12 @@ import path from 'node:path';
 import { PASSWORD, type Case, type Placed } from './case.ts';
 import { PORT, type SiteServer } from './site.ts';
 
-/** A run that takes longer hangs. */
+/** Limit in milliseconds; a longer run counts as a hang. */
 const LIMIT_MILLISECONDS = 60_000;
-/** More processor time for so few bytes is a way to stop a machine. */
+/** Limit of processor time. Input that takes more would be an attack on the machine. */
 const LIMIT_CPU_SECONDS = 10;
 const LIMIT_MIB = 200;
-/** design.md §6, without 1, which is a bug; 141: nobody reads its output. */
+/** Exit codes that are allowed: all but 1, which is a bug. */
 const exitCodes = new Set([0, 2, 3, 4, 5, 6, 7, 8]);
 const CAPTURED_BYTES = 2 ** 20;
 
@@ -29,20 +29,20 @@ export interface Outcome {
   readonly stderr: string;
   readonly milliseconds: number;
   readonly cpuSeconds: number;
-  /** The largest process, git included. */
+  /** Memory of the largest process, git included. */
   readonly mebibytes: number;
-  /** What is wrong with it; empty where all is well. */
+  /** Descriptions of the faults; empty if the run is right. */
   readonly faults: readonly string[];
 }
 
 export interface Place {
   readonly program: string;
   readonly server: SiteServer;
-  /** Directory of this run alone: made anew, and gone afterwards. */
+  /** Directory of this run alone, made before it and removed after it. */
   readonly work: string;
 }
 
-/** Runs one case from an empty directory and judges it. */
+/** Runs one case in an empty directory and checks the result. */
 export async function runCase(kind: string, each: Case, place: Place): Promise<Outcome> {
   const { work, server } = place;
   prepare(each, place);
@@ -74,11 +74,14 @@ function put({ path: name, type, content = Buffer.alloc(0) }: Placed, work: stri
     else if (type === 'symlink') symlinkSync(bytes, target);
     else if (type === 'fifo') execFileSync('mkfifo', [target], { stdio: 'ignore' });
   } catch {
-    // An earlier one is in its way.
+    // A file that the case placed before is in the way.
   }
 }
 
-/** What Node and git leave out of their own peak: GNU time asks the kernel, from a small process. */
+/**
+ * Runs the case under GNU time. The peak of a child of Node includes Node's own memory, so a small process
+ * asks the kernel.
+ */
 async function execute(each: Case, { program, server, work }: Place): Promise<Omit<Outcome, 'faults'>> {
   const fill = (text: string) =>
     text.replaceAll(`127.0.0.1:${PORT}`, `127.0.0.1:${server.port}`).replaceAll('@WORK@', work);
@@ -168,7 +171,7 @@ function* judgeFiles(kind: string, exitCode: number, before: Look, work: string)
   if (exitCode !== 0 && kind !== 'arguments' && fresh.length > 0) yield `left behind: ${fresh.join(' ')}`;
 }
 
-/** fsck.erofs may be missing. */
+/** fsck.erofs may not be installed. */
 function isBadDisk(image: string): boolean {
   return existsSync(image) && (spawnSync('fsck.erofs', [image], { stdio: 'ignore' }).status ?? 0) !== 0;
 }
@@ -177,7 +180,7 @@ function namesIn(directory: string): string[] {
   return readdirSync(directory, 'latin1');
 }
 
-/** Everything below a directory as text, access times aside. */
+/** Prints all entries below a directory, without access times. */
 function look(directory: string): string {
   const names = readdirSync(directory, { recursive: true, encoding: 'latin1' }).toSorted();
   const lines = ['', ...names].map((name) => {

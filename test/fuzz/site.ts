@@ -2,24 +2,28 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import type { Random } from './random.ts';
 import { mutateBytes, oddText } from './mutate.ts';
 
-/** Stands for the server's port in what is sent and asked; as long as the port, so that lengths stay. */
+/**
+ * Replaced by the server's port in requests and responses; it has the same length, so that sizes remain
+ * right.
+ */
 export const PORT = '00000';
 
 /**
- * What a path is answered, byte for byte: the first request with the first, all after the last with the last.
+ * The responses for a path, byte for byte: the first request gets the first, and later ones the next; the
+ * last one is repeated.
  */
 export interface RawAnswer {
   readonly bytes: Buffer;
   /**
-   * What comes after them: the end of the connection, nothing, zeros; or, in the place of the answer, interim
-   * ones without end.
+   * The connection is closed, stays open, or sends zeros after the bytes. `interim` sends endless interim
+   * responses instead.
    */
   readonly after?: 'close' | 'stay' | 'zeros' | 'interim';
 }
 
 export type Site = Readonly<Record<string, readonly RawAnswer[]>>;
 
-/** One answer before it is bytes. */
+/** A response before it is encoded. */
 export interface Response {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
@@ -112,7 +116,7 @@ function chunked(random: Random, body: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from(`${size}\r\n`), body, Buffer.from(end)]);
 }
 
-/** The answer as a broken or hostile server gives it. */
+/** Encodes the response as a broken or hostile server does. */
 export function mutateAnswer(random: Random, { status, headers, body }: Response): RawAnswer {
   const lines = Object.entries({ ...headers, 'content-length': String(body.length) });
   let statusLine = `HTTP/1.1 ${status} X`;
@@ -145,11 +149,11 @@ export function mutateAnswer(random: Random, { status, headers, body }: Response
   };
 }
 
-/** At most this much of zeros is sent after an answer. */
+/** Largest number of zeros after a response. */
 const ENDLESS_BYTES = 256 * 2 ** 20;
 const INTERIM_PAUSE_MILLISECONDS = 20;
 
-/** A server on loopback that sends bytes as they are. */
+/** A server on loopback that sends given bytes. */
 export class SiteServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -162,7 +166,7 @@ export class SiteServer implements AsyncDisposable {
 
   static async start(): Promise<SiteServer> {
     const server = new SiteServer();
-    // Ports below 10000 would be shorter than what stands for them.
+    // Ports below 10000 are shorter than their placeholder.
     do {
       if (server.#server.listening) await new Promise((resolve) => server.#server.close(resolve));
       await new Promise<void>((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
@@ -174,7 +178,7 @@ export class SiteServer implements AsyncDisposable {
     return String((this.#server.address() as AddressInfo).port);
   }
 
-  /** Serves this from now on, and nothing that came before. */
+  /** Serves this site from now on, and nothing else. */
   serve(site: Site): void {
     this.#site = site;
     this.#counts.clear();
