@@ -101,7 +101,7 @@ test('inspect --index prints what pins all platforms, -q what pins this one', as
   assert.match(own, /^sha256:[0-9a-f]{64}\n$/);
   assert.notEqual(own, `${index.digest}\n`);
   assert.match(await print(image), new RegExp(`^Index: +${index.digest}$`, 'm'));
-  // A reference that names one image.
+  // A reference of one image.
   assert.equal(await print('--index', looking.image), await print('-q', looking.image));
 });
 
@@ -135,7 +135,7 @@ test('cache list and rm: what the cache has by tag, and what only one tag needs'
   );
   const removed = await run('cache', 'rm', other, '--json');
   const { blobs } = JSON.parse(removed.stdout) as { blobs: number };
-  // Its manifest, its config, and the layer that is not the other one's.
+  // The requests: the manifest, the config, and the layer that the other image does not have.
   assert.equal(blobs, 3);
   assert.deepEqual(
     (await list()).map(({ reference }) => reference),

@@ -17,7 +17,7 @@ const names = [
 ];
 const documents = new Map(names.filter((name) => name.endsWith('.md')).map((name) => [name, read(name)]));
 
-/** The arguments of each `dlrootfs …` in blocks and spans of code. */
+/** Returns the arguments of each `dlrootfs …` in blocks and spans of code. */
 function* commandLines(text: string): Generator<string[], void, void> {
   const blocks = /^```\w*\n([^]*?)^```$|^ {4,}(.*)$|`([^`\n]+)`/gm;
   for (const [, fenced, indented, span] of text.matchAll(blocks)) {
@@ -156,7 +156,7 @@ test('readme: the film plays each frame in its time, and rests on the last', () 
   );
 });
 
-/** The texts of the program's sources, with `…` for what is filled in. */
+/** Returns the texts in the program's sources, with `…` for inserted values. */
 function printedTexts(): string[] {
   const source = new URL('src/', root);
   const files = readdirSync(source, { recursive: true, encoding: 'utf8' }).filter((name) =>

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 const source = new URL('../src/', import.meta.url);
 
-/** The files of src that have shared words, and their text. */
+/** The files of src with shared words, and their texts. */
 const sharing = readdirSync(source, { recursive: true, encoding: 'utf8' })
   .filter((name) => name.endsWith('.ts'))
   .map((name) => ({ name, text: readFileSync(new URL(name, source), 'utf8') }))

@@ -11,7 +11,7 @@ import { git, scratch } from './git.ts';
 
 type ContentSource = Parameters<typeof packBlobs>[0];
 
-/** Contents out of memory. */
+/** Returns a source of contents in memory. */
 function contentsOf(list: readonly (Uint8Array | 'flush')[]): ContentSource {
   let next = 0;
   let count = 0;
@@ -42,7 +42,7 @@ function contentsOf(list: readonly (Uint8Array | 'flush')[]): ContentSource {
 const blobId = (bytes: Uint8Array): string =>
   createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
 
-/** Answers, each a list of names. */
+/** Packs the contents; returns a list of names for each answer. */
 async function pack(directory: string, list: readonly (Uint8Array | 'flush')[]): Promise<string[][]> {
   const answers: string[][] = [];
   await packBlobs(contentsOf(list), path.join(directory, '.git/objects/pack'), ({ first, ids }) => {

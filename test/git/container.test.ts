@@ -24,7 +24,7 @@ import { FakeRegistry } from '../support/fake-registry.ts';
 import { Scratch, runProgram } from '../support/program.ts';
 import { printTree } from '../support/tree.ts';
 
-// A container that has a -g rootfs as its / can write anything into /.git.
+// A container whose / is a rootfs with -g can write any file into /.git.
 
 const skip = missing('root');
 
@@ -46,7 +46,7 @@ class Setting {
     });
   }
 
-  /** What ran, if anything did. */
+  /** The record of programs that ran; empty if none did. */
   get song(): string {
     return existsSync(this.sign) ? readFileSync(this.sign, 'utf8') : '';
   }
@@ -88,7 +88,7 @@ after(async () => {
   await registry[Symbol.asyncDispose]();
 });
 
-/** Everything in a `.git` that makes git run a program. */
+/** Files in `.git` that make git run a program, each with a change that makes them. */
 const programs: [name: string, spoil: (setting: Setting) => unknown][] = [
   [
     'filters by info/attributes',
@@ -248,7 +248,7 @@ function careful(directory: string, ...words: readonly string[]): string {
   });
 }
 
-/** git as an unsuspecting user would call it, until something runs. */
+/** Runs git as an unsuspecting user does, until a program has run. */
 function naive(setting: Setting): void {
   for (const words of [
     ['status'],
@@ -327,7 +327,7 @@ test('the commands of docs/git.md look at a hostile repository and run nothing',
   assert.deepEqual(changes, ['-one', '+changed in the container']);
 });
 
-/** What may stand in a place where git has a file or a directory. */
+/** Obstacles at the path of one of git's files or directories. */
 const obstacles: [what: string, make: (setting: Setting, place: string) => unknown][] = [
   ['a link to a file of root outside', ({ outside }, place) => symlinkSync(`${outside}/file`, place)],
   ['a link to a directory outside', ({ outside }, place) => symlinkSync(outside, place)],
@@ -351,7 +351,7 @@ const obstacles: [what: string, make: (setting: Setting, place: string) => unkno
   ['an empty directory', (_, place) => mkdirSync(place)],
 ];
 
-/** A socket that stays when its listener is gone. */
+/** Makes a socket that remains when its listener has ended. */
 async function listenOn(place: string): Promise<void> {
   const short = path.join(tmpdir(), `dlrootfs-test-${randomUUID()}`);
   const server = createServer().listen(short);
@@ -364,7 +364,7 @@ async function listenOn(place: string): Promise<void> {
   });
 }
 
-/** What root does with such a rootfs, and how it ends. */
+/** Commands of root on such a rootfs, with their exit codes. */
 const commands: readonly (readonly [words: readonly string[], exitCode: number])[] = [
   [['-g'], 7],
   [['-g', '--replace'], 0],

@@ -284,7 +284,7 @@ test('the same where later layers gave files further names, or took some', async
   assert.ok(index.equals(readFileSync(path.join(directory, '.git/index'))));
 });
 
-/** Records of what was done in a stage, whose contents go nowhere, and a writer of such contents. */
+/** Returns a log of the changes in a stage, without their contents, and a writer of contents. */
 function changesAlone(layers: GitLayers): { readonly changes: ChangeLog; readonly contents: ContentWriter } {
   const changes = new ChangeLog(new ContentWriter(createRing()), (records) => layers.note(records));
   return { changes, contents: new ContentWriter(layers.contents) };
@@ -389,7 +389,7 @@ test('what fails after commit has returned is what the next call throws', async 
       const { changes, contents } = changesAlone(layers);
       new Stage(directory).file('a').tell(changes);
       await layers.commit({ id: idOf(0) });
-      // No pack can be made there any more.
+      // Now no pack can be made.
       rmSync(path.join(directory, '.git/objects/pack'), { recursive: true });
       contents.write(Buffer.from('content of a\n'));
       contents.flush();
@@ -410,7 +410,7 @@ test('the index has the final status of each file, even if settle came before th
   stage.directory('d', { mode: 0o700 }).file('d/a').file('d/b', '', { mode: 0o755 }).symlink('d/c', 'a');
   await layers.commit({ id: idOf(0) }, stage);
   await layers.commit({ id: idOf(1) }, stage.file('d/b', 'new'));
-  // By now the first layer is kept, and its files have been looked at.
+  // The first layer is committed, and the status of its files has been read.
   await layers.commit({ id: idOf(2) }, stage.hardlink('d/e', 'd/a'));
   layers.layers.settle();
   stage.settle();
@@ -511,12 +511,12 @@ function logLine(number: number, refs: string): string {
   return `${refs}|dlrootfs|mail@mail.com|dlrootfs|mail@mail.com|adding layer ${number}|2020-01-0${number + 1}T00:00:00Z\n`;
 }
 
-/** A time as `git ls-files --debug` prints it. */
+/** Formats a time as `git ls-files --debug` does. */
 function indexTime(nanoseconds: bigint): string {
   return `${nanoseconds / 1_000_000_000n}:${nanoseconds % 1_000_000_000n}`;
 }
 
-/** The first file's entry in an index. */
+/** The entry of the first file in an index. */
 function firstEntry(index: Buffer): Buffer {
   return index.subarray(12, 12 + 72);
 }

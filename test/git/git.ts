@@ -12,7 +12,7 @@ import { Stage } from './stage.ts';
 
 export const environment = { PATH: process.env['PATH'] };
 
-/** The id of the nth layer of an image. */
+/** Returns the id of the nth layer of an image. */
 export function idOf(number: number, image = 'a'): string {
   return `${image}${number}`.padStart(64, '0');
 }
@@ -21,14 +21,14 @@ export function branchOf(number: number, image = 'a'): string {
   return `layer${number}_${idOf(number, image)}`;
 }
 
-/** A directory that is gone after the test. */
+/** Makes a directory that is removed after the test. */
 export function scratch(t: TestContext): string {
   const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-git-'));
   t.after(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
-/** git as a user would call it, without a user's configuration. */
+/** Runs git as a user does, without a user's configuration. */
 export function git(directory: string, ...command: string[]): string {
   return execFileSync('git', ['-C', directory, ...command], {
     encoding: 'latin1',
@@ -43,8 +43,7 @@ export const noCommit = /fatal: Needed a single revision/;
 export type BuildLayer = (stage: Stage) => unknown;
 
 /**
- * The branches of a rootfs that a `Stage` makes: hands changes and contents over as the thread that writes
- * does.
+ * The branches of a rootfs that a `Stage` makes. Changes and contents are passed on as by the writing thread.
  */
 export class StageLayers {
   readonly layers: GitLayers;
@@ -57,7 +56,7 @@ export class StageLayers {
     this.#changes = new ChangeLog(this.#contents, (records) => this.layers.note(records));
   }
 
-  /** Commits what was done in the stage since the last call. */
+  /** Commits the changes of the stage since the last call. */
   async commit(layer: LayerIdentity, stage: Stage): Promise<void> {
     stage.tell(this.#changes);
     await this.layers.commit(layer);
@@ -69,7 +68,7 @@ export class StageLayers {
   }
 }
 
-/** A rootfs with a branch for each layer, as a pull leaves it. `after` sees the stage after each. */
+/** Makes a rootfs with a branch for each layer, as a pull does. `after` is called after each layer. */
 export async function pullLayers(
   directory: string,
   layers: readonly BuildLayer[],
@@ -90,7 +89,7 @@ export async function pullLayers(
   return stage;
 }
 
-/** A rootfs as lines, one a path, `.git` aside. */
+/** Prints a rootfs without `.git`, one line per path. */
 export function snapshot(root: string): string[] {
   return printTree(root, { without: ['.git'], root: true }).split('\n');
 }

@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { branchOf, git, idOf, scratch, type BuildLayer, snapshot, StageLayers } from './git.ts';
 import { Stage } from './stage.ts';
 
-/** A program that must never run: it leaves a file. */
+/** A program that must never run: it makes a file. */
 class Canary {
   readonly program: string;
   readonly #sign: string;
@@ -18,7 +18,7 @@ class Canary {
     chmodSync(this.program, 0o755);
   }
 
-  /** What ran, if anything did. */
+  /** The record of programs that ran; empty if none did. */
   get song(): string {
     return existsSync(this.#sign) ? readFileSync(this.#sign, 'utf8') : '';
   }
@@ -27,7 +27,7 @@ class Canary {
 const attributes =
   '[attr]evil-macro filter=evil text\n* filter=evil diff=evil merge=evil text eol=crlf ident working-tree-encoding=UTF-16 export-ignore export-subst\n*.lfs filter=lfs -text\n* evil-macro\n';
 
-/** Images that bring what git listens to. */
+/** Images with files that git reads. */
 const images: [name: string, build: (canary: Canary) => BuildLayer][] = [
   [
     'attributes that filter, convert and substitute',
@@ -123,7 +123,7 @@ const images: [name: string, build: (canary: Canary) => BuildLayer][] = [
   ],
 ];
 
-/** Pulls a base, the hostile layer, and one on top; returns what the rootfs was after the last. */
+/** Pulls a base, the hostile layer, and one on top; returns the rootfs after the last one. */
 async function pullHostile(directory: string, build: BuildLayer): Promise<string[]> {
   const stage = new Stage(directory);
   const layers = new StageLayers(directory);

@@ -30,7 +30,7 @@ async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> 
   yield bytes;
 }
 
-/** Layers unpacked one on the other; with `git` as -g does it. */
+/** Unpacks layers in order; with `git` as -g does it. */
 async function pull(
   directory: string,
   layers: readonly (readonly Item[])[],
@@ -59,7 +59,7 @@ async function pull(
   }
 }
 
-/** What git is to hold of a rootfs, as `git ls-tree -r` prints it. */
+/** Returns the files that git must have of a rootfs, in the format of `git ls-tree -r`. */
 function held(directory: string): string[] {
   const lines: string[] = [];
   const look = (below: string): void => {
@@ -81,7 +81,7 @@ function held(directory: string): string[] {
   return lines.toSorted();
 }
 
-/** Pulls with and without -g, and compares what each branch holds with the layers up to it. */
+/** Pulls with and without -g, and compares each branch with the layers up to it. */
 async function everyBranchIsItsLayer(directory: string, layers: readonly (readonly Item[])[]): Promise<void> {
   const withGit = path.join(directory, 'git');
   mkdirSync(withGit);
@@ -101,12 +101,12 @@ async function everyBranchIsItsLayer(directory: string, layers: readonly (readon
   }
 }
 
-/** All but what a plain pull writes otherwise: `json`, and the root's own time where no layer says it. */
+/** Prints all entries without `json`, whose content differs, and without the root, whose time may differ. */
 function entries(place: string): string[] {
   return snapshot(place).filter((line) => !/ (json|\.\/)$/.test(line));
 }
 
-/** As `tar --acls` writes it: the name becomes a number when the layer is complete. */
+/** The format of `tar --acls`, which the pull does not restore. */
 const list = 'user::rw-,user:root:r--,group::r--,mask::rwx,other::---';
 
 test('every branch of a pull gives what the layers up to it give', needsRoot, (t) =>
@@ -168,7 +168,7 @@ test('the same where aufs kept files with several names aside', needsRoot, (t) =
   ]),
 );
 
-/** Long, so that few files make the changes that are told at once. */
+/** Long names, so that the changes of few files fill a message to the other thread. */
 const oneOfMany = (index: number) => `many/directory-${index % 7}/${'file-number-'.repeat(18)}${index}`;
 
 function many(count: number, text: string): Item[] {
@@ -200,8 +200,7 @@ const metadata = fc.record({
   mtime: fc.integer({ min: 1, max: 2_000_000_000 }),
 });
 /**
- * Items that are wrong by themselves (a link to nothing, a file below a file) are left for `pull` without -g
- * to refuse.
+ * Items may be invalid (a link to a missing file, a file below a file): then the pull without -g fails, too.
  */
 const item: fc.Arbitrary<Item> = fc.oneof(
   fc

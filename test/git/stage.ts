@@ -18,7 +18,10 @@ import { blank } from '../support/blank.ts';
 type Written = Pick<Entry, 'type' | 'mode' | 'uid' | 'gid' | 'mtimeSeconds' | 'mtimeNanoseconds' | 'xattrs'>;
 type Metadata = Partial<Omit<Written, 'type'>>;
 
-/** A rootfs made by hand, and what the applier would say of it. Paths are one character a byte. */
+/**
+ * A rootfs that a test makes, and the changes that the applier would report. Paths have one character per
+ * byte.
+ */
 export class Stage {
   readonly path: string;
   readonly #done: ((changes: ChangeLog) => void)[] = [];
@@ -30,7 +33,7 @@ export class Stage {
     mkdirSync(path, { recursive: true });
   }
 
-  /** Tells what was done since the last call. */
+  /** Reports the changes since the last call. */
   tell(changes: ChangeLog): void {
     for (const tell of this.#done.splice(0)) tell(changes);
     changes.flush();
@@ -76,7 +79,7 @@ export class Stage {
     return this;
   }
 
-  /** Gives directories their times again, as the applier does at the end. */
+  /** Sets the times of directories again, as the applier does at the end. */
   settle(): this {
     for (const [path, { mtimeSeconds, mtimeNanoseconds }] of this.#directories) {
       if (!this.#stands(path) || !lstatSync(this.place(path)).isDirectory()) continue;
@@ -89,7 +92,7 @@ export class Stage {
     return Buffer.concat([Buffer.from(`${this.path}/`), Buffer.from(path, 'latin1')]);
   }
 
-  /** Node's calls keep no nanoseconds, and take negative numbers for now. */
+  /** Sets the time of a path. Node's calls drop nanoseconds, and take a negative time for the present one. */
   #date(path: string, seconds: number, nanoseconds: number): void {
     if (nanoseconds === 0 && seconds >= 0) lutimesSync(this.place(path), seconds, seconds);
     else

@@ -47,7 +47,7 @@ const layers = [
   ),
 ];
 
-/** git in a repository of another user. */
+/** Runs git in a repository of another user. */
 const gitAsRoot = (directory: string, ...words: string[]): string =>
   git(directory, '-c', 'safe.directory=*', ...words);
 

@@ -1,4 +1,4 @@
-// Run by tests as another user: DIR and layers.
+// Pulls layers with -g in a process of another user. Arguments: DIR and the files of the layers.
 import { readFileSync } from 'node:fs';
 import { GitLayers } from '../../src/git/git-layers.ts';
 import { findGit } from '../../src/git/git-program.ts';
@@ -23,7 +23,7 @@ async function pull(): Promise<void> {
   } catch (error) {
     const cause = await layersOfGit.explainFailure(error);
     await layersOfGit.discard();
-    // Its thread would keep the process alive.
+    // Its thread would keep the process running.
     await rootfs.discard();
     throw cause;
   }

@@ -12,12 +12,12 @@ export interface IndexEntry {
   readonly artifactType?: string;
 }
 
-/** The annotation that names an image in index.json. */
+/** The annotation in index.json that names an image. */
 export function tagged(manifest: FakeManifest, tag: string): IndexEntry {
   return { manifest, annotations: { 'org.opencontainers.image.ref.name': tag } };
 }
 
-/** The files of an OCI layout: path to content. */
+/** The files of an OCI layout: contents by path. */
 export function layoutFiles(
   entries: readonly IndexEntry[],
   manifests: readonly FakeManifest[] = [],
@@ -57,7 +57,7 @@ export function archiveOf(files: ReadonlyMap<string, Uint8Array>, ...more: reado
   return tar(...[...files].map(([name, bytes]) => file(name, bytes)), ...more);
 }
 
-/** A whole blob of a layer. */
+/** Returns a complete blob of a layer. */
 export async function blobOf(layer: LocalLayer): Promise<Buffer> {
   const blob = await layer.openLocal();
   const bytes = Buffer.alloc(blob.size);
@@ -77,7 +77,7 @@ export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
   return items;
 }
 
-/** The image for linux/amd64; the session is closed afterwards, so its layers cannot be read any more. */
+/** Returns the image for linux/amd64. The session is closed, so its layers can no longer be read. */
 export async function imageOf(
   session: Session<LocalLayer>,
   architecture = 'amd64',
@@ -89,7 +89,7 @@ export async function imageOf(
   }
 }
 
-/** The image for linux/amd64 and its blobs, base first. */
+/** Returns the image for linux/amd64 and its blobs, base layer first. */
 export async function readImage(
   session: Session<LocalLayer>,
 ): Promise<{ image: Image<LocalLayer>; blobs: Buffer[] }> {

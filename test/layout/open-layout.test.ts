@@ -71,7 +71,7 @@ test('an image in a layout directory is read and verified', async () => {
   );
 });
 
-/** A text that no message may have. */
+/** A secret text, which no message may have. */
 const SECRET = 'root:$y$j9T';
 
 test('a document is not read through a link out of the layout; a link inside it is followed', async () => {
@@ -114,7 +114,7 @@ test('blobs may be links to a shared store; what is not the blob is not quoted',
   for (const name of blobs) {
     const place = scratch.join('shared', basename(name));
     const right = readFileSync(place);
-    // Of the right size, so that the content is looked at.
+    // The size is right, so that the content is read.
     writeFileSync(place, SECRET.padEnd(right.length, SECRET).slice(0, right.length));
     const out = scratch.join('out');
     const { exitCode, stderr } = await runProgram([source, '-d', out]);

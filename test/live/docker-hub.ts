@@ -1,4 +1,4 @@
-// The original's integration tests, against Docker Hub: `make test-live`, on a machine with internet.
+// The original's integration tests against Docker Hub: `make test-live`, on a machine with internet.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
@@ -9,7 +9,7 @@ const credentials = process.env['DLROOTFS_CREDS'] ?? '';
 const privateImage = process.env['DLROOTFS_PRIVATE_IMAGE'] ?? 'robinmonjo/debian';
 const HOUR = 3_600_000;
 
-/** What every image of a system has; busybox's have fewer of them today than in 2014. */
+/** Directories of every system image; today's busybox images have fewer of them than those of 2014. */
 const systemDirectories = 'bin dev etc home lib mnt opt proc root run sbin sys tmp usr var'.split(' ');
 const busyboxDirectories = 'bin dev etc home root tmp usr var'.split(' ');
 

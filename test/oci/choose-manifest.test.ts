@@ -8,7 +8,7 @@ import { parseManifest } from '../../src/oci/manifest.ts';
 import { MediaType } from '../../src/oci/media-types.ts';
 import { parsePlatform } from '../../src/oci/platform.ts';
 
-/** Documents by digest, as a registry has them; `put` gives the descriptor. */
+/** The documents of a registry by digest; `put` stores one and returns its descriptor. */
 class Documents implements DocumentSource {
   readonly bodies = new Map<string, Buffer>();
   fetches = 0;

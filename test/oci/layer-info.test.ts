@@ -31,7 +31,7 @@ test('the text has sorted keys, two blanks a level and no newline at the end', (
   assert.equal(formatLayerInfo({}), '{}');
 });
 
-/** As strconv.FormatFloat(x, 'g', -1, 64) writes them. */
+/** Numbers, and their texts by strconv.FormatFloat(x, 'g', -1, 64). */
 const numbers: readonly (readonly [number, string])[] = [
   [0, '0'],
   [-0, '-0'],
@@ -88,7 +88,7 @@ test('keys are sorted by their bytes, not by UTF-16', () => {
   assert.deepEqual(Object.keys(JSON.parse(text) as object), ['B', 'a', 'b', 'é', '\uffee', '\u{10000}']);
 });
 
-/** As JSON keeps it, and -0 too, which `JSON.stringify` would make 0 and Go does not. */
+/** Returns the value after JSON, which keeps -0; `JSON.stringify` makes it 0, Go does not. */
 function throughJson(value: unknown): unknown {
   const minusZero = 'minus zero';
   const text = JSON.stringify(value, (_, part: unknown) => (Object.is(part, -0) ? minusZero : part));

@@ -14,7 +14,7 @@ const index = { schemaVersion: 2, manifests: [{ mediaType: MediaType.ociManifest
 
 const bytesOf = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
 
-/** name, body, Content-Type, kind, media type. */
+/** Columns: name, body, Content-Type, kind, media type. */
 const accepted: readonly (readonly [string, unknown, string | undefined, string, string])[] = [
   ['an OCI manifest', image, MediaType.ociManifest, 'manifest', MediaType.ociManifest],
   ['a Docker manifest', image, MediaType.dockerManifest, 'manifest', MediaType.dockerManifest],
@@ -106,7 +106,7 @@ test('descriptors carry what the image needs', () => {
   assert.equal(Object.getPrototypeOf(document.layers[0]!.annotations), Object.prototype);
 });
 
-/** name, body, Content-Type, message. */
+/** Columns: name, body, Content-Type, message. */
 const refused: readonly (readonly [string, unknown, string | undefined, RegExp])[] = [
   ['a body that is index and manifest', { ...image, ...index }, undefined, /ambiguous/],
   ['an index that has layers', { ...index, layers: [] }, MediaType.ociIndex, /ambiguous/],

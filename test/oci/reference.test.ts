@@ -9,7 +9,7 @@ const hex = 'a'.repeat(64);
 const digest = `sha256:${hex}`;
 const label63 = 'a'.repeat(63);
 
-/** text, registry, repository, tag, digest, as printed. */
+/** Columns: text, registry, repository, tag, digest, printed form. */
 const good: readonly (readonly [string, string, string, string | undefined, string | undefined, string])[] = [
   ['alpine', 'docker.io', 'library/alpine', 'latest', undefined, 'library/alpine:latest'],
   ['alpine:3.20', 'docker.io', 'library/alpine', '3.20', undefined, 'library/alpine:3.20'],
@@ -79,7 +79,7 @@ test('the name has no tag, and no domain on Docker Hub', () => {
   assert.equal(Reference.name(Reference.parse('localhost:5000/a/b:1')), 'localhost:5000/a/b');
 });
 
-/** text, what the message must say, what the hint must say. */
+/** Columns: text, pattern of the message, pattern of the hint. */
 const bad: readonly (readonly [string, RegExp, RegExp?])[] = [
   ['', /it is empty/, /alpine/],
   [hex, /64 hex digits are an image id/, /NAME@sha256:/],
@@ -187,7 +187,7 @@ test('any text is a reference whose parts obey the grammar, or a UsageError', ()
   );
 });
 
-/** A reference as it is after printing: with a digest the tag is gone. */
+/** Returns the reference as it is after printing: with a digest, the tag is dropped. */
 function without({ registry, repository, digest: kept }: Reference): Reference {
   return { registry, repository, digest: kept };
 }

@@ -10,7 +10,7 @@ import { parseManifest } from '../../src/oci/manifest.ts';
 import { MediaType } from '../../src/oci/media-types.ts';
 import { parseSchema1 } from '../../src/oci/schema1.ts';
 
-/** As Debian's docker-registry 2.8.3 answered for an image of two layers and two empty steps. */
+/** The response of Debian's docker-registry 2.8.3 for an image of two layers and two empty steps. */
 const served = await readFile(new URL('fixtures/schema1-signed.prettyjws', import.meta.url));
 const servedDigest = 'sha256:1848204722bddeae945e3ba4a7d9d0fcc5045f16e2384e75bcdc2a1518342cb3';
 
@@ -20,7 +20,7 @@ const id = (digit: string): string => digit.repeat(64);
 
 type Step = readonly [blobSum: string, json: unknown];
 
-/** Newest first, as the format has it. */
+/** The newest layer is first, as in the manifest. */
 function document(...steps: readonly Step[]): Record<string, unknown> {
   return {
     schemaVersion: 1,
@@ -132,9 +132,9 @@ type Format = Readonly<Record<string, unknown>>;
 const same = (format: Format): Format => format;
 
 /**
- * Signs as docker/libtrust does: the signatures are put in before the closing brace.
+ * Signs as docker/libtrust does: the signatures are inserted before the closing brace.
  *
- * @param changes one for each signature, of what it says about the signed part
+ * @param changes one for each signature: it changes the description of the signed part
  */
 function signed(content: string, ...changes: readonly ((format: Format) => Format)[]): Buffer {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });

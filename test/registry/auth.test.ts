@@ -181,7 +181,7 @@ test('Bearer: the abort of one request does not end the token request that other
   await using registry = await FakeRegistry.start({ auth: { type: 'bearer', uses: 2 } });
   registry.push('team/app', 'latest', { layers });
   await using client = await RegistryClient.open(registry.reference('team/app'));
-  // The manifest and the config use up the first token.
+  // The manifest and the config are the two requests of the first token.
   const { layers: opened } = await client.image();
   registry.fault({ path: /token/, delay: 200 });
   const abort = new AbortController();

@@ -30,7 +30,7 @@ interface Case {
   readonly range: BlobRange;
   readonly fault?: Omit<Fault, 'path'>;
   readonly server?: FakeRegistryOptions;
-  /** Offset that the body must begin at. */
+  /** The offset of the body's first byte. */
   readonly start: number;
   readonly end?: number;
   readonly requests?: number;
@@ -201,7 +201,7 @@ test('an address in a manifest by http is asked on this machine only', async () 
   await using elsewhere = await FakeRegistry.start();
   await using registry = await FakeRegistry.start();
   const foreign = Buffer.from('a foreign layer');
-  // Every system of the host's own answers at 0.0.0.0, which names no machine.
+  // On any host, connections to 0.0.0.0 reach the host itself, but the address names no machine.
   const [, port] = elsewhere.host.split(':');
   const urls = [`http://0.0.0.0:${port}/x`];
   registry.push('team/app', 'latest', { layers: [{ tar: foreign, compression: 'none', urls }] });
@@ -226,7 +226,7 @@ test('bytes that nobody reads are not received: the connection waits, and goes o
   const { layers } = await client.image();
   const before = received();
   const waiting = await layers[0]!.open({ start: 0 }, client.signal);
-  // In the time for all of another body.
+  // The whole of another body arrives in this time.
   assert.equal((await client.blob(layers[1]!)).equals(read), true);
   const more = received() - before - read.length;
   assert.ok(more < 2 ** 20, `${more} bytes that nobody reads`);

@@ -1,4 +1,7 @@
-/** What the program reads beside its input may be anything: a FIFO, a device, a file without end. */
+/**
+ * Every file that the program reads beside its input may be of any type: a FIFO, a device, a file without
+ * end.
+ */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -25,11 +28,11 @@ const kinds: Readonly<Record<string, Make>> = {
 };
 
 interface Place {
-  /** Below the test's own directory. */
+  /** Path in the test's own directory. */
   readonly file: string;
   readonly argv?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
-  /** The user named it: what cannot be used is an error of usage. */
+  /** True if the user named it: an unusable file is an error of usage then. */
   readonly named?: boolean;
 }
 
@@ -67,13 +70,13 @@ async function pullWith(where: string, place: Place, what: string, make: Make): 
   assert.doesNotMatch(stdout + stderr, /^\s+at |this is a bug|Invalid string/m, said);
 }
 
-// All wait for the same seconds.
+// All runs wait during the same seconds.
 describe(
   'configuration that is no plain file ends neither in a hang nor in a bug',
   { concurrency: 4 },
   () => {
     for (const [row, [where, place]] of Object.entries(places).entries()) {
-      // Each place meets every other kind, each kind half of the places.
+      // Each place has half of the kinds, every other one.
       const met = Object.entries(kinds).filter((_, column) => isThorough || (row + column) % 2 === 0);
       test(where, async () => {
         await Promise.all(met.map(([what, make]) => pullWith(where, place, what, make)));
@@ -140,7 +143,7 @@ test('a file without end is read to its limit only', async () => {
       const status = readFileSync(`/proc/${running.pid}/status`, 'utf8');
       peak = Math.max(peak, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0));
     } catch {
-      // It has ended.
+      // The process has ended.
     }
   }, 5);
   const { exitCode, stderr } = await running.result;

@@ -118,7 +118,7 @@ test('a broken entry is a notice, and the search goes on', async () => {
   assert.doesNotMatch(notices.join('\n'), /bm90/);
 });
 
-/** A helper program that notes what it was asked, and answers what `script` prints. */
+/** Makes a helper program that records its input, and prints the output of `script`. */
 function helper(scratch: Scratch, name: string, script: string): string {
   const file = scratch.join('bin', `docker-credential-${name}`);
   write(

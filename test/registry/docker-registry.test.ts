@@ -13,7 +13,7 @@ import { RegistryClient } from '../support/registry-client.ts';
 const skip = missing('docker-registry');
 const layers = [randomBytes(100_000), randomBytes(50_000)];
 const credentials = { username: 'bob', password: 'hunter2' };
-/** bob:hunter2, bcrypt. */
+/** A line of htpasswd for bob:hunter2, with bcrypt. */
 const htpasswd = 'bob:$2y$05$LsIke30ke7vgd4WYwKIDRe6bmxXnH07qmVoo0Lda6WKR9.34XrbVO\n';
 const basic = `Basic ${Buffer.from('bob:hunter2').toString('base64')}`;
 
@@ -78,7 +78,7 @@ test('a real registry: tokens, a private repository, a token that runs out', { s
 });
 
 test('a real registry: a token that runs out in the middle of a pull is renewed', { skip }, async () => {
-  // Distribution forgives a minute of clock skew.
+  // Distribution accepts a clock difference of one minute.
   await using token = await TokenServer.start({ bob: 'hunter2' }, -58);
   await using registry = await DockerRegistry.start({ token });
   await registry.push(

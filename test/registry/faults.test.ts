@@ -238,7 +238,7 @@ test('an abort ends a request, a body, a wait and a connection attempt at once, 
         controller.abort(reason);
       }, 100);
       await assert.rejects(client.pull(), reason, what);
-      // Every timeout and wait here is 30 s.
+      // Every timeout and wait in this test is 30 s.
       assert.ok(performance.now() - aborted < 25_000, what);
     });
   }
@@ -290,7 +290,7 @@ test('what nobody reads is not received: the server waits', async () => {
   };
   try {
     const unread = await ask();
-    // The whole of another one comes in the time that the first one would take.
+    // All of another body arrives in the time that the first one would take.
     for await (const chunk of (await ask()).body) assert.ok(chunk.length > 0);
     const [first, second] = answers.map(({ writableFinished }) => writableFinished);
     assert.deepEqual([first, second], [false, true]);

@@ -117,7 +117,7 @@ test('a local server that answers http by nonsense and TLS by nothing: the error
 const hint103 = 'HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n';
 let redirections = 0;
 
-/** Servers that always have something more to send; `drip` is written every 20 ms. */
+/** Servers that send without end: `first`, and then `drip` every 20 ms. */
 const endless: readonly (readonly [what: string, first: string, drip: () => string])[] = [
   ['nothing', '', () => ''],
   ['interim answers (1xx)', '', () => hint103],
@@ -187,7 +187,7 @@ test('redirects have one deadline together', async () => {
   const { port } = server.address() as AddressInfo;
   await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, { timeouts, retry: 0 });
   await assert.rejects(client.image(), /did not answer in time/);
-  // Two seconds: twice the time to connect and to answer.
+  // The limit is two seconds: twice the time to connect and to get the headers.
   assert.ok(redirections <= 6, String(redirections));
   for (const socket of sockets) socket.destroy();
   server.close();

@@ -6,7 +6,7 @@ import { FakeRegistry, type LoggedRequest, type PushedImage } from '../support/f
 import type { Answer } from '../support/fake-fault.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
-/** What registries and the boxes before them really do, each in a pull that must go well. */
+/** A habit of real registries and of proxies before them; each pull must succeed. */
 interface Habit {
   readonly what: string;
   readonly answer: (request: LoggedRequest, image: PushedImage, host: string) => Answer | undefined;
@@ -18,7 +18,7 @@ const asked = ({ path }: LoggedRequest, what: RegExp) => what.test(path);
 const manifests = /\/manifests\//;
 const blobs = /\/blobs\//;
 
-/** The manifest with other headers. */
+/** Returns the manifest with other headers. */
 const manifest =
   (headers: Answer['headers'], status = 200): Habit['answer'] =>
   (request, image) =>
@@ -27,7 +27,7 @@ const manifest =
 const blobOf = (request: LoggedRequest, image: PushedImage) =>
   [...image.blobs].find(([digest]) => request.path.includes(digest))?.[1];
 
-/** Every blob with other headers. */
+/** Returns every blob with other headers. */
 const blob =
   (headers: Answer['headers'], status = 200): Habit['answer'] =>
   (request, image) => {
@@ -38,7 +38,7 @@ const blob =
 const oci = 'application/vnd.oci.image.manifest.v1+json';
 const bearer = (host: string) => `Bearer realm="http://${host}/token",service="s"`;
 
-/** 401 until a token comes; the token server answers so. */
+/** Answers 401 without a token; the token server sends this response. */
 const withToken =
   (token: string, challenges: (host: string) => string | string[] = bearer): Habit['answer'] =>
   (request, _, host) => {
@@ -180,7 +180,7 @@ for (const { what, answer, client: options = {} } of habits) {
     const manifestStore = {
       get: (digest: string) => Promise.resolve(seen.get(digest)),
       put: (digest: string, bytes: Uint8Array) => Promise.resolve(void seen.set(digest, bytes)),
-      // The tag was pulled before, so that each pull sends a HEAD.
+      // The tag was pulled before, so each pull sends a HEAD.
       recall: () => Promise.resolve({ digest: digestOf(Buffer.of()), at: new Date(0) }),
       remember: () => Promise.resolve(),
     };
@@ -192,7 +192,7 @@ for (const { what, answer, client: options = {} } of habits) {
   });
 }
 
-/** A server that answers as these bytes say: what a library for servers would not send. */
+/** Starts a server that sends these bytes, which a library for servers would not send. */
 async function rawRegistry(write: (status: number, body: Uint8Array) => Buffer, keepsOpen: boolean) {
   await using model = await FakeRegistry.start();
   const image = model.push('team/app', 'latest', { layers });

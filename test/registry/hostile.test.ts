@@ -1,5 +1,5 @@
 /**
- * Servers that mean harm, against the program itself: each ends in time, in an error of its own, in little
+ * Hostile servers against the program: each run ends in time, with an error that explains it, in little
  * memory.
  */
 import assert from 'node:assert/strict';
@@ -49,7 +49,7 @@ function answer(status: number, body: string | Uint8Array = '', headers: Headers
   return Buffer.concat([Buffer.from(`HTTP/1.1 ${status} X\r\n${lines.join('')}\r\n`, 'latin1'), bytes]);
 }
 
-/** Bytes that answer a request, or nothing where `reply` writes to the socket itself. */
+/** Returns the bytes of a response; undefined if `reply` writes to the socket itself. */
 type Reply = (path: string, socket: Socket) => Buffer | undefined;
 
 const sound: Reply = (path) => {
@@ -76,7 +76,7 @@ const endless =
     return undefined;
   };
 
-/** A registry of version 1 with one image. */
+/** Serves a registry of version 1 with one image. */
 const version1 =
   (ids: readonly string[], json: string, jsonHeaders: Headers, reply: Reply): Reply =>
   (path, socket) => {
@@ -108,7 +108,7 @@ const attacks: Readonly<Record<string, Attack>> = {
   'a manifest without end in chunks of a byte': {
     reply: at('manifests', endless(chunked, '1\r\n \r\n'.repeat(10_000))),
     exitCode: 5,
-    // A busy machine meets the limit in time first.
+    // A busy machine reaches the limit of time first.
     says: /more than the limit of 4194304 bytes|did not send its whole answer within 60 s/,
   },
   'a layer without end in chunks of a byte': {
@@ -232,7 +232,7 @@ describe('a hostile server', { concurrency: 2 }, () => {
       assert.equal(result.exitCode, exitCode, said);
       assert.match(/^error: .*$/m.exec(result.stderr)?.[0] ?? '', says, said);
       assert.doesNotMatch(result.stderr, /^\s+at |this is a bug/m, said);
-      // From the sources, with TypeScript to strip, it takes more.
+      // The sources take more, since Node strips their types.
       if (process.env['DLROOTFS_BINARY'] !== undefined) assert.ok(peak < 200 * 1024, said);
     });
   }

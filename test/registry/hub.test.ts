@@ -10,10 +10,7 @@ import { RegistryClient, type ClientOptions } from '../support/registry-client.t
 
 const layers = [Buffer.from('base layer')];
 
-/**
- * Docker Hub as far as a client can tell: its names, over TLS, behind a proxy that leads them to this
- * process.
- */
+/** Imitates Docker Hub: its names, over TLS, behind a proxy that connects them to this process. */
 class FakeHub implements AsyncDisposable {
   readonly registry: FakeRegistry;
   readonly proxy: FakeProxy;

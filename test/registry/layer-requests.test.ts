@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { Setting } from '../faults/setting.ts';
 import { until } from '../support/until.ts';
 
-/** The requests for all layers, in order of the layers; 1 each is right. */
+/** The number of requests for each layer, base layer first; each must be 1. */
 const counts = (setting: Setting) => setting.image.layers.map((_, layer) => setting.asked(layer).length);
 
 const aboutConfig = (setting: Setting) => new RegExp(`/blobs/${setting.image.configDigest}`);

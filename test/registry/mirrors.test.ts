@@ -120,7 +120,7 @@ test('a blob whose body was no good is asked for elsewhere the next time, withou
   assert.equal(request!.headers['if-range'], undefined);
 });
 
-/** Reads a blob to its end, in a new request wherever a body breaks, as a download does. */
+/** Reads a blob to its end; if a body breaks, with a new request, as a download does. */
 async function readBroken(client: RegistryClient, layer: RemoteLayer): Promise<Buffer> {
   let bytes = Buffer.alloc(0);
   while (bytes.length < layer.size!) {

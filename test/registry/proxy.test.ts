@@ -1,4 +1,4 @@
-/** Proxies through the program itself, since the binary loads undici in its own way. */
+/** Tests of proxies run the program itself, since the binary loads undici in another way. */
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
@@ -18,7 +18,7 @@ interface Setting {
   readonly pull: (environment: Record<string, string>, ...argv: string[]) => Promise<ProgramResult>;
 }
 
-/** A registry that is called `registry.test`, which only the proxy can find. */
+/** A registry with the name `registry.test`, which only the proxy can find. */
 async function withProxy(
   options: FakeProxyOptions,
   tls: boolean,
@@ -130,7 +130,7 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
     );
     const unknown = await pull({ https_proxy: `http://me:${secret}@proxy.invalid:3128` });
     assert.equal(unknown.exitCode, 5);
-    // A name server that answers for every name leads to a connection that fails.
+    // A name server that answers for every name would give an address, to which the connection fails.
     assert.match(
       unknown.stderr,
       /^error: cannot (?:resolve|connect to) the proxy proxy\.invalid.*\nhint: check https_proxy$/m,
@@ -151,7 +151,8 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
 });
 
 /**
- * A SOCKS 5 proxy (RFC 1928) without authentication that leads everything to `target`; `log` gets the names.
+ * Starts a SOCKS 5 proxy (RFC 1928) without authentication that connects every name to `target`; `log` gets
+ * the names.
  */
 function socksProxy(target: string, log: string[]) {
   const [host, port] = target.split(':') as [string, string];
@@ -182,7 +183,7 @@ for (const tls of [true, false]) {
       const result = await pull({ HTTPS_PROXY: url, HTTP_PROXY: url });
       server.close();
       assert.equal(result.exitCode, 0, result.stderr);
-      // Node prints a warning of undici's where nobody keeps it from that.
+      // Without the binary's flags, Node prints a warning about undici.
       if (process.env['DLROOTFS_BINARY'] !== undefined) assert.doesNotMatch(result.stderr, /warning/i);
       assert.deepEqual([...new Set(log)], [`registry.test:${tls ? 443 : 80}`]);
     });

@@ -1,4 +1,4 @@
-// A registry that repeats what it received in every text of its answers: no output of any command has a
+// A registry that repeats received data in every text of its responses: no output of any command has a
 // secret, in any spelling.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
@@ -28,13 +28,13 @@ const image = fakeManifest({ layers: [{ tar: tar(file('motd', 'hello\n')) }] });
 
 interface Reply {
   readonly status?: number;
-  /** Of the status line. */
+  /** The words of the status line. */
   readonly words?: string;
   readonly headers?: Readonly<Record<string, string | readonly string[]>>;
   readonly body?: string;
 }
 
-/** Where an answer may have a text. */
+/** Responses with a text, by the place of the text. */
 const places: Readonly<Record<string, (text: string) => Reply>> = {
   'the status line': (text) => ({ status: 400, words: text }),
   'the message of an error': (text) => ({ body: JSON.stringify({ errors: [{ code: 'X', message: text }] }) }),
@@ -82,7 +82,7 @@ const places: Readonly<Record<string, (text: string) => Reply>> = {
   }),
 };
 
-/** Everything that the server knows of the secrets, in one encoding. */
+/** Returns the parts of a request that may have secrets, in one encoding. */
 function knownOf(request: IncomingMessage, encode: (text: string) => string): string {
   const { authorization = '', cookie = '' } = request.headers;
   const pair = Buffer.from(authorization.replace(/^Basic /, ''), 'base64').toString('utf8');
@@ -94,7 +94,7 @@ function knownOf(request: IncomingMessage, encode: (text: string) => string): st
 
 type Scheme = 'basic' | 'bearer' | 'version 1';
 
-/** Answers well until `stage`, where it repeats what it got. */
+/** Answers correctly until `stage`, whose response repeats the request. */
 class Repeater {
   scheme: Scheme = 'basic';
   place = 'a text';
@@ -149,7 +149,7 @@ class Repeater {
         body: Buffer.from(image.bytes).toString(),
       };
     const blob = [...image.blobs].find(([digest]) => path.endsWith(digest))?.[1];
-    // Signed, as storage servers want it.
+    // The address is signed, as those of storage servers.
     if (blob && !url.includes('?'))
       return { status: 307, headers: { location: `${path}?X-Amz-Signature=${SIGNATURE}` } };
     return blob ? { status: 200, body: Buffer.from(blob).toString('latin1') } : { status: 404 };
@@ -158,7 +158,7 @@ class Repeater {
 
 const json = (value: unknown): Reply => ({ status: 200, body: JSON.stringify(value) });
 
-/** As bytes in a header; what no header can hold is a question mark. */
+/** Returns the bytes for a header; characters that no header can have become question marks. */
 const latin1 = (text: string) =>
   Buffer.from(text, 'utf8')
     .toString('latin1')
@@ -173,7 +173,7 @@ function mapped(headers: NonNullable<Reply['headers']>): Record<string, string |
   );
 }
 
-/** How the run gets a secret, and what the server wants. */
+/** Sources of a secret, and the server's demand for it. */
 const schemes: Readonly<
   Record<string, { readonly scheme: Scheme; readonly environment: (host: string) => Record<string, string> }>
 > = {
@@ -195,7 +195,7 @@ after(() => server.close());
 
 const FLAGS = ['-v', '--retry', '1', '--retry-delay', '1ms'];
 
-/** Each third encoding, another one for each place and scheme: with DLROOTFS_RUNS all of them. */
+/** Without DLROOTFS_RUNS, only every third encoding, shifted with each place and scheme. */
 const isChosen = (...indices: readonly number[]) =>
   isThorough || indices.reduce((sum, index) => sum + index, 0) % 3 === 0;
 

@@ -6,29 +6,29 @@ import { noise, Setting } from '../faults/setting.ts';
 import { tar } from '../support/archive.ts';
 import type { Fault } from '../support/fake-fault.ts';
 
-/** One layer of 300 kB. */
+/** An image of one layer of 300 kB. */
 const image = { layers: [{ tar: tar(noise('data', 300_000)) }] };
 
 interface Row {
-  /** What goes wrong with the requests that `at` matches, for ever where `times` is left out. */
+  /** The fault of the requests that match `at`; default for `times`: all of them. */
   readonly fault: Omit<Fault, 'path'>;
   readonly at: RegExp;
   readonly flags?: readonly string[];
   readonly options?: FakeRegistryOptions;
   readonly exitCode: number;
-  /** How many requests match `at`. */
+  /** Number of requests that match `at`. */
   readonly requests: number;
-  /** The notices, as a whole. */
+  /** All notices. */
   readonly says: readonly RegExp[];
 }
 
 const manifest = /^\/v2\/lib\/img\/manifests/;
-/** The config first, then the layer. */
+/** The config is the first blob, the layer the second. */
 const blob = /blobs/;
 const storage = /^\/lib%2Fimg\/sha256/;
 const wait = { 'retry-after': '1000000000' };
 
-/** docs/faults.md, "What is tried again": the rows of a request and of a body. */
+/** The rows for a request and for a body in docs/faults.md, "What is tried again". */
 const rows: Readonly<Record<string, Row>> = {
   'a request: 503 for ever': {
     at: manifest,
@@ -179,7 +179,7 @@ test('tried again as documented: the pull, once for a blob with wrong bytes', as
   const healed = await setting.pullWell(['--retry', '0']);
   assert.match(noticesIn(healed.stderr).join('\n'), /^layer 1 of 1 .*; starting the pull again without it$/);
   assert.deepEqual(setting.asked(0), [0, 0]);
-  // In the cache: other bytes of the same length.
+  // The cache gets other bytes of the same length.
   const size = setting.image.layers[0]!.size;
   copyFileSync(process.execPath, setting.blob(digest));
   truncateSync(setting.blob(digest), size);

@@ -179,7 +179,7 @@ test('an unknown tag, and an unknown repository, are not found: exit code 3', as
   }
 });
 
-/** A store in memory. */
+/** Returns a store in memory. */
 function memoryStore(): ManifestStore & {
   readonly tags: Map<string, unknown>;
   readonly documents: Map<string, Uint8Array>;

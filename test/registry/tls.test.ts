@@ -91,7 +91,7 @@ test('connections that begin at the same time all fall back to the system’s st
   await using registry = await FakeRegistry.start({ tls: true });
   const pushed = registry.push('team/app', 'latest', { layers: [Buffer.from('one'), Buffer.from('two')] });
   let connections = 0;
-  // The first one has fallen back already when the others fail.
+  // The first request has used http already when the others fail.
   const storage = createServer((socket) => {
     const server = connect(Number(registry.host.split(':')[1]), '127.0.0.1');
     for (const each of [socket, server]) each.on('error', () => socket.destroy());
@@ -193,7 +193,7 @@ test('a certificate directory that is not there is a usage error', async () => {
   await fails('localhost:1/team/app', { certDir: '/nonexistent' }, /certificate directory/);
 });
 
-/** A registry with a name that is not this machine's, reached through a proxy. */
+/** A registry under the name of another machine, reached through a proxy. */
 async function named(
   options: FakeRegistryOptions,
   port: number,

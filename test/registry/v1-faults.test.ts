@@ -12,7 +12,7 @@ const repository = 'team/app';
 
 const withRegistry = withLayers(repository, layers);
 
-/** All layers the way the program fetches them: resumed, verified. */
+/** Downloads all layers as the program does: resumed, verified. */
 async function download(client: RegistryClient, shop: Workshop): Promise<Buffer[]> {
   const { layers: found } = await client.image();
   return shop.pull(found);

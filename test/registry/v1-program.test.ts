@@ -1,4 +1,4 @@
-// What comes out of a registry of version 1, from outside.
+// Runs of the program against a registry of version 1.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -18,7 +18,7 @@ const git = (directory: string, ...argv: readonly string[]): string =>
 
 const tree = (directory: string): string => printTree(directory, { without: ['json'] });
 
-/** The original's lines (protocols.md, 3.4); those of layers that are fetched at the same time are sorted. */
+/** The original's lines. Those of layers that are fetched at the same time are sorted. */
 function originalLines(name: string, ids: readonly string[], destination: string): string {
   const short = ids.map((id) => id.slice(0, 12));
   const pulling = [
@@ -246,7 +246,7 @@ interface Row {
   readonly repository?: string;
   readonly exitCode: number;
   readonly message: RegExp;
-  /** How far standard output gets. */
+  /** Pattern of standard output. */
   readonly stdout?: RegExp;
 }
 
@@ -413,7 +413,7 @@ for (const row of rows) {
       assert.match(stderr, row.message);
       assert.match(stderr, /^(?:notice: .*\n)*error: .*\n(?:hint: .*\n)?$/);
       assert.match(stdout, row.stdout ?? onlySession);
-      // Defect 1: an image without an id was asked for.
+      // Defect 1 of the original: it requested an image without an id.
       assert.deepEqual(registry.log(/images\/\//), []);
       assert.deepEqual(readdirSync(scratch.path), []);
     });

@@ -567,7 +567,7 @@ test('no more than sixteen registries are asked', () => {
   assert.equal(parseEndpoints([hosts], secure, () => false).length, 16);
 });
 
-/** An error of ours, fit for a terminal. */
+/** Asserts that this is one of our errors, fit for a terminal. */
 function isClear(error: unknown): boolean {
   assert.ok(error instanceof DlrootfsError, String(error));
   const text = `${error.message}${error.hint}`;
@@ -670,13 +670,13 @@ const wantsBasic = { status: 401, headers: { 'www-authenticate': 'Basic realm="x
 interface SessionRow {
   readonly server: FakeV1Options;
   readonly client?: ClientOptions;
-  /** Left out: all layers are pulled. */
+  /** Undefined: all layers are pulled. */
   readonly fails?: {
     readonly kind: typeof UnauthorizedError | typeof NetworkError | typeof DlrootfsError;
     readonly words: RegExp;
     readonly hint?: RegExp;
   };
-  /** How many requests match each of these: `server METHOD path`. */
+  /** Number of requests that match each pattern of `server METHOD path`. */
   readonly asked?: readonly (readonly [requests: RegExp, count: number])[];
   /** Authorization headers of all requests to each of these servers, without the signature. */
   readonly authorized?: Readonly<Record<string, readonly (string | undefined)[]>>;
@@ -695,7 +695,7 @@ const redirected = (status: 301 | 302 | 303 | 307 | 308): SessionRow => ({
   cookies: { storage: [undefined, undefined, undefined] },
 });
 
-/** How a server may fail to answer. */
+/** Faults of a server. */
 const failures: Readonly<Record<string, Omit<Fault, 'path'>>> = {
   'answers 500': { status: 500 },
   'answers 404': { status: 404 },
@@ -705,7 +705,7 @@ const failures: Readonly<Record<string, Omit<Fault, 'path'>>> = {
   'breaks off': { cutAfter: 1 },
 };
 
-/** A row for each kind of request, which stands for the % in its name. */
+/** Returns rows for each kind of request, whose name replaces the % in the name of the row. */
 function rowsOf(
   kinds: readonly string[],
   make: Readonly<Record<string, (kind: string) => SessionRow>>,

@@ -72,7 +72,7 @@ const unpacked = [0, 1].flatMap((index): PullEvent[] => [
 ]);
 const done: PullEvent = { type: 'done', reference: 'x:1', destination: 'x' };
 
-/** The lines of a log. `events`: what is reported, and numbers of milliseconds to wait. */
+/** Returns the lines of a log. `events` are events, and milliseconds to wait. */
 function logOf(t: TestContext, events: readonly (PullEvent | number)[]): string[] {
   t.mock.timers.enable({ apis: ['setInterval'] });
   let text = '';
@@ -202,7 +202,7 @@ test('property: no line is wider than the terminal, nor are there more than aske
         );
         const lines = renderBars(progress, columns, rows, events.length);
         assert.ok(lines.length <= Math.max(1, rows) && lines.every((line) => line.length <= columns));
-        // No number is cut: what is shown in little room is in the full text too.
+        // No number is cut: everything in the short text is also in the full text.
         const full = renderBars(progress, 1000, rows, events.length);
         for (const [index, line] of lines.entries())
           for (const number of numbers(line.replace(/^ *[ab]+/, '')))

@@ -8,7 +8,7 @@ import { type PullEvent, fanOut } from '../../src/report/event.ts';
 import { terminalReport } from '../../src/report/bars.ts';
 import { textReport } from '../../src/report/text.ts';
 
-/** A terminal that both streams write to, as a person has it. */
+/** A terminal to which both streams write, as for a user. */
 class Screen {
   readonly #terminal: InstanceType<typeof xterm.Terminal>;
   readonly stream: Writable & { columns: number; rows: number };
@@ -20,14 +20,14 @@ class Screen {
     this.stream = Object.assign(new Writable({ write }), { columns, rows });
   }
 
-  /** As when a person makes the window wider or narrower. */
+  /** Changes the width of the window, as a user does. */
   async resize(columns: number): Promise<void> {
     await new Promise<void>((resolve) => this.stream.write('', () => resolve()));
     this.#terminal.resize(columns, this.stream.rows);
     this.stream.columns = columns;
   }
 
-  /** The lines that a person sees, and can scroll back to. */
+  /** The lines on the screen, and those above it. */
   async text(): Promise<string> {
     await new Promise<void>((resolve) => this.stream.write('', () => resolve()));
     const { buffer } = this.#terminal;

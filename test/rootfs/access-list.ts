@@ -1,6 +1,6 @@
 /**
- * Returns a POSIX access list as in an extended attribute (linux/posix_acl_xattr.h): owner, one user, group,
- * mask, others.
+ * Returns a POSIX access list in the format of the extended attribute (linux/posix_acl_xattr.h): owner, one
+ * user, group, mask, others.
  */
 export function accessListBytes(entries: {
   readonly owner: number;
@@ -27,5 +27,5 @@ export function accessListBytes(entries: {
   return bytes;
 }
 
-/** `cap_net_raw+ep`, as setcap(8) writes it: struct vfs_cap_data, revision 2. */
+/** `cap_net_raw+ep` in the format of setcap(8): struct vfs_cap_data, revision 2. */
 export const netRawCapability = Buffer.from('0100000200200000000000000000000000000000', 'hex');

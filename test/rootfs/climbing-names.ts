@@ -1,6 +1,6 @@
 /**
- * Lays images over directories, with names that climb by the bug of planted-bug.ts. Run it by
- * `node --import planted-bug.ts climbing-names.ts`. It prints the result of each way out as JSON.
+ * Applies images to directories; names climb by the bug of planted-bug.ts. It prints the result of each
+ * attempt as JSON. Usage: `node --import planted-bug.ts climbing-names.ts`.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import type { DestinationError } from '../../src/errors.ts';
@@ -22,13 +22,13 @@ import { printTree, treeDiff } from '../support/tree.ts';
 import { chunks, isRoot } from './harness.ts';
 
 export interface Climbed {
-  /** Undefined: the image was written without one. */
+  /** The error; undefined if the image was written without one. */
   readonly error: { readonly message: string; readonly exitCode: number } | undefined;
-  /** What has changed outside of the rootfs, as lines of a diff. */
+  /** The changes outside the rootfs, as lines of a diff. */
   readonly changed: string;
 }
 
-/** By name: the layers of an image that changes something beside its rootfs. */
+/** The layers of an image that would change a file outside its rootfs, by name. */
 const ways: Readonly<Record<string, readonly (readonly Item[])[]>> = {
   'a file is made': [[file('%up%made', 'x')]],
   'a file is replaced': [[file('%up%victim', 'x')]],

@@ -5,7 +5,7 @@ import { ConfinedRoot } from '../../src/rootfs/confined-root.ts';
 import { prepareRootfs } from '../../src/runtime/prepare.ts';
 import { Scratch } from '../support/program.ts';
 
-/** A rootfs with a file outside that no path in it may lead to. */
+/** Makes a rootfs, and a file outside to which no path in it may lead. */
 function tree(scratch: Scratch): string {
   const root = scratch.join('rootfs');
   mkdirSync(`${root}/usr/etc`, { recursive: true });

@@ -44,18 +44,18 @@ import {
   type DiskBackend,
 } from './harness.ts';
 
-/** Where canaries are, as an attacker who knows the machine would name them. */
+/** Paths of canaries, which an attacker who knows the machine would name. */
 interface Targets {
-  /** Absolute, in the temporary folder. */
+  /** An absolute path in the temporary folder. */
   readonly far: string;
-  /** Beside DIR, from inside it. */
+  /** A path relative to DIR, of a file beside it. */
   readonly near: string;
 }
 
 interface Attack {
   readonly name: string;
   readonly layers: (targets: Targets) => readonly (readonly Item[])[];
-  /** What is at the root afterwards, when that says something; `error`: it must fail. */
+  /** The root afterwards; `error`: the layer must fail. */
   readonly root?: readonly string[];
   readonly error?: RegExp;
   readonly needsRoot?: boolean;
@@ -64,7 +64,7 @@ interface Attack {
 const loud = { mode: 0o4777, uid: isRoot ? 5 : 0, mtime: 1 };
 const xattrs = { 'trusted.evil': '1', 'user.evil': '1' };
 
-/** Where the path of a temporary directory begins. */
+/** First component of the path of a temporary directory. */
 const firstOfTmpdir = realpathSync(tmpdir()).split('/')[1]!;
 
 const attacks: readonly Attack[] = [
@@ -320,7 +320,7 @@ const attacks: readonly Attack[] = [
   },
 ];
 
-/** Everything that can be seen of a tree, but for the times of the last access. */
+/** Prints every property of a tree, except the times of access. */
 function look(directory: string, without: readonly string[] = []): string {
   const more = namesBelow(directory, without).map((name) => {
     const stat = lstatSync(join(directory, name), { bigint: true });
@@ -334,7 +334,7 @@ function look(directory: string, without: readonly string[] = []): string {
   ].join('\n');
 }
 
-/** As readdir with `recursive`, which goes through symlinks. */
+/** Lists a directory recursively. `readdir` with `recursive` would follow symlinks. */
 function namesBelow(directory: string, without: readonly string[] = []): string[] {
   const names = readdirSync(directory).filter((name) => !without.includes(name));
   return names.toSorted().flatMap((name) => {
@@ -354,7 +354,7 @@ function fill(directory: string): void {
   utimesSync(directory, 7, 7);
 }
 
-/** DIR with canaries around it, and a check that nothing of them has changed. */
+/** Makes DIR with canaries around it, and a check that they did not change. */
 function scene(t: TestContext): { root: string; targets: Targets; check: () => void } {
   const base = temporaryDirectory(t);
   const far = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs-canary-')));
@@ -498,7 +498,7 @@ for (const backend of diskBackends) {
   });
 }
 
-/** Applies a layer, while `swaps` happen each before the entry of its name; what fails fails. */
+/** Applies a layer; each of `swaps` happens before the entry of its name. Failures are ignored. */
 function interfere(
   root: string,
   backend: DiskBackend,

@@ -25,7 +25,7 @@ function readAll(memory: SharedArrayBuffer): (Buffer | 'flush')[] {
   return found;
 }
 
-/** A thread that writes contents and posts `done`, or the code of the error. */
+/** A thread that writes contents and posts `done`, or the error's code. */
 const writerCode = `
   const { parentPort, workerData } = require('node:worker_threads');
   Promise.all([${JSON.stringify(new URL('../../src/rootfs/contents.ts', import.meta.url).href)},

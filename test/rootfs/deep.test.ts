@@ -11,12 +11,12 @@ import { HANG } from '../support/hang.ts';
 
 const deep = (levels: number) => Array.from({ length: levels }, () => 'd').join('/');
 
-/** Levels in an order that is neither up nor down. */
+/** Returns the levels in an order that is neither ascending nor descending. */
 function mixed(levels: number): number[] {
   return Array.from({ length: levels }, (_, n) => ((n * 7919) % levels) + 1);
 }
 
-/** Trees of directories in directories, by what is asked of them after they are there. */
+/** Trees of nested directories, by the kind of later entries. */
 const trees: Readonly<Record<string, (levels: number) => readonly Item[][]>> = {
   'from above downwards': (levels) => [Array.from({ length: levels }, (_, n) => dir(deep(n + 1)))],
   'with modes that keep their owner out': (levels) => [
@@ -40,7 +40,9 @@ const trees: Readonly<Record<string, (levels: number) => readonly Item[][]>> = {
   'gone again': (levels) => [[dir(deep(levels))], [whiteout('d')]],
 };
 
-/** How often a directory is opened, and how many are open at once. All that are opened are closed. */
+/**
+ * Counts how often a directory is opened, and how many are open at the same time. All of them must be closed.
+ */
 function opens(
   directory: string,
   layers: readonly Item[][],
@@ -81,7 +83,7 @@ for (const [name, layersOf] of Object.entries(trees)) {
     const levels = 1200;
     const { count, most } = opens(temporaryDirectory(t), layersOf(levels));
     assert.ok(count < 80 * levels, `${count} calls`);
-    // Those that the walker keeps, and those in one another while a tree is removed.
+    // The limit: those that the walker keeps open, and those of a removal.
     assert.ok(most < 256 + 100 + 10, `${most} open directories`);
   });
 }

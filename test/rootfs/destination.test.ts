@@ -151,7 +151,7 @@ describe('a new DIR', () => {
     mkdirSync(destination.root.path);
     await assert.rejects(destination.commit(rootfs.identity), { exitCode: 7, code: 'SWAPPED' });
     await destination.discard();
-    // Nothing is removed by its name: what this run wrote is, wherever it is now.
+    // Nothing is removed by its name, so the files of this run remain under their new one.
     assert.deepEqual(readdirSync(base), [basename(destination.root.path), 'stolen']);
     assert.deepEqual(readdirSync(join(base, 'stolen')), []);
   });
@@ -292,7 +292,7 @@ describe('killed runs', () => {
     await new Promise((resolve) => child.stdout!.once('data', resolve));
     const stages = readdirSync(base).filter((name) => name.startsWith('.r.dlrootfs-'));
     assert.equal(stages.length, 1);
-    // While it lives its stage is left alone.
+    // While its process lives, a stage is not removed.
     await pullInto(directory, layer);
     assert.ok(readdirSync(base).includes(stages[0]!));
     const closed = new Promise((resolve) => child.once('close', resolve));
@@ -328,7 +328,7 @@ describe('killed runs', () => {
   });
 });
 
-/** A directory on which `mount` has mounted something for the test; undefined where that is not allowed. */
+/** Mounts over a directory for the test; undefined if that is not allowed. */
 function mounted(t: TestContext, words: readonly string[]): string | undefined {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs test ')));
   const done = isRoot && spawnSync('mount', [...words, directory]).status === 0;
@@ -347,7 +347,8 @@ describe(
   { skip: isRoot ? false : 'needs root, to give files to other users' },
   () => {
     const [one, other] = [1234, 4321];
-    // Whether root may remove it: nobody but its owner can have given it the name of a stage.
+    // Columns: owner and mode of the directory above, owner of the stage, and if root removes it. Root must
+    // be sure that only the owner can have given the stage its name.
     const rows: readonly [above: number, mode: number, owner: number, isRemoved: boolean][] = [
       [0, 0o755, 0, true],
       [0, 0o755, one, true],
@@ -434,7 +435,7 @@ describe('small disks', () => {
       const disk = mountTmpfs(t);
       if (disk === undefined) return t.skip('needs the right to mount');
       const base = temporaryDirectory(t);
-      // The header of a file of a terabyte, without its content.
+      // The header of a file of 1 TiB, without its content.
       const [path] = writeLayers(base, [
         tar(file('bomb', '', { pax: { size: '1099511627776' } })).subarray(0, 1536),
       ]);

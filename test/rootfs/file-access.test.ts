@@ -39,7 +39,7 @@ for (const [backend, open] of backends) {
 
   test(`${backend}: readFile opens no device`, { skip: missing('root') }, () => {
     using scratch = new Scratch();
-    // No driver has this number: to open it is ENXIO.
+    // No driver has this device number: to open it fails with ENXIO.
     execFileSync('mknod', [scratch.join('device'), 'c', '240', '99']);
     writeFileSync(scratch.join('file'), 'content');
     const filesystem = open(scratch.path);
@@ -84,7 +84,7 @@ test(
     set('file', 'user.empty', '0x');
     set('directory', 'trusted.d', '0x31');
     set('link', 'trusted.l', '0x32');
-    // As the kernel is, as one before 6.13, and as one with a filter that does not know the call.
+    // The kernel as it is, one before 6.13, and one with a filter that does not know the call.
     for (const answer of [undefined, -ENOSYS, -EPERM]) {
       const calls = { ...systemCalls()!, ...(answer !== undefined && { listxattrat: () => answer }) };
       const filesystem = LinuxFilesystem.open(calls, Buffer.from(scratch.path));

@@ -27,8 +27,8 @@ function closingWith<T extends Pick<DiskFilesystem, 'closeFile'>>(filesystem: T,
 }
 
 /**
- * Applies a layer of at most 4 MiB in one thread. Files that 1 MiB or more follows become jobs. A job is done
- * only when it is waited for, as if the other thread were as slow as it can be. Returns the number of jobs.
+ * Applies a layer of at most 4 MiB in one thread. A file that 1 MiB or more follows becomes a job. A job is
+ * done only when it is waited for, as if the other thread were very slow. Returns the number of jobs.
  *
  * @param closed the result of close(2) after the file was closed
  */

@@ -25,7 +25,7 @@ import { printTree, treeDiff } from '../support/tree.ts';
 import { netRawCapability } from './access-list.ts';
 import { build, isRoot, openFilesystem, source, temporaryDirectory } from './harness.ts';
 
-/** A file system mounted for the test; undefined where that cannot be. */
+/** Mounts a file system for the test; undefined if that is not possible. */
 function mounted(t: TestContext, ...words: string[]): string | undefined {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs-test-')));
   const done = isRoot && spawnSync('mount', [...words, directory]).status === 0;
@@ -122,7 +122,7 @@ test('a file system that is read-only: an error before anything is done', async 
 test('modes that the file system does not take are found out at the start, and counted', (t) => {
   const root = temporaryDirectory(t);
   const filesystem = openFilesystem(root, 'node');
-  // As FAT mounted for one user, or exFAT by FUSE: chmod says yes and does nothing.
+  // A FAT file system that is mounted for one user, or exFAT by FUSE, ignores chmod(2) without an error.
   const stubborn = new Proxy(filesystem, {
     get(target, name: keyof typeof filesystem) {
       const member: unknown = target[name];
@@ -141,10 +141,10 @@ test('modes that the file system does not take are found out at the start, and c
 
 test('names that the file system takes for one are counted, and a whiteout takes only its own', (t) => {
   const root = temporaryDirectory(t);
-  // Node cannot make FIFOs: where nothing comes, nothing meets anything.
+  // Node cannot make FIFOs: nothing is made, and so nothing conflicts.
   const filesystem = openFilesystem(root, 'node');
   const begun = startRun(filesystem, { name: root, mode: 'stage' });
-  // What stands in the way and was not made by this run can only be one of its names in other letters.
+  // An obstacle that this run did not make can only be a name that differs in case.
   const run = Object.assign(begun, {
     written: new WrittenPaths(true),
     creator: { ...begun.creator, caseInsensitive: true },

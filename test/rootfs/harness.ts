@@ -24,7 +24,7 @@ import { printMemory } from './print-memory.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { printTree, type TreeOptions } from '../support/tree.ts';
 
-/** `node-paths` is Node's back end as it works on macOS. */
+/** `node-paths` is Node's back end as on macOS. */
 export const diskBackends = ['libc', 'node', 'node-paths'] as const;
 export const backends = [...diskBackends, 'memory'] as const;
 export type DiskBackend = (typeof diskBackends)[number];
@@ -98,7 +98,7 @@ export interface Built {
   readonly changes: readonly TreeChange[][];
 }
 
-/** Returns a source whose bytes have all come. */
+/** Returns a source with all of its bytes. */
 export function source(bytes: Uint8Array): ByteSource {
   let at = 0;
   return {
@@ -118,14 +118,14 @@ export function openFilesystem(directory: string, backend: DiskBackend): DiskFil
 }
 
 /**
- * Applies layers to an existing directory, in this thread. After an error it leaves the directory as it is.
+ * Applies layers to an existing directory, in this thread. After an error the directory is not changed back.
  */
 export function build(directory: string, layers: readonly Uint8Array[], options: BuildOptions = {}): Built {
   const { backend = 'libc', ...others } = options;
   return buildOn(openFilesystem(directory, backend), layers, { name: directory, ...others });
 }
 
-/** Applies layers to a tree in memory, which knows the source of each file's content. */
+/** Applies layers to a tree in memory, with the source of each file's content. */
 export function buildInMemory(
   layers: readonly Uint8Array[],
   options: Omit<BuildOptions, 'backend'> = {},

@@ -7,7 +7,7 @@ import { TarReader } from '../../src/tar/reader.ts';
 import { dir, file, opaque, symlink, tar, whiteout, type Item } from '../support/archive.ts';
 import { build, diskBackends, openFilesystem, source, temporaryDirectory } from './harness.ts';
 
-/** The file system, and how often each of its calls was made. */
+/** Counts the calls of a file system. */
 function counting(filesystem: Filesystem): { filesystem: Filesystem; calls: Map<string, number> } {
   const calls = new Map<string, number>();
   const proxy = new Proxy(filesystem, {
@@ -82,7 +82,7 @@ for (const backend of diskBackends) {
     assert.throws(() => apply('l41/x'), { name: 'IntegrityError', code: 'ELOOP' });
   });
 
-  // A system without /proc takes whole paths only, which are shorter.
+  // Without /proc a system takes complete paths only, which are shorter.
   if (backend === 'node-paths') continue;
   test(`symlinks do not extend a path beyond 16 KiB, ${backend}`, (t) => {
     const target = Array.from({ length: 15 }, () => 'n'.repeat(250)).join('/');

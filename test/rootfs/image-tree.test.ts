@@ -13,7 +13,7 @@ import { temporaryDirectory } from './harness.ts';
 
 interface BuiltTree {
   readonly tree: ImageTree;
-  /** How many temporary files were asked for. */
+  /** Returns the number of temporary files that were requested. */
   readonly files: () => number;
 }
 

@@ -1,7 +1,6 @@
 /**
- * The kernel as second wall. planted-bug.ts lets names climb out of DIR, and Landlock refuses each of these
- * names.
- * The program is run from its sources, since the release has no such hook.
+ * Tests Landlock as the second limit. planted-bug.ts lets names climb out of DIR, and Landlock refuses each
+ * of them. The program runs from its sources, since a release does not load modules.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -23,7 +22,7 @@ const skip = version < 2 && 'needs a kernel with Landlock 2 (Linux 5.19)';
 
 const NOBODY = 65_534;
 
-/** A command with the bug, and with other modules that are loaded before it. */
+/** A command with the bug, and with other modules that are loaded first. */
 const withBug = (script: string, ...others: readonly string[]): readonly [string, ...string[]] => [
   process.execPath,
   ...['planted-bug.ts', ...others].flatMap((name) => ['--import', pathOf(name)]),

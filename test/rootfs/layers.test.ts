@@ -21,11 +21,11 @@ import { backends, builtTree, isRoot, type TestedBackend } from './harness.ts';
 interface Row {
   readonly name: string;
   readonly layers: readonly (readonly Item[])[];
-  /** The tree, or what the error says. */
+  /** The tree; or the error. */
   readonly tree?: readonly string[];
   readonly error?: RegExp;
   readonly needsRoot?: boolean;
-  /** Not where devices and FIFOs cannot be made. */
+  /** True: skipped where devices and FIFOs cannot be made. */
   readonly special?: true;
 }
 
@@ -375,8 +375,8 @@ const links: readonly Row[] = [
 ];
 
 /**
- * aufs metadata of files with several names: regular files in `.wh..wh.plnk/`, which hard links of the same
- * layer name.
+ * The metadata of aufs for files with several names: regular files in `.wh..wh.plnk/`, to which hard links of
+ * the same layer lead.
  */
 const pseudoLinks: readonly Row[] = [
   {
@@ -699,7 +699,7 @@ for (const backend of backends) {
   }
 }
 
-/** Something of each type at `name`, and how it is printed. */
+/** An entry of each type at `name`, and its printed form. */
 const things: Readonly<Record<string, (name: string) => { items: Item[]; lines: string[] }>> = {
   file: (name) => ({ items: [file(name, 'f')], lines: [`- ${name} "f"`] }),
   'empty directory': (name) => ({ items: [dir(name)], lines: [`d ${name}/`] }),

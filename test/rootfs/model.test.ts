@@ -12,7 +12,7 @@ import { printMemory } from './print-memory.ts';
 
 const open = [0o755, 0o700, 0o4755, 0o2755, 0o1777, 0o2770, 0o7777];
 
-/** Few names, so that entries meet each other. */
+/** Few names, so that entries conflict. */
 const name = fc.constantFrom('a', 'b', 'c', 'a.b', '..x');
 const path = fc.array(name, { minLength: 1, maxLength: 4 }).map((names) => names.join('/'));
 const target = fc.oneof(
@@ -24,7 +24,7 @@ const target = fc.oneof(
 const meta = (rich: boolean): fc.Arbitrary<Meta> =>
   fc.record(
     {
-      // What is closed to its owner only root can look at.
+      // Files that are closed to their owner can be read only by root.
       mode: fc.constantFrom(...(isRoot ? [...open, 0o644, 0o600, 0o555, 0] : open)),
       uid: isRoot ? fc.constantFrom(0, 0, 5, 4_000_000_000) : fc.constant(process.geteuid!()),
       gid: isRoot ? fc.constantFrom(0, 0, 7) : fc.constant(process.getegid!()),

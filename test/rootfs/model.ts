@@ -1,6 +1,6 @@
 /**
- * A tree in memory and what the entries of layers do to it by the rules of OCI: slow, simple, and without a
- * line of the code under test.
+ * A tree in memory, and the effect of layers on it by the rules of OCI: slow, simple, and without code under
+ * test.
  */
 import * as archive from '../support/archive.ts';
 import type { Item } from '../support/archive.ts';
@@ -28,7 +28,7 @@ export type Operation =
 interface Directory {
   readonly type: 'directory';
   meta: Meta;
-  /** Each name, with the number of the layer that wrote it last. */
+  /** All names, each with the number of the layer that wrote it last. */
   readonly names: Map<string, { thing: Thing; layer: number }>;
 }
 
@@ -38,7 +38,7 @@ type Thing =
   | { readonly type: 'symlink'; readonly meta: Meta; readonly target: string }
   | { readonly type: 'fifo'; readonly meta: Meta };
 
-/** What the operation asks cannot be done in the tree as it is: it is not part of the archive then. */
+/** The tree does not allow the operation, so it is no part of the archive. */
 class Senseless extends Error {}
 
 const plain = (mtime: Meta['mtime']): Meta => ({ mode: 0o755, uid: 0, gid: 0, mtime, xattrs: {} });
@@ -46,10 +46,10 @@ const plain = (mtime: Meta['mtime']): Meta => ({ mode: 0o755, uid: 0, gid: 0, mt
 export class Model {
   readonly root: Directory = { type: 'directory', meta: plain([0, 0]), names: new Map() };
   #layer = -1;
-  /** Takes back what the operation at hand has done on its way. */
+  /** Undoes the steps of the current operation. */
   #undo: (() => void)[] = [];
 
-  /** Applies a layer, and answers the entries of its archive: those of `operations` that make sense. */
+  /** Applies a layer; returns the entries of its archive: the operations that the tree allows. */
   apply(operations: readonly Operation[]): Item[] {
     this.#layer += 1;
     return operations.flatMap((operation) => {
@@ -128,7 +128,7 @@ export class Model {
     return [parent, thing];
   }
 
-  /** What lower layers have goes, what this one wrote stays with the directories above it. */
+  /** Removes the files of lower layers. Files of this layer remain, with the directories above them. */
   #hide(parent: Directory, name: string): void {
     const entry = parent.names.get(name);
     if (!entry) return;
@@ -143,7 +143,7 @@ export class Model {
     return thing.type === 'directory' && [...thing.names.values()].some((inner) => this.#isTouched(inner));
   }
 
-  /** The directory that a path means after chroot; with `mtime` what is missing is made. */
+  /** The directory at a path after chroot; with `mtime`, missing ones are made. */
   #directory(path: string, mtime?: Meta['mtime']): Directory | undefined {
     const stack: Directory[] = [this.root];
     const rest = path.split('/');
@@ -175,7 +175,7 @@ export class Model {
     return stack.at(-1);
   }
 
-  /** As `printTree` prints a real one, with `text`. */
+  /** Prints the tree as `printTree` does, with `text`. */
   print(options: { readonly owners: boolean; readonly xattrs: boolean }): string {
     const counts = new Map<Thing, number>();
     const groups = new Map<Thing, number>();

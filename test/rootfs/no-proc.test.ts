@@ -7,7 +7,7 @@ import { missing } from '../support/debian.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { programCommand, Scratch } from '../support/program.ts';
 
-/** A mount namespace in which nothing is at /proc, as in a chroot that nobody has mounted it in. */
+/** Words that run a command in a mount namespace with an empty /proc, as in a chroot without one. */
 const withoutProc = ['unshare', '--mount', 'sh', '-c', 'mount -t tmpfs none /proc && exec "$@"', 'sh'];
 
 function canHide(): boolean {

@@ -18,7 +18,7 @@ import { writeXattr } from '../support/xattrs.ts';
 import { diskBackends, build, isRoot, temporaryDirectory } from './harness.ts';
 
 /**
- * A directory of the user's: `etc/mine`, `full/a/b`, `bare/`, `link -> full`, `dangling -> nowhere`, `plain`.
+ * Makes a user's directory: `etc/mine`, `full/a/b`, `bare/`, `link -> full`, `dangling -> nowhere`, `plain`.
  */
 function usersDirectory(t: TestContext): string {
   const root = temporaryDirectory(t);
@@ -47,7 +47,7 @@ interface Row {
   readonly come?: readonly string[];
   readonly gone?: readonly string[];
   readonly error?: RegExp;
-  /** Left out: 7. */
+  /** The expected exit code; default: 7. */
   readonly exitCode?: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Plants a bug when it is loaded before the program (`node --import`), in its threads too. `%up%` in a name
- * becomes `../` after all checks, in the last step before the system call.
+ * Plants a bug in the program and its threads when it is loaded before them (`node --import`): in the last
+ * step before a system call, after all checks, `%up%` in a name becomes `../`.
  */
 import { CallMemory } from '../../src/rootfs/call-memory.ts';
 

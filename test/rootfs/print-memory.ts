@@ -4,7 +4,7 @@ import { escapeBytes, formatNode, type PrintedNode, type TreeOptions } from '../
 
 const letters = { file: '-', directory: 'd', symlink: 'l', character: 'c', block: 'b', fifo: 'p' } as const;
 
-/** A tree in memory as `printTree` prints one on disk. What files hold must have been written. */
+/** Prints a tree in memory as `printTree` prints a directory. The contents of its files must be complete. */
 export function printMemory(filesystem: MemoryFilesystem, options: TreeOptions = {}): string {
   const lines: [path: string, line: string][] = [];
   const groups = new Map<string, string>();

@@ -1,7 +1,6 @@
 /**
- * A pull of layers from files, in a process of its own: as another user, in another folder, or to be killed.
- * `node pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "hang": …}'` prints one line of
- * JSON.
+ * Pulls layers from files in a separate process, which may have another user or folder, or be killed. `node
+ * pull-layers.ts '{"directory": …, "layers": [paths], "backend": …, "hang": …}'` prints one line of JSON.
  */
 import { readFileSync, writeSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
@@ -16,12 +15,15 @@ export interface PullRequest {
   readonly directory: string;
   readonly layers: readonly string[];
   readonly backend?: Backend;
-  /** The layers are merged into the files that the directory holds. */
+  /** True: the layers are merged into the files of the directory. */
   readonly merge?: boolean;
   readonly umask?: number;
-  /** Layers are compressed, and the decoder's thread decodes them and writes part of the files. */
+  /** True: layers are compressed; the decoder's thread decodes them and writes part of the files. */
   readonly decoder?: boolean;
-  /** Prints `applied` and waits for a minute when all layers are applied, before the rootfs is closed. */
+  /**
+   * True: when all layers are applied it prints `applied`, and waits for a minute before it closes the
+   * rootfs.
+   */
   readonly hang?: boolean;
 }
 

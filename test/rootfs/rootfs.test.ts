@@ -14,7 +14,7 @@ import { chunks, isRoot, openRootfs, temporaryDirectory } from './harness.ts';
 
 const label = 'layer 0123456789ab';
 
-/** A layer that never ends. */
+/** Yields a layer without end. */
 async function* endless(): AsyncGenerator<Uint8Array> {
   for (let count = 0; ; count += 1) {
     yield file(`f${count}`, Buffer.alloc(100_000)).encode('ustar');
@@ -188,7 +188,7 @@ test('the death of the thread is an error, not a wait', async (t) => {
   const dying = (async function* (): AsyncGenerator<Uint8Array> {
     let count = 0;
     for await (const chunk of endless()) {
-      // By now the ring was full more than once: the thread has read from it.
+      // The ring was full several times, so the thread has read from it.
       if ((count += 1) === 100) void started[0]!.terminate();
       yield chunk;
     }

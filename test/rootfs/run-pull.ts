@@ -10,11 +10,11 @@ export interface RunOptions {
   readonly uid?: number;
   readonly gid?: number;
   readonly cwd?: string;
-  /** Words before the program: `unshare --user …`. */
+  /** Words before the program, such as `unshare --user`. */
   readonly under?: readonly string[];
 }
 
-/** Writes layers as files into `directory`, readable for everybody, and answers their paths. */
+/** Writes layers as files into `directory`, readable for all users; returns their paths. */
 export function writeLayers(directory: string, layers: readonly Uint8Array[]): string[] {
   chmodSync(directory, 0o755);
   return layers.map((layer, index) => {
@@ -30,7 +30,7 @@ export function startPull(request: PullRequest, options: RunOptions = {}): Child
   return spawn(words[0]!, words.slice(1), { stdio: ['ignore', 'pipe', 'inherit'], ...others });
 }
 
-/** Runs a pull in a process of its own. */
+/** Runs a pull in a separate process. */
 export async function runPull(request: PullRequest, options: RunOptions = {}): Promise<PullOutcome> {
   const child = startPull(request, options);
   let text = '';

@@ -8,10 +8,10 @@ import { noOtherUser } from '../support/other-user.ts';
 
 const NOBODY = 65_534;
 
-/** What makes sense without root's rights: the tables and the property, on every back end. */
+/** Test files that also apply without root's rights: they run again as a user, on every back end. */
 const files = ['layers', 'confinement', 'overlay', 'model', 'rootfs'] as const;
 
-/** What only root can do, or look at. */
+/** Tests that only root can run. */
 const rootsOwn = /device|second pull over the first|nobody may remove/;
 
 for (const name of files) {
@@ -22,7 +22,7 @@ for (const name of files) {
       const directory = temporaryDirectory(t);
       chownSync(directory, NOBODY, NOBODY);
       const file = fileURLToPath(new URL(`${name}.test.ts`, import.meta.url));
-      // The runner of this test must not take the other's results for its own.
+      // With this variable the inner runner would report to the outer one.
       const { NODE_TEST_CONTEXT: _, ...environment } = process.env;
       const child = spawn(process.execPath, ['--test', '--test-reporter=tap', file], {
         uid: NOBODY,

@@ -10,12 +10,12 @@ import { netRawCapability } from './access-list.ts';
 import { isRoot, temporaryDirectory } from './harness.ts';
 import { runPull, writeLayers, type RunOptions } from './run-pull.ts';
 
-/** Who is not root already is the user that is meant. */
+/** A caller other than root is the user of these tests. */
 const skip = isRoot && noOtherUser;
 const nobody = isRoot ? { uid: 65_534, gid: 65_534 } : {};
 const own = isRoot ? { uid: 65_534, gid: 65_534 } : { uid: process.geteuid!(), gid: process.getegid!() };
 
-/** A directory that the unprivileged user may write. */
+/** Makes a directory in which the unprivileged user may write. */
 function place(t: TestContext): string {
   const directory = temporaryDirectory(t);
   if (isRoot) chownSync(directory, own.uid, own.gid);
@@ -64,7 +64,7 @@ for (const backend of ['libc', 'node'] as const) {
       assert.equal(first.error, undefined);
       assert.equal(first.mode, 'stage');
       const { owners, devices, xattrs, capabilities, setuid } = first.counts!;
-      // etc, etc/shadow, su, the root
+      // These are etc, etc/shadow, su, and the root.
       assert.deepEqual(
         { owners, devices, capabilities, setuid },
         { owners: 4, devices: backend === 'libc' ? 2 : 3, capabilities: 1, setuid: 1 },
@@ -128,7 +128,7 @@ for (const backend of ['libc', 'node'] as const) {
 
     test('directories in directories, all of them closed to their owner, get their modes', async (t) => {
       const base = place(t);
-      // More than stay open.
+      // More levels than directories that stay open.
       const levels = 300;
       const paths = Array.from({ length: levels }, (_, n) => 'd/'.repeat(n + 1));
       const layers = writeLayers(base, [tar(...paths.map((path) => dir(path, { mode: 0, ...own })))]);

@@ -1,4 +1,7 @@
-/** Loaded before the program (`node --import`), also in its threads: the kernel seems to have no Landlock. */
+/**
+ * Makes a kernel without Landlock for the program and its threads, if it is loaded before them (`node
+ * --import`).
+ */
 import { constants } from 'node:os';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 

@@ -77,7 +77,7 @@ test(
   },
 );
 
-/** An application that says when it is asked to stop. */
+/** An application that reports the signal to stop. */
 const application = {
   Cmd: [
     '/bin/sh',
@@ -87,7 +87,7 @@ const application = {
   StopSignal: 'SIGQUIT',
 };
 
-/** A directory of the test's own where the runtime looks by itself. */
+/** Makes a directory in which the runtime looks for machines by itself. */
 function installed(parent: string): Disposable & { readonly path: string; readonly name: string } {
   mkdirSync(parent, { recursive: true });
   const path = mkdtempSync(`${parent}/dlrootfs-test-`);

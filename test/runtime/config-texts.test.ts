@@ -30,7 +30,7 @@ function count(text: string): number {
   return text.split('\n').length;
 }
 
-/** Lines that are settings, as `key` to values. */
+/** Returns the settings of a text: values by key. */
 function settings(text: string, separator: RegExp): Map<string, string[]> {
   const all = new Map<string, string[]>();
   for (const line of text.split('\n')) {

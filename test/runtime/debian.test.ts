@@ -17,7 +17,7 @@ import { until } from '../support/until.ts';
 import { Scratch } from '../support/program.ts';
 import { debianTree, probeScript, readProbe } from '../support/rootfs-trees.ts';
 
-/** Leaves a mark once the system is up, and powers it off. */
+/** A unit that makes a file once the system is up, and powers it off. */
 const markUnit = `[Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'cat /proc/1/comm >/booted; systemctl --no-block poweroff'

@@ -58,7 +58,7 @@ describe('the command line of the init', () => {
           const { stdout, status } = spawnSync(program!, [...words, '-c', shellCommand(container)], {
             encoding: 'utf8',
             env: { LEFT: 'over', PATH: process.env['PATH'] },
-            // From a socket bash would read ~/.bashrc.
+            // bash would read ~/.bashrc if its standard input were a socket.
             stdio: ['ignore', 'pipe', 'pipe'],
           });
           const seen = readProbe(stdout);
@@ -152,7 +152,7 @@ describe('what is added to a disk', () => {
     await assert.rejects(guest({ Cmd: ['/app'] }, file('bin/sh')), /no \/bin\/sh and env/);
     await assert.rejects(guest({ Cmd: ['/app', 'a\0b'] }, ...shell), /NUL byte/);
     await assert.rejects(guest({ Cmd: ['/app'], User: 'who' }, ...shell), IntegrityError);
-    // None of these is a place to be made.
+    // No mount point is made for any of these.
     for (const WorkingDir of ['/bin/sh/x', '/loop/x', `/${'n'.repeat(256)}`, '/a/../b'])
       assert.ok(
         !filesOf(await guest({ WorkingDir }, ...shell, symlink('loop', 'loop'))).some(
@@ -241,7 +241,7 @@ describe('the script for QEMU', () => {
   });
 });
 
-/** What Firecracker's API takes (its firecracker.yaml), as far as it is used. */
+/** The used part of Firecracker's API (its firecracker.yaml). */
 const firecracker = {
   type: 'object',
   additionalProperties: false,

@@ -21,7 +21,7 @@ function recipes(): Map<string, string> {
   return new Map(found.map(([, title = '', commands = '']) => [title, commands]));
 }
 
-/** An image with a shell as its command, so that what is typed into a recipe runs inside. */
+/** Makes an image with a shell as its command, so that a recipe's input runs inside. */
 function alpine(scratch: Scratch): Buffer {
   const tree = scratch.join('tree');
   mkdirSync(tree);
@@ -30,13 +30,13 @@ function alpine(scratch: Scratch): Buffer {
   return execFileSync('tar', ['-c', '-C', tree, '.'], { maxBuffer: 64 << 20 });
 }
 
-/** False where the program runs; else why not. */
+/** False if the program runs, else the reason. */
 function doesNotRun(program: string): string | false {
   const { status, stderr } = spawnSync(program, ['--version'], { encoding: 'utf8' });
   return status === 0 ? false : `${program} does not run here: ${stderr}`;
 }
 
-/** Commands that a recipe names, as this machine and this test have them. */
+/** Commands of recipes that this machine needs in another form. */
 function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
   const bin = scratch.join('bin');
   mkdirSync(bin);
@@ -46,21 +46,21 @@ function commandsFor(scratch: Scratch, registry: FakeRegistry): string {
   const named = `for word; do shift; [ "$word" != alpine ] || word=${image}; set -- "$@" "$word"; done`;
   script('dlrootfs', `${named}; exec ${programCommand.join(' ')} --cache-dir "$HOME/cache" "$@"`);
   script('sudo', 'exec "$@"');
-  // No system bus in the sandbox, so no machined to register with and no unit to make.
-  // --image needs udev: systemd-dissect reads disks by the same code.
+  // The sandbox has no system bus, so no machined to register with and no unit to make. --image needs udev;
+  // systemd-dissect reads disks by the same code.
   script(
     'systemd-nspawn',
     `case "$*" in *--image=*) exec systemd-dissect --copy-from "$(echo "$*" | sed 's/.*--image=\\([^ ]*\\).*/\\1/')" /etc/motd - ;; esac
 exec ${findProgram('systemd-nspawn')} --quiet --pipe --register=no --keep-unit "$@"`,
   );
-  // No bus: the program that systemd-importd runs.
+  // There is no bus, so the program that systemd-importd runs is called directly.
   script(
     'machinectl',
     'shift; exec /usr/lib/systemd/systemd-import --image-root=/var/lib/machines --class=machine tar "$@"',
   );
   const podman = `${findProgram('podman')} --root "$HOME/podman" --runroot "$HOME/podman-run" --storage-driver vfs`;
-  // crun and runc want other control groups than a sandbox has: a container is made, and the file read from
-  // it.
+  // crun and runc need control groups that the sandbox does not have: a container is made, and the file read
+  // from it.
   script(
     'podman',
     `[ "$1" = run ] || exec ${podman} "$@"
@@ -130,7 +130,7 @@ for (const [title, commands] of recipes()) {
     const name = path.basename(scratch.path);
     symlinkSync(`${root}sample_configs`, scratch.join('sample_configs'));
     try {
-      // What is for a phone has to run here.
+      // Recipes for a phone run on this machine instead.
       const typed = `${commands}${other?.reader?.replaceAll('NAME', 'web') ?? ''}`
         .replaceAll(/\bweb\b/g, name)
         .replaceAll('linux/arm64', thisPlatform);
@@ -176,7 +176,7 @@ test('recipe: what CI jobs run', { skip: needs, timeout: 120_000 }, async () => 
   assert.equal(status, 0, output);
   assert.equal(output.match(/^hello from inside$/gm)?.length, 3);
   assert.doesNotMatch(output, /notice: /);
-  // The cache of GitHub's next job has all; GitLab's is the same directory here.
+  // The cache of GitHub's next job has all blobs; GitLab's is the same directory here.
   assert.equal(registry.log().filter((line) => line.includes('/blobs/')).length, 2);
 });
 

@@ -24,7 +24,7 @@ async function withImage(work: (pull: Pull, scratch: Scratch) => Promise<void>):
   );
 }
 
-/** An error of the destination, with a hint: neither a trace nor a bug. */
+/** Asserts an error of the destination with a hint, without a stack trace. */
 function assertExplained({ exitCode, stderr }: ProgramResult, reason: RegExp): void {
   assert.equal(exitCode, 7, stderr);
   assert.match(stderr, /^error: [^\n]+\nhint: [^\n]+\n$/m);
@@ -37,8 +37,7 @@ const every = ['--for', 'runc,lxc,nspawn', '--prepare'];
 describe('what the system refuses of --for and --prepare is explained', () => {
   const errors = ['EACCES', 'ELOOP', 'ENOTDIR', 'ENOSPC', 'EROFS', 'EIO', 'EDQUOT', 'EMFILE', 'ENOENT'];
   /**
-   * The call that fails, and the command. DIR holds a file, so that none of the calls is made for the rootfs
-   * itself.
+   * The call that fails, and the command. DIR has a file, so none of the calls is made for the rootfs itself.
    */
   const points: readonly (readonly [call: string, argv: readonly string[]])[] = [
     ['link', ['--for', 'runc']],
@@ -48,9 +47,9 @@ describe('what the system refuses of --for and --prepare is explained', () => {
   ];
   for (const [row, [call, argv]] of points.entries()) {
     for (const [column, error] of errors.entries()) {
-      // Each call meets every other error, each error two of the calls.
+      // Each call has half of the errors, every other one.
       if (!isThorough && (row + column) % 2 === 1) continue;
-      // Node's mkdir for several levels goes on for ever where a directory that exists is missing.
+      // Node's recursive mkdir loops for ever if an existing directory is reported missing.
       if (call === 'mkdir' && error === 'ENOENT') continue;
       test(`${call}: ${error}`, async () => {
         await withImage(async (pull, scratch) => {
@@ -83,7 +82,7 @@ describe('what the system refuses of --for and --prepare is explained', () => {
   }
 });
 
-/** A file system of its own at a place, until it goes out of scope; undefined where it cannot be mounted. */
+/** Mounts a file system at a place for a scope; undefined if it cannot be mounted. */
 function mounted(words: readonly string[], place: string): Disposable | undefined {
   if (geteuid?.() !== 0 || spawnSync('mount', [...words, place]).status !== 0) return undefined;
   return { [Symbol.dispose]: () => void spawnSync('umount', ['-l', place]) };
@@ -172,7 +171,7 @@ describe('places that cannot be written', () => {
   test('a DIR whose disk is full behind the image', async (t) => {
     await withImage(async (pull, scratch) => {
       mkdirSync(scratch.join('rootfs'));
-      // Its root, etc, etc/passwd, json, and one more.
+      // The limit is for the root, etc, etc/passwd, json, and one more.
       using rootfs = mounted(['-t', 'tmpfs', '-o', 'nr_inodes=5', 'tmpfs'], scratch.join('rootfs'));
       if (!rootfs) return t.skip('needs the right to mount');
       assertExplained(await pull(['-d', 'rootfs', '--prepare']), /cannot prepare rootfs: .*\(ENOSPC\)/);

@@ -6,7 +6,7 @@ import { configOf } from '../../src/oci/config.ts';
 import { containerOf } from '../../src/runtime/container.ts';
 import { runcConfig } from '../../src/runtime/runc.ts';
 
-/** The OCI runtime specification's own schemas, from Debian's golang-github-opencontainers-specs-dev. */
+/** The schemas of the OCI runtime specification, from Debian's golang-github-opencontainers-specs-dev. */
 const folder = '/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema/';
 const skip =
   !existsSync(folder) && 'needs the schemas: apt-get install golang-github-opencontainers-specs-dev';

@@ -1,7 +1,7 @@
 /**
- * Pulls as root below directories of another user, who keeps renaming them and replacing them by links to
- * root's directories: above DIR, above the file of `-o`, and above the cache. Fails if a file of root's was
- * touched. ARGS='20000' is the number of swaps of each kind.
+ * Pulls as root below directories of another user. The user keeps renaming directories above DIR, above the
+ * file of `-o` and above the cache, and replaces them by links to root's directories. Fails if a file of
+ * root's changed. ARGS='20000' is the number of swaps of each kind.
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
@@ -15,15 +15,12 @@ import { runProgram } from '../support/program.ts';
 
 const swaps = Number(process.argv[2] ?? 10_000);
 const USER = 65_534;
-/** Runs of each command at least, also where the user is faster. */
+/** Least number of runs of each command, also if the user's swaps end before. */
 const LEAST_RUNS = 30;
 
 const image = { layers: [{ tar: tar(dir('bin'), file('bin/sh', 'of the image'), file('x', '1')) }] };
 
-/**
- * What the user does: in each round a directory is renamed, a link to root's takes its name, and both go
- * back.
- */
+/** The user's loop: a directory is renamed, a link to root's gets its name, and both are changed back. */
 const LOOP = `
 const fs = require('node:fs');
 const [name, target, most] = process.argv.slice(1);
@@ -55,7 +52,7 @@ round();
 
 interface Kind {
   readonly name: string;
-  /** What is renamed, in the user's home, and what root's directory the link leads to. */
+  /** The renamed directory in the user's home, and root's directory to which the link leads. */
   readonly swapped: string;
   readonly target: string;
   readonly commands: readonly (readonly string[])[];
@@ -90,7 +87,7 @@ function fill(...parts: readonly string[]): void {
   writeFileSync(name, 'of root');
 }
 
-/** Root's directories, which look like the user's in all that a run might touch. */
+/** Makes root's directories, with the same names as the user's in everything that a run might change. */
 function makeDecoy(decoy: string): void {
   fill(decoy, 'out/precious');
   fill(decoy, 'out/bin/sh');
@@ -103,7 +100,7 @@ function makeDecoy(decoy: string): void {
   fill(decoy, `cache/dlrootfs/blobs/sha256/${'ab'.repeat(32)}`);
 }
 
-/** Everything in a directory, with inodes, owners, modes, sizes, times and contents. */
+/** Lists a directory with inodes, owners, modes, sizes, times and contents. */
 function listing(directory: string): string {
   const words = [directory, '-printf', '%P %y %i %n %u:%g %m %s %T@ %C@ %l\n'];
   const sums = spawnSync('sh', ['-c', 'find "$0" -type f | sort | xargs -d "\\n" sha256sum', directory]);
@@ -170,7 +167,7 @@ for (const name of [
   mkdirSync(setting.scratch.join(name));
   chownSync(setting.scratch.join(name), USER, USER);
 }
-// A cache of root's own, with its tag.
+// root's directory is a valid cache, with its tag.
 await setting.pullWell(['-d', 'warm', '--cache-dir', 'decoy/cache/dlrootfs']);
 makeDecoy(setting.scratch.join('decoy'));
 for (const kind of kinds) await race(setting, kind);

@@ -1,7 +1,7 @@
 /**
  * Pulls from a local registry, many times. For each way to pull, 200 pulls are killed at a random moment and
  * run again (ARGS='50' sets the number). Then as many use a link that drops connections, while memory,
- * descriptors and leftover files are measured. Other processes keep every processor busy meanwhile. ARGS='50
+ * descriptors and leftover files are measured. Meanwhile other processes keep every processor busy. ARGS='50
  * -g' selects one kind (a directory, -g, -o, several connections, dropping).
  */
 import assert from 'node:assert/strict';
@@ -18,7 +18,7 @@ if (!Number.isInteger(rounds) || rounds < 1) throw new Error('the number of roun
 const only = process.argv.slice(3).join(' ');
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
-/** As many processes as there are processors that do nothing else than compute. */
+/** One process per processor that computes without end. */
 class Load implements Disposable {
   readonly #processes = Array.from({ length: availableParallelism() }, () =>
     spawn('sh', ['-c', 'while :; do :; done'], { stdio: 'ignore' }),
@@ -29,7 +29,7 @@ class Load implements Disposable {
   }
 }
 
-/** The most memory (MiB) and descriptors that a run has had, asked for while it runs. */
+/** Records the largest memory (MiB) and number of descriptors of a run while it runs. */
 function watch(run: RunningProgram): { readonly memory: number; readonly descriptors: number; stop(): void } {
   const seen = { memory: 0, descriptors: 0, stop: () => clearInterval(timer) };
   const timer = setInterval(() => {
@@ -38,7 +38,7 @@ function watch(run: RunningProgram): { readonly memory: number; readonly descrip
       seen.memory = Math.max(seen.memory, Number(/^VmHWM:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024);
       seen.descriptors = Math.max(seen.descriptors, readdirSync(`/proc/${run.pid}/fd`).length);
     } catch {
-      // It has ended.
+      // The process has ended.
     }
   }, 20);
   return seen;
