@@ -1,9 +1,9 @@
 /**
- * Archives written as a sentence: `tar(dir('etc'), file('etc/motd', 'hi'), symlink('lib', 'usr/lib'),
+ * Archives from descriptions: `tar(dir('etc'), file('etc/motd', 'hi'), symlink('lib', 'usr/lib'),
  * whiteout('etc/old'))`.
  *
- * Names given as strings are UTF-8, as Buffers they are taken byte for byte. Nothing is normalised or
- * refused: attacks are written as they come; `header` and `raw` write what no sentence can say.
+ * Names in strings are UTF-8; Buffers are written byte for byte. No name is normalised or refused, so attacks
+ * are possible. `header` and `raw` write any other block.
  */
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 
@@ -16,17 +16,17 @@ export interface Metadata {
   readonly gid?: number;
   readonly uname?: string;
   readonly gname?: string;
-  /** Seconds, whole or as `[seconds, nanoseconds]`; left out: 1,000,000,000. */
+  /** Seconds, or `[seconds, nanoseconds]`; default: 1,000,000,000. */
   readonly mtime?: number | readonly [seconds: number, nanoseconds: number];
-  /** Full names (`user.x`) to values; written as SCHILY.xattr records in every dialect, as GNU tar does. */
+  /** Values by full name (`user.x`). They become SCHILY.xattr records in every dialect, as in GNU tar. */
   readonly xattrs?: Readonly<Record<string, Bytes>>;
-  /** More pax records, last word: these are written after the ones made from the rest. */
+  /** Further pax records, written after those of the other members. */
   readonly pax?: Readonly<Record<string, Bytes>>;
   readonly dialect?: Dialect;
 }
 
 export interface Item {
-  /** The blocks of one entry, its meta headers included. */
+  /** Returns the blocks of the entry, with its meta headers. */
   encode(dialect: Dialect): Uint8Array;
 }
 
@@ -35,14 +35,14 @@ export const BLOCK_SIZE = 512;
 const toBytes = (value: Bytes): Buffer =>
   typeof value === 'string' ? Buffer.from(value) : Buffer.from(value);
 
-// --- the sentence ---
+// --- descriptions ---
 
-/** An archive with its end mark, in pax (ustar with pax records where needed). */
+/** Returns an archive with its end mark, in pax format (ustar with pax records if needed). */
 export function tar(...items: readonly Item[]): Buffer {
   return tarAs('pax', ...items);
 }
 
-/** An archive with its end mark; items that name a dialect of their own keep it. */
+/** Returns an archive with its end mark in `dialect`, except for items that name a dialect. */
 export function tarAs(dialect: Dialect, ...items: readonly Item[]): Buffer {
   return Buffer.concat([...items.map((item) => item.encode(dialect)), endMark]);
 }
@@ -94,7 +94,7 @@ export function opaque(directory: string, metadata: Metadata = {}): Item {
 export type SparseFormat = 'gnu' | '0.0' | '0.1' | '1.0';
 export type Extent = readonly [offset: number, data: Bytes];
 
-/** A file with holes, in GNU tar's old format (type `S`) or one of its three pax formats. */
+/** A file with holes in GNU tar's old format (type `S`) or in one of its three pax formats. */
 export function sparse(
   name: Bytes,
   size: number,
@@ -134,7 +134,7 @@ export function sparse(
   };
 }
 
-/** Any bytes, as they are. */
+/** Writes any bytes unchanged. */
 export function raw(...parts: readonly Bytes[]): Item {
   return { encode: () => Buffer.concat(parts.map(toBytes)) };
 }
@@ -158,18 +158,18 @@ export interface HeaderFields {
   readonly gid?: number | Bytes;
   readonly size?: number | Bytes;
   readonly mtime?: number | Bytes;
-  /** Left out: the sum of the other bytes, written as six octal digits, NUL, space. */
+  /** Default: the sum of the other bytes, as six octal digits, NUL, space. */
   readonly checksum?: Bytes;
   readonly type?: string;
   readonly linkname?: Bytes;
-  /** Magic and version, eight bytes. */
+  /** Magic and version: eight bytes. */
   readonly magic?: Bytes;
   readonly uname?: string;
   readonly gname?: string;
   readonly major?: number | Bytes;
   readonly minor?: number | Bytes;
   readonly prefix?: Bytes;
-  /** Written over the block before the checksum is taken. */
+  /** Written over the block before the checksum is computed. */
   readonly patches?: readonly (readonly [offset: number, bytes: Bytes])[];
 }
 
@@ -178,8 +178,8 @@ export const gnuMagic = 'ustar  \0';
 export const v7Magic = '\0'.repeat(8);
 
 /**
- * One header block. Numbers become octal digits with a NUL, or base 256 where they do not fit; bytes are
- * written as they are.
+ * Returns a header block. Numbers become octal digits with a NUL, or base 256 if they do not fit. Bytes are
+ * written unchanged.
  */
 export function header(fields: HeaderFields): Buffer {
   const block512 = Buffer.alloc(BLOCK_SIZE);
@@ -209,14 +209,17 @@ export function header(fields: HeaderFields): Buffer {
   return block512;
 }
 
-/** What stands at offset 148: the sum of all bytes with the field itself as spaces. */
+/** Returns the field at offset 148: the sum of all bytes, with the field itself as spaces. */
 export function checksumField(block512: Uint8Array): string {
   let sum = 8 * 0x20;
   for (const [index, byte] of block512.entries()) if (index < 148 || index >= 156) sum += byte;
   return `${sum.toString(8).padStart(6, '0')}\0 `;
 }
 
-/** A number as GNU tar writes it: octal digits and a NUL, else base 256 (two's complement, top bit set). */
+/**
+ * Returns a number as GNU tar writes it: octal digits and a NUL, else base 256 (two's complement, top bit
+ * set).
+ */
 export function encodeNumber(value: number, length: number): Buffer {
   const digits = value.toString(8);
   if (value >= 0 && Number.isInteger(value) && digits.length < length) {
@@ -232,12 +235,15 @@ export function encodeNumber(value: number, length: number): Buffer {
   return bytes;
 }
 
-/** Data followed by zeros up to the next block border. */
+/** Returns the data followed by zeros up to the next block. */
 export function padded(data: Uint8Array): Buffer {
   return Buffer.concat([data, Buffer.alloc((BLOCK_SIZE - (data.length % BLOCK_SIZE)) % BLOCK_SIZE)]);
 }
 
-/** `%d key=value\n` with the length of the whole record, in bytes. */
+/**
+ * Returns `%d key=value
+ * ` with the length of the whole record in bytes.
+ */
 export function paxRecord(key: string, value: Bytes): Buffer {
   const rest = Buffer.concat([Buffer.from(` ${key}=`), toBytes(value), Buffer.from('\n')]);
   let length = rest.length + 1;
@@ -245,7 +251,7 @@ export function paxRecord(key: string, value: Bytes): Buffer {
   return Buffer.concat([Buffer.from(String(length)), rest]);
 }
 
-/** A pax header with its records: `x` for the next entry, `g` for all that follow. */
+/** Returns a pax header with its records: `x` for the next entry, `g` for all later ones. */
 export function paxHeader(
   records: Iterable<readonly [key: string, value: Bytes]>,
   type: 'x' | 'g' | 'X' = 'x',
@@ -254,7 +260,7 @@ export function paxHeader(
   return Buffer.concat([header({ name: 'PaxHeaders.0/entry', type, size: body.length }), padded(body)]);
 }
 
-/** GNU's long name (`L`) or long link (`K`) header. */
+/** Returns GNU's header for a long name (`L`) or a long link (`K`). */
 export function longHeader(type: 'L' | 'K', name: Bytes): Buffer {
   const body = Buffer.concat([toBytes(name), Buffer.alloc(1)]);
   return Buffer.concat([
@@ -347,7 +353,7 @@ interface OldSparse {
   readonly stored: Buffer;
 }
 
-/** Four extents in the header, twenty-one in each block after it. */
+/** Four extents are in the header, twenty-one in each block after it. */
 function oldSparse({ name, mode, size, map, stored }: OldSparse, metadata: Metadata): Buffer {
   const extent = ([offset, length]: readonly [number, number]): Buffer =>
     Buffer.concat([encodeNumber(offset, 12), encodeNumber(length, 12)]);
@@ -377,7 +383,10 @@ function oldSparse({ name, mode, size, map, stored }: OldSparse, metadata: Metad
   return Buffer.concat([first, ...blocks, padded(stored)]);
 }
 
-/** Where ustar may split a name: the prefix at most 155 bytes, the rest at most 100 and not empty. */
+/**
+ * Offset at which ustar can split a name: the prefix has at most 155 bytes, the rest 1 to 100. -1 without
+ * one.
+ */
 function prefixCut(name: Buffer): number {
   for (let cut = Math.min(155, name.length - 2); cut > 0; cut -= 1) {
     if (name[cut] === 0x2f) return name.length - cut - 1 <= 100 ? cut : -1;
@@ -391,7 +400,7 @@ function mtimeOf({ mtime = 1_000_000_000 }: Metadata): { seconds: number; nanose
     : { seconds: mtime[0], nanoseconds: mtime[1] };
 }
 
-/** Seconds and nanoseconds (which count upwards, also before 1970) as pax writes a time. */
+/** Returns a time in pax format. Nanoseconds count upwards, also before 1970. */
 export function decimalTime(seconds: number, nanoseconds: number): string {
   const all = BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds);
   const magnitude = all < 0n ? -all : all;

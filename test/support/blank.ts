@@ -1,4 +1,4 @@
-/** What an entry, or the record of changes, says of a file, where a test does not say it. */
+/** Default members of an entry, and of a record of changes. */
 export const blank = {
   linkPath: '',
   mode: 0o644,

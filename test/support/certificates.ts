@@ -1,17 +1,17 @@
 import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto';
 import { isIP } from 'node:net';
 
-/** A certificate and its private key, both PEM. */
+/** A certificate and its private key, in PEM. */
 export interface Certificate {
   readonly cert: string;
   readonly key: string;
 }
 
-/** A certificate authority made for one test: what it signs is trusted by nobody who was not given `cert`. */
+/** A certificate authority for one test: only a client with `cert` trusts its certificates. */
 export interface Authority extends Certificate {
-  /** A certificate for these DNS names and IP addresses, fit for servers and for clients. */
+  /** Issues a certificate for these DNS names and IP addresses, for servers and for clients. */
   issue(...names: readonly string[]): Certificate;
-  /** The same, out of date since yesterday. */
+  /** Issues a certificate that expired yesterday. */
   issueExpired(...names: readonly string[]): Certificate;
 }
 
@@ -90,7 +90,7 @@ function certificate(subject: Subject, issuerKey: KeyObject): string {
 const newKey = () => generateKeyPairSync('ec', { namedCurve: 'P-256' });
 const exportKey = (key: KeyObject) => key.export({ type: 'pkcs8', format: 'pem' }).toString();
 
-/** Makes a new authority with its own key; no program and no file is needed. */
+/** Makes a new authority with its own key, without programs or files. */
 export function createAuthority(name = 'dlrootfs test authority'): Authority {
   const own = newKey();
   const issue = (names: readonly string[], notAfter: number): Certificate => {

@@ -1,9 +1,6 @@
 import { accessSync, constants } from 'node:fs';
 
-/**
- * Debian's packages for programs that are named otherwise; the list that `make test` installs has the
- * reasons.
- */
+/** Debian's packages for programs with another name; the list that `make test` installs has the reasons. */
 const packageOf: Readonly<Record<string, string>> = {
   bsdtar: 'libarchive-tools',
   busybox: 'busybox-static',
@@ -31,7 +28,7 @@ const packageOf: Readonly<Record<string, string>> = {
   xz: 'xz-utils',
 };
 
-/** The path of a program, also where only root looks for programs. */
+/** Returns the path of a program; also in directories that are only in root's PATH. */
 export function findProgram(name: string): string | undefined {
   const directories = `${process.env['PATH'] ?? ''}:/usr/local/sbin:/usr/sbin:/sbin`.split(':');
   return directories.map((directory) => `${directory}/${name}`).find((path) => isExecutable(path));
@@ -46,10 +43,7 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/**
- * For the `skip` option of a test that needs root or other programs: false when all is there, else what is
- * missing and where Debian has it.
- */
+/** Returns a value for `skip`: false if all of `needs` exist, else the missing ones and their packages. */
 export function missing(...needs: readonly ('root' | (string & {}))[]): string | false {
   const absent = needs.filter((need) => (need === 'root' ? process.getuid?.() !== 0 : !findProgram(need)));
   if (absent.length === 0) return false;

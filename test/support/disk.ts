@@ -4,16 +4,16 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { TestContext } from 'node:test';
 
-/** Formats of disk images, and the program that each is made by, with more flags where it needs them. */
+/** Formats of disk images, with the program that makes each, and further flags. */
 export const diskPrograms = [
   ['ext4', 'mke2fs', []],
   ['squashfs', 'sqfstar', []],
   ['erofs', 'mkfs.erofs', ['--compress', 'lz4']],
 ] as const;
-/** The same, and an erofs that dlrootfs writes itself. */
+/** The same formats, and an erofs that dlrootfs writes itself. */
 export const diskKinds = [...diskPrograms, ['erofs', undefined, []]] as const;
 
-/** Calls `use` with a directory where a disk image is mounted, read-only. */
+/** Calls `use` with a directory in which a disk image is mounted read-only. */
 export function mounted(file: string, format: string, use: (root: string) => void): void {
   const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-mount-'));
   execFileSync('mount', ['-o', 'loop,ro', '-t', format, file, directory]);
@@ -26,8 +26,8 @@ export function mounted(file: string, format: string, use: (root: string) => voi
 }
 
 /**
- * Mounts a disk image read-only until the test ends. Undefined if that is impossible: then the test is
- * skipped, with the reason.
+ * Mounts a disk image read-only until the test ends. If that is impossible, the test is skipped with the
+ * reason, and the result is undefined.
  */
 export function mountDisk(t: TestContext, file: string, format: string): string | undefined {
   const directory = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-mount-'));

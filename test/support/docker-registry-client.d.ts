@@ -1,4 +1,4 @@
-/** The part of docker-registry-client 3.4 that tests use; it has no types of its own. */
+/** Types for the part of docker-registry-client 3.4 that tests use; it has none. */
 declare module 'docker-registry-client' {
   import type { Readable } from 'node:stream';
 

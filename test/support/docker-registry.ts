@@ -15,13 +15,13 @@ export interface DockerRegistryOptions {
   /** Token authorization by this server. */
   readonly token?: TokenServer;
   readonly tls?: { readonly authority: Authority; readonly clientCertificates?: boolean };
-  /** Pull-through: what is missing comes from there. */
+  /** Pull-through: missing blobs and manifests are fetched from this registry. */
   readonly proxy?: { readonly remoteurl: string; readonly username?: string; readonly password?: string };
-  /** Pushing schema 1 is allowed. */
+  /** True: schema 1 may be pushed. */
   readonly schema1?: boolean;
 }
 
-/** A descriptor. */
+/** Returns a descriptor. */
 const described = (mediaType: string, bytes: Uint8Array) => ({
   mediaType,
   size: bytes.length,
@@ -69,10 +69,7 @@ function configuration(options: DockerRegistryOptions, scratch: Scratch): object
   };
 }
 
-/**
- * Debian's docker-registry 2.8 as a process of its own, on a port that the system picks, its data gone
- * afterwards.
- */
+/** A process of Debian's docker-registry 2.8 on a free port; its data are removed afterwards. */
 export class DockerRegistry implements AsyncDisposable {
   readonly host: string;
   readonly #process: ChildProcess;
@@ -88,7 +85,7 @@ export class DockerRegistry implements AsyncDisposable {
 
   static async start(options: DockerRegistryOptions = {}): Promise<DockerRegistry> {
     const scratch = new Scratch();
-    // JSON is YAML.
+    // This is JSON, which is also YAML.
     writeFileSync(scratch.join('config.yml'), JSON.stringify(configuration(options, scratch)));
     const child = spawn('docker-registry', ['serve', scratch.join('config.yml')], {
       stdio: ['ignore', 'ignore', 'pipe'],
@@ -110,7 +107,7 @@ export class DockerRegistry implements AsyncDisposable {
     return `${this.host}/${repository}${target.includes(':') ? '@' : ':'}${target}`;
   }
 
-  /** Stores an image by the protocol's own requests. */
+  /** Stores an image with the requests of the protocol. */
   async push(
     repository: string,
     tag: string,
@@ -170,7 +167,7 @@ export class DockerRegistry implements AsyncDisposable {
     await this.#send('PUT', `/v2/${repository}/manifests/${tag}`, headers, manifest.bytes, authorization);
   }
 
-  /** Resolves when a blob is in its store: a pull-through registry stores after it has answered. */
+  /** Resolves when a blob is in the store: a pull-through registry stores it after the response. */
   async stored(digest: string): Promise<void> {
     const hex = digest.slice('sha256:'.length);
     const file = this.#scratch.join('data/docker/registry/v2/blobs/sha256', hex.slice(0, 2), hex, 'data');
@@ -223,7 +220,7 @@ export class DockerRegistry implements AsyncDisposable {
 
 const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
 
-/** A token server that distribution believes: ES256 JWTs with the certificate in the header. */
+/** A token server that distribution accepts: ES256 JWTs with the certificate in the header. */
 export class TokenServer implements AsyncDisposable {
   readonly authority = createAuthority('token issuer');
   /** `METHOD path` of each request. */
@@ -261,7 +258,7 @@ export class TokenServer implements AsyncDisposable {
     return `http://127.0.0.1:${address.port}/token`;
   }
 
-  /** A token that grants these scopes (`repository:NAME:ACTIONS`), for so many seconds. */
+  /** Returns a token with these scopes (`repository:NAME:ACTIONS`); `lifetime` is in seconds. */
   issue(scopes: readonly string[], lifetime = this.#lifetime): string {
     const leaf = this.authority.issue('token signer');
     const der = leaf.cert.replaceAll(/-----.*?-----|\s/g, '');

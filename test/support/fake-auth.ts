@@ -4,32 +4,32 @@ import type { Answer } from './fake-fault.ts';
 /** HTTP Basic: every request needs one of these users. */
 export interface BasicAuth {
   readonly type: 'basic';
-  /** Name to password. */
+  /** Passwords by name. */
   readonly users: Readonly<Record<string, string>>;
 }
 
 /** Bearer tokens from a token server. */
 export interface BearerAuth {
   readonly type: 'bearer';
-  /** Name to password. */
+  /** Passwords by name. */
   readonly users?: Readonly<Record<string, string>>;
-  /** Identity tokens (OAuth2 refresh tokens) that the token server takes by POST. */
+  /** Identity tokens (OAuth2 refresh tokens) that the token server accepts by POST. */
   readonly identityTokens?: readonly string[];
-  /** Tokens that the registry takes although its token server did not make them. */
+  /** Tokens from elsewhere that the registry accepts. */
   readonly registryTokens?: readonly string[];
-  /** Repositories that need a user; the others are open to everybody. */
+  /** Repositories that need a user; the others need none. */
   readonly private?: RegExp;
-  /** `expires_in` of the tokens, in seconds, and true: after that the registry refuses them. */
+  /** `expires_in` of the tokens, in seconds. After this time the registry refuses them. */
   readonly expiresIn?: number;
-  /** How many requests a token is good for. */
+  /** Number of requests for which a token is valid. */
   readonly uses?: number;
-  /** The field of the answer that holds the token. */
+  /** The field of the response that has the token. */
   readonly field?: 'token' | 'access_token';
-  /** False: POST is answered 405, as by servers without OAuth2. */
+  /** False: POST is answered with 405, as by servers without OAuth2. */
   readonly post?: boolean;
-  /** The token server listens on a port of its own. */
+  /** True: the token server listens on another port. */
   readonly ownServer?: boolean;
-  /** The `WWW-Authenticate` header instead of the usual one; `{realm}` and `{scope}` are filled in. */
+  /** Replaces the `WWW-Authenticate` header; `{realm}` and `{scope}` are replaced in it. */
   readonly challenge?: string | readonly string[];
 }
 
@@ -65,7 +65,7 @@ function basicUser(header: string | undefined, users: Readonly<Record<string, st
   return colon > 0 && users[name] === text.slice(colon + 1) ? name : undefined;
 }
 
-/** The access control of a fake registry, its token server included. */
+/** The access control of a fake registry, with its token server. */
 export class FakeAuth {
   readonly #options: FakeAuthOptions;
   readonly #tokens = new Map<string, Token>();
@@ -74,7 +74,9 @@ export class FakeAuth {
     this.#options = options;
   }
 
-  /** The refusal of a request without the right to `repository` (undefined: the ping), else undefined. */
+  /**
+   * Returns the refusal of a request without the right to `repository` (undefined: the ping); else undefined.
+   */
   refusal(
     authorization: string | undefined,
     repository: string | undefined,
@@ -108,7 +110,7 @@ export class FakeAuth {
     });
   }
 
-  /** What the token server answers. */
+  /** Returns the response of the token server. */
   token(method: string, url: URL, authorization: string | undefined, body: string): Answer {
     const options = this.#options;
     if (options.type === 'basic') return errorAnswer(404, 'NOT_FOUND', 'no token server here');

@@ -1,47 +1,47 @@
 import type { ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** One thing that goes wrong with the requests that match. Everything not said is as it would have been. */
+/** A fault of the requests that match. Without other members, the response is the normal one. */
 export interface Fault {
-  /** Any method when left out. */
+  /** Default: any method. */
   readonly method?: string;
-  /** Tried on path and query, for example `/\/blobs\//`. */
+  /** Pattern for path and query, for example `/\/blobs\//`. */
   readonly path: RegExp;
-  /** How many matching requests are hit; one when left out. */
+  /** Number of matching requests with the fault; default: 1. */
   readonly times?: number;
-  /** How many matching requests go well before. */
+  /** Number of matching requests before the first one with the fault. */
   readonly skip?: number;
 
-  /** Milliseconds before anything is done. */
+  /** Milliseconds before the response, or before any other fault. */
   readonly delay?: number;
   /**
-   * `reset`: the connection is reset before an answer. `silent`: no answer ever. `close`: it is closed
-   * without an answer.
+   * `reset`: the connection is reset before a response. `silent`: no response is sent. `close`: the
+   * connection is closed without a response.
    */
   readonly before?: 'reset' | 'silent' | 'close';
-  /** Another status, headers, body. */
+  /** Replaces status, headers, body. */
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string | string[]>>;
   readonly body?: string | Uint8Array;
-  /** The connection is reset after so many bytes of the body. */
+  /** The connection is reset after this many bytes of the body. */
   readonly cutAfter?: number;
-  /** Nothing more comes after so many bytes of the body. */
+  /** After this many bytes of the body, no more are sent. */
   readonly stallAfter?: number;
-  /** The body ends cleanly (chunked) after so many bytes. */
+  /** The body ends cleanly (chunked) after this many bytes. */
   readonly endAfter?: number;
   /** The byte at this offset of the body is flipped. */
   readonly corruptAt?: number;
-  /** Bytes a second. */
+  /** Bytes per second. */
   readonly rate?: number;
-  /** Ends the `rate`: what is left comes at once. */
+  /** Ends the limit of `rate`: the rest is sent at once. */
   readonly hurry?: AbortSignal;
-  /** Zero bytes without end follow the body. */
+  /** True: zero bytes without end follow the body. */
   readonly endless?: boolean;
-  /** The Range header is treated as if it were not there. */
+  /** True: the Range header is ignored. */
   readonly ignoreRange?: boolean;
 }
 
-/** The faults of a server, tried in the order given, one for a request. */
+/** The faults of a server, tried in their order, at most one for a request. */
 export class Faults {
   readonly #all: { readonly fault: Fault; skip: number; times: number }[] = [];
 
@@ -49,7 +49,7 @@ export class Faults {
     this.#all.push({ fault, skip: fault.skip ?? 0, times: fault.times ?? 1 });
   }
 
-  /** The one that hits a request; `subject` is what a fault's path is tried on. */
+  /** Returns the fault of a request; its pattern is compared with `subject`. */
   take(method: string, subject: string): Fault | undefined {
     for (const each of this.#all) {
       const matches = each.fault.path.test(subject) && (each.fault.method ?? method) === method;
@@ -65,7 +65,7 @@ export class Faults {
   }
 }
 
-/** What is to be sent, before any fault. */
+/** The normal response, before any fault. */
 export interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string | string[]>>;
@@ -118,13 +118,13 @@ async function writeForEver(response: ServerResponse): Promise<void> {
   while (!response.destroyed) await write(response, zeros);
 }
 
-/** Sends an answer the way the fault wants it. */
+/** Sends a response with a fault. */
 export async function send(
   response: ServerResponse,
   answer: Answer,
   fault: Fault | undefined,
 ): Promise<void> {
-  // A response that waits behind another one on its connection has no socket of its own yet.
+  // A response that waits for another one on its connection has no socket yet.
   const socket = response.socket ?? response.req.socket;
   if (fault?.before === 'reset') socket?.resetAndDestroy();
   if (fault?.before === 'close') socket?.destroy();
@@ -140,9 +140,9 @@ export async function send(
   if (fault?.rate) await writeSlowly(response, bytes, fault.rate, fault.hurry);
   else await write(response, bytes);
   if (fault?.endless) await writeForEver(response);
-  // A shorter body has its end: a client may use the connection again, and would wait behind it for ever.
+  // A client may reuse the connection after a shorter body, and would wait for ever.
   if (fault?.stallAfter !== undefined && fault.stallAfter <= answer.body.length) return;
   if (fault?.cutAfter === undefined) response.end();
-  // The bytes before the cut must arrive: a reset at once would let the kernel drop them.
+  // The bytes before the cut must arrive. After a reset at once the kernel could drop them.
   else setTimeout(() => socket?.resetAndDestroy(), 20);
 }

@@ -1,13 +1,13 @@
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 
-/** A layer to push: a blob as it is to be stored, or a tar to compress (gzip when nothing else is said). */
+/** A layer to push: a blob, or a tar to compress (default: gzip). */
 export type FakeLayer =
   | Uint8Array
   | {
       readonly tar: Uint8Array;
       readonly compression?: 'gzip' | 'zstd' | 'none';
-      /** The tar as it is stored, where it is not compressed as a whole. */
+      /** The compressed tar, if it is not compressed as a whole. */
       readonly blob?: Uint8Array;
       readonly urls?: readonly string[];
     };
@@ -21,11 +21,11 @@ export interface FakePlatform {
 export interface FakeImage {
   /** Base layer first. */
   readonly layers: readonly FakeLayer[];
-  /** Laid over the config that would be made (top-level keys); with schema 1 over the top layer's v1 JSON. */
+  /** Replaces top-level keys of the generated config; with schema 1, of the top layer's v1 JSON. */
   readonly config?: Readonly<Record<string, unknown>>;
-  /** `oci` when nothing is said. */
+  /** Default: `oci`. */
   readonly format?: 'oci' | 'docker' | 'schema1';
-  /** linux/amd64 when nothing is said. */
+  /** Default: linux/amd64. */
   readonly platform?: FakePlatform;
 }
 
@@ -98,7 +98,7 @@ function decompress(blob: Uint8Array, compression: Compression): Uint8Array {
   }
 }
 
-/** Layers that were stored before: many tests push the same ones. */
+/** Compressed layers, since many tests push the same ones. */
 const known = new WeakMap<object, StoredLayer>();
 
 function store(layer: FakeLayer): StoredLayer {
@@ -121,7 +121,10 @@ function json(value: unknown): Uint8Array {
   return Buffer.from(JSON.stringify(value));
 }
 
-/** Makes an image's manifest and blobs; same input, same digests (but for schema 1's signature). */
+/**
+ * Makes an image's manifest and blobs. The same input gives the same digests, except for schema 1's
+ * signature.
+ */
 export function fakeManifest(image: FakeImage): FakeManifest {
   const stored = image.layers.map(store);
   return image.format === 'schema1' ? schema1(image, stored) : schema2(image, stored);
@@ -195,7 +198,7 @@ function schema1(image: FakeImage, stored: readonly StoredLayer[]): FakeManifest
 
 const base64url = (text: string) => Buffer.from(text).toString('base64url');
 
-/** The libtrust form: the payload without its end, the signatures, the end again. */
+/** The format of libtrust: the payload without its end, the signatures, the end. */
 function signed(payload: string): Uint8Array {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const tail = '\n}';
@@ -221,7 +224,7 @@ function signed(payload: string): Uint8Array {
   return Buffer.from(`${head},\n   "signatures": ${JSON.stringify(signatures)}${tail}`);
 }
 
-/** An index over manifests that were made before. */
+/** Makes an index of existing manifests. */
 export function fakeIndex(
   entries: readonly {
     readonly manifest: FakeManifest;

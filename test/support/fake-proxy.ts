@@ -11,21 +11,19 @@ import type { Duplex } from 'node:stream';
 import type { Certificate } from './certificates.ts';
 
 export interface FakeProxyOptions {
-  /**
-   * Where a name leads: `registry.test:443` to `127.0.0.1:1234`. Names that are not here lead to themselves.
-   */
+  /** Targets by name: `registry.test:443` to `127.0.0.1:1234`. Other names lead to themselves. */
   readonly hosts?: Readonly<Record<string, string>>;
-  /** `user:password` that the proxy wants. */
+  /** `user:password` that the proxy requires. */
   readonly credentials?: string;
-  /** The proxy itself speaks TLS. */
+  /** True: the proxy itself uses TLS. */
   readonly certificate?: Certificate;
   /** Refuses every CONNECT with this status. */
   readonly refuse?: number;
 }
 
-/** A forward proxy in this process: CONNECT tunnels, and plain requests in absolute form. */
+/** A forward proxy in this process for CONNECT tunnels, and for plain requests in absolute form. */
 export class FakeProxy implements AsyncDisposable {
-  /** `CONNECT registry.test:443`, `GET http://registry.test/v2/`: what was asked for, in order. */
+  /** The requests in their order: `CONNECT registry.test:443`, `GET http://registry.test/v2/`. */
   readonly log: string[] = [];
   readonly #options: FakeProxyOptions;
   readonly #server: Server;

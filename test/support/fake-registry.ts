@@ -14,7 +14,7 @@ import { FakeServers, type LoggedRequest as AnyRequest } from './fake-server.ts'
 
 export interface FakeRegistryOptions {
   readonly auth?: FakeAuthOptions;
-  /** `true`: a certificate for localhost, 127.0.0.1 and ::1 from an authority of its own. */
+  /** `true`: a certificate for localhost, 127.0.0.1 and ::1 from a new authority. */
   readonly tls?:
     | true
     | {
@@ -22,24 +22,24 @@ export interface FakeRegistryOptions {
         readonly certificate?: Certificate;
         readonly clientCertificates?: boolean;
       };
-  /** Blobs are answered with this redirect status to a server on another port. */
+  /** Redirects requests for blobs with this status to a server on another port. */
   readonly redirectBlobs?: 301 | 302 | 303 | 307 | 308;
   /** False: the Range header is ignored and `Accept-Ranges` not sent. */
   readonly ranges?: boolean;
   /** False: blobs have no ETag. */
   readonly etags?: boolean;
-  /** Tags, or referrers, in one page of the list; all when left out. */
+  /** Number of tags, or of referrers, in one page of the list; default: all. */
   readonly pageSize?: number;
-  /** False: the API for referrers is answered 404, as by registries before OCI 1.1. */
+  /** False: the API for referrers is answered with 404, as by registries before OCI 1.1. */
   readonly referrers?: boolean;
-  /** Sent with every manifest, for example `ratelimit-limit`. */
+  /** Headers of every manifest, for example `ratelimit-limit`. */
   readonly manifestHeaders?: Readonly<Record<string, string>>;
   readonly faults?: readonly Fault[];
-  /** False: `/v2/` is answered 404, as by a registry that only knows version 1. */
+  /** False: `/v2/` is answered with 404, as by a registry of version 1. */
   readonly v2?: boolean;
-  /** Asked first, for whatever else a test wants served; undefined: not mine. */
+  /** Called first for every request; undefined: the registry answers. */
   readonly handler?: (request: LoggedRequest) => Answer | undefined;
-  /** Each request waits for it. */
+  /** Awaited before each request is answered. */
   readonly hold?: (request: LoggedRequest) => Promise<void>;
   readonly host?: '127.0.0.1' | '::1' | 'localhost';
 }
@@ -48,7 +48,7 @@ type Server = 'registry' | 'token' | 'storage';
 
 export type LoggedRequest = AnyRequest<Server>;
 
-/** What was pushed, with every digest a test may want. */
+/** A pushed image with all of its digests. */
 export type PushedImage = FakeManifest;
 
 interface Repository {
@@ -75,9 +75,12 @@ function jsonOf(bytes: Uint8Array): object {
   }
 }
 
-/** A registry in this process: a real HTTP(S) server on loopback, filled by `push`, broken by `fault`. */
+/**
+ * A registry in this process: an HTTP(S) server on loopback with the images of `push` and the faults of
+ * `fault`.
+ */
 export class FakeRegistry implements AsyncDisposable {
-  /** What `tls` made or was given. */
+  /** The authority of `tls`. */
   readonly authority: Authority | undefined;
   readonly #options: FakeRegistryOptions;
   readonly #auth: FakeAuth | undefined;
@@ -113,22 +116,22 @@ export class FakeRegistry implements AsyncDisposable {
     return { ...certificate, ca: this.authority.cert, requestCert: client, rejectUnauthorized: client };
   }
 
-  /** Every request that came, to any of the three servers, in order. */
+  /** All requests to the three servers, in their order. */
   get requests(): LoggedRequest[] {
     return this.#servers.requests;
   }
 
-  /** `host:port`, the first part of a reference to an image here. */
+  /** `host:port` of this registry, for references. */
   get host(): string {
     return this.#servers.hostOf('registry');
   }
 
-  /** `host:port` of the server that blobs are redirected to. */
+  /** `host:port` of the server to which blobs are redirected. */
   get storageHost(): string {
     return this.#servers.hostOf('storage');
   }
 
-  /** `host:port` of the token server where it has a port of its own. */
+  /** `host:port` of the token server, if it has a port of its own. */
   get tokenHost(): string {
     return this.#servers.hostOf('token');
   }
@@ -137,12 +140,12 @@ export class FakeRegistry implements AsyncDisposable {
     return this.#servers.url('registry');
   }
 
-  /** The reference to type for an image here; `target` is a tag or a digest. */
+  /** Returns the reference to an image in this registry; `target` is a tag or a digest. */
   reference(repository: string, target = 'latest'): string {
     return `${this.host}/${repository}${target.includes(':') ? '@' : ':'}${target}`;
   }
 
-  /** Stores an image and points the tag, if any, to it. */
+  /** Stores an image, with a tag if one is given. */
   push(repository: string, tag: string | undefined, image: FakeImage): PushedImage {
     const manifest = fakeManifest(image);
     for (const blob of manifest.blobs.values()) this.putBlob(repository, blob);
@@ -150,7 +153,7 @@ export class FakeRegistry implements AsyncDisposable {
     return manifest;
   }
 
-  /** Stores images for several platforms and an index over them; an image may bring its own `platform`. */
+  /** Stores images for several platforms and an index of them; an image may have its own `platform`. */
   pushIndex(
     repository: string,
     tag: string | undefined,
@@ -181,7 +184,7 @@ export class FakeRegistry implements AsyncDisposable {
     return digest;
   }
 
-  /** The parsed manifest with a digest. */
+  /** Returns the parsed manifest with a digest. */
   manifestOf(name: string, digest: string): object {
     return jsonOf(this.#repository(name).manifests.get(digest)!.bytes);
   }
@@ -190,7 +193,7 @@ export class FakeRegistry implements AsyncDisposable {
     return this.#repository(name).tags.get(tag);
   }
 
-  /** Stores any bytes as a blob; `digest` may lie. */
+  /** Stores any bytes as a blob; `digest` may be wrong. */
   putBlob(name: string, bytes: Uint8Array, digest = sha256(bytes)): string {
     this.#repository(name).blobs.set(digest, bytes);
     return digest;
@@ -204,12 +207,12 @@ export class FakeRegistry implements AsyncDisposable {
     return repository;
   }
 
-  /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
+  /** Adds a fault; faults are tried in their order, at most one for a request. */
   fault(fault: Fault): void {
     this.#servers.fault(fault);
   }
 
-  /** `METHOD path` of each request so far, for a readable comparison; `path` is tried on path and query. */
+  /** Returns `METHOD path` of each request so far; `path` is compared with path and query. */
   log(path = /(?:)/): string[] {
     return this.requests.filter((each) => path.test(each.path)).map((each) => `${each.method} ${each.path}`);
   }
@@ -265,7 +268,7 @@ export class FakeRegistry implements AsyncDisposable {
 
   #stored(url: URL, request: LoggedRequest, fault: Fault | undefined): Answer {
     const [, name = '', digest = ''] = url.pathname.split('/');
-    // As S3 does: a signed address and an Authorization header together are refused.
+    // S3, too, refuses a signed address together with an Authorization header.
     if (request.headers.authorization) return errorAnswer(400, 'INVALID', 'only one auth mechanism allowed');
     return this.#blob(this.#repository(decodeURIComponent(name)), digest, request, fault);
   }

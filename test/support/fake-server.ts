@@ -9,7 +9,7 @@ import { createServer as createSecureServer, type ServerOptions } from 'node:htt
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Faults, send, withFault, type Answer, type Fault } from './fake-fault.ts';
 
-/** A request as it came. */
+/** A received request. */
 export interface LoggedRequest<Name extends string = string> {
   readonly server: Name;
   readonly method: string;
@@ -24,15 +24,15 @@ export interface LoggedRequest<Name extends string = string> {
 }
 
 export interface FakeServersOptions<Name extends string> {
-  /** Each has a port of its own. */
+  /** Names of the servers; each has another port. */
   readonly names: readonly Name[];
   readonly host?: '127.0.0.1' | '::1' | 'localhost' | undefined;
-  /** https; http when left out. */
+  /** Options of https; default: http. */
   readonly tls?: ServerOptions | undefined;
   readonly faults?: readonly Fault[] | undefined;
-  /** The text that the `path` of a fault is tried on; path and query when left out. */
+  /** Returns the text that a fault's `path` is compared with; default: path and query. */
   readonly subject?: (request: LoggedRequest<Name>) => string;
-  /** Awaited before anything is done. */
+  /** Awaited before a request is answered. */
   readonly hold?: ((request: LoggedRequest<Name>) => Promise<void>) | undefined;
   readonly answer: (request: LoggedRequest<Name>, fault: Fault | undefined) => Answer;
 }
@@ -45,11 +45,10 @@ async function read(request: IncomingMessage): Promise<string> {
 }
 
 /**
- * The HTTP(S) servers under a fake registry, on loopback in this process: one log and one list of faults for
- * all.
+ * The HTTP(S) servers of a fake registry, on loopback in this process, with one log and one list of faults.
  */
 export class FakeServers<Name extends string> {
-  /** Every request that came, to any of the servers, in order. */
+  /** All requests to the servers, in their order. */
   readonly requests: LoggedRequest<Name>[] = [];
   readonly #options: FakeServersOptions<Name>;
   readonly #faults = new Faults();
@@ -93,7 +92,7 @@ export class FakeServers<Name extends string> {
     return `${this.#options.tls ? 'https' : 'http'}://${this.hostOf(name)}`;
   }
 
-  /** From now on requests that match go wrong; faults are tried in the order given, one for a request. */
+  /** Adds a fault; faults are tried in their order, at most one for a request. */
   fault(fault: Fault): void {
     this.#faults.add(fault);
   }

@@ -1,23 +1,23 @@
 import { createHash } from 'node:crypto';
 import { fakeManifest, type FakeImage } from './fake-image.ts';
 
-/** An image as version 1 has it: each layer is an image of its own. */
+/** An image in version 1: each layer is an image of its own. */
 export interface FakeV1Image extends FakeImage {
-  /** Base first; made from the content when left out. */
+  /** Ids, base layer first; default: made from the content. */
   readonly ids?: readonly string[];
-  /** Laid over the JSON documents that would be made, base first. */
+  /** Replaces keys of the generated JSON documents, base layer first. */
   readonly json?: readonly (Readonly<Record<string, unknown>> | undefined)[];
 }
 
-/** One layer as the server stores it. */
+/** A layer as the server stores it. */
 export interface StoredV1Image {
   readonly id: string;
-  /** Base last, this image first. */
+  /** Ids of this image and those below it, base last. */
   readonly ancestry: readonly string[];
-  /** As `images/ID/json` answers it, byte for byte. */
+  /** The body of `images/ID/json`. */
   readonly json: Uint8Array;
   readonly blob: Uint8Array;
-  /** Over the JSON, a newline, and the blob. */
+  /** Digest of the JSON, a newline, and the blob. */
   readonly checksum: string;
 }
 
@@ -26,8 +26,8 @@ export function payloadChecksum(json: Uint8Array, blob: Uint8Array): string {
 }
 
 /**
- * Makes the files of an image in version 1, base first; the same input makes the same ids. The blobs are
- * those of version 2.
+ * Makes the files of an image in version 1, base layer first; the same input gives the same ids. The blobs
+ * are those of version 2.
  */
 export function fakeV1Images(image: FakeV1Image): readonly StoredV1Image[] {
   const manifest = fakeManifest(image);

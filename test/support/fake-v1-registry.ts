@@ -5,55 +5,57 @@ import { FakeServers, type LoggedRequest } from './fake-server.ts';
 import { fakeV1Images, type FakeV1Image, type StoredV1Image } from './fake-v1-image.ts';
 
 export interface FakeV1Options {
-  /** `standalone`: one server is index and registry, `split`: registries have ports of their own. */
+  /** `standalone`: one server is index and registry. `split`: registries have other ports. */
   readonly mode?: 'standalone' | 'split';
-  /** How many registries the index names when they are split; one when left out. */
+  /** With `split`, the number of registries that the index names; default: 1. */
   readonly registries?: number;
   /**
-   * What `X-Docker-Endpoints` says instead, given the registries' `host:port`; undefined: the header is not
-   * sent.
+   * Returns another value for `X-Docker-Endpoints`, given the registries' `host:port`; undefined: the header
+   * is not sent.
    */
   readonly endpoints?: (hosts: readonly string[]) => string | readonly string[] | undefined;
-  /** Servers with a certificate for localhost and 127.0.0.1 from an authority of their own. */
+  /** True: servers have a certificate for localhost and 127.0.0.1 from a new authority. */
   readonly tls?: true;
-  /** More names for that certificate. */
+  /** Further names in that certificate. */
   readonly tlsNames?: readonly string[];
-  /** Name to password. Who sends others is refused by the index. */
+  /** Passwords by name. The index refuses other credentials. */
   readonly users?: Readonly<Record<string, string>>;
   /** Repositories that need a user. */
   readonly private?: RegExp;
-  /** A proxy in front wants Basic for everything but the ping, as nginx set-ups of the time did. */
+  /**
+   * True: a proxy requires Basic authentication for all requests but the ping, as with nginx at that time.
+   */
   readonly basicEverywhere?: boolean;
-  /** False: the index gives none. */
+  /** False: the index issues no tokens. */
   readonly tokens?: boolean;
-  /** Whether registries want a token or a session of theirs; yes when they are split from the index. */
+  /** True: registries require a token of the index or a session of theirs. Default: true with `split`. */
   readonly checkTokens?: boolean;
-  /** How many requests a token is good for. */
+  /** Number of requests for which a token is valid. */
   readonly tokenUses?: number;
-  /** The token begins with the word `Token`, as that of the Python server. */
+  /** True: the token begins with the word `Token`, as that of the Python server. */
   readonly tokenWord?: boolean;
-  /** False: a token is wanted for each request, and no session cookie is set for it. */
+  /** False: a token is required for each request, and no session cookie is set. */
   readonly sessions?: boolean;
-  /** Layers are answered with this redirect status to a server on another port. */
+  /** Redirects requests for layers with this status to a server on another port. */
   readonly redirectLayers?: 301 | 302 | 303 | 307 | 308;
   /** False: the Range header is ignored and `Accept-Ranges` not sent. */
   readonly ranges?: boolean;
-  /** True: `Content-Range` begins with `bytes`, which the Python server leaves out. */
+  /** True: `Content-Range` begins with `bytes`. The Python server omits it. */
   readonly rangeUnit?: boolean;
-  /** How `X-Docker-Checksum-Payload` is written. `text` when nothing is said. */
+  /** Format of `X-Docker-Checksum-Payload`; default: `text`. */
   readonly checksums?: 'text' | 'list' | 'python-list' | 'tarsum-only' | 'none';
-  /** False: no `X-Docker-Size`. */
+  /** False: `X-Docker-Size` is not sent. */
   readonly sizes?: boolean;
-  /** Overlaid over the ping's headers. */
+  /** Replaces headers of the ping. */
   readonly pingHeaders?: Answer['headers'];
-  /** How `/v2/` is answered; 404 when left out. */
+  /** The response for `/v2/`; default: 404. */
   readonly v2?: Partial<Answer>;
   readonly faults?: readonly Fault[];
-  /** Asked first, for whatever else a test wants served; undefined: not mine. */
+  /** Called first for every request; undefined: the registry answers. */
   readonly handler?: (request: LoggedV1Request) => Answer | undefined;
 }
 
-/** `server`: `index`, `registry0`, `registry1` …, `storage`. With `standalone` all is at `index`. */
+/** `server` is `index`, `registry0`, `registry1` …, or `storage`. With `standalone` it is always `index`. */
 export type LoggedV1Request = LoggedRequest;
 
 interface Repository {
@@ -74,17 +76,17 @@ function refuse(status: number, error: string, headers: Answer['headers'] = {}):
 }
 
 /**
- * Registry version 1 in this process, as the Python docker-registry and Docker Hub's index served it: real
- * HTTP(S) servers on loopback, filled by `push`, broken by `fault`.
+ * A registry of version 1 in this process, like the Python docker-registry and Docker Hub's index: HTTP(S)
+ * servers on loopback with the images of `push` and the faults of `fault`.
  */
 export class FakeV1Registry implements AsyncDisposable {
   readonly authority: Authority | undefined;
   readonly #options: FakeV1Options;
   readonly #repositories = new Map<string, Repository>();
   readonly #servers: FakeServers<string>;
-  /** Signature to the repository it is for, and the requests it is still good for. */
+  /** By signature: the repository, and the remaining requests. */
   readonly #tokens = new Map<string, { readonly repository: string; uses: number }>();
-  /** Session to server and repository. */
+  /** By session: server and repository. */
   readonly #sessions = new Map<string, string>();
 
   private constructor(options: FakeV1Options) {
@@ -94,7 +96,7 @@ export class FakeV1Registry implements AsyncDisposable {
       names: this.#names(),
       tls: this.authority?.issue('localhost', '127.0.0.1', ...(options.tlsNames ?? [])),
       faults: options.faults,
-      // Of several registries a fault can be meant for one.
+      // The pattern of a fault can name one of several registries.
       subject: ({ server, path }) => `${server} ${path}`,
       answer: (request, fault) => this.#answer(request, fault),
     });
@@ -106,7 +108,7 @@ export class FakeV1Registry implements AsyncDisposable {
     return registry;
   }
 
-  /** Every request that came, to any of the servers, in order. */
+  /** All requests to the servers, in their order. */
   get requests(): LoggedV1Request[] {
     return this.#servers.requests;
   }
@@ -117,7 +119,7 @@ export class FakeV1Registry implements AsyncDisposable {
     return ['index', ...split, 'storage'];
   }
 
-  /** `host:port` of the index, the first part of a reference to an image here. */
+  /** `host:port` of the index, for references. */
   get host(): string {
     return this.hostOf('index');
   }
@@ -134,7 +136,7 @@ export class FakeV1Registry implements AsyncDisposable {
     return `${this.host}/${repository}:${tag}`;
   }
 
-  /** Stores an image and points the tag to it; what was stored, base first. */
+  /** Stores an image with a tag; returns the stored layers, base layer first. */
   push(repository: string, tag: string, image: FakeV1Image): readonly StoredV1Image[] {
     const stored = fakeV1Images(image);
     for (const each of stored) this.#repository(repository).images.set(each.id, each);
@@ -155,7 +157,7 @@ export class FakeV1Registry implements AsyncDisposable {
     return repository;
   }
 
-  /** Something goes wrong from now on; faults are tried in the order given, one for a request. */
+  /** Adds a fault; faults are tried in their order, at most one for a request. */
   fault(fault: Fault): void {
     this.#servers.fault(fault);
   }
@@ -227,7 +229,7 @@ export class FakeV1Registry implements AsyncDisposable {
     return this.#options.users?.[name] === password.join(':') ? name : undefined;
   }
 
-  /** The index's part. */
+  /** Answers as the index. */
   #images(name: string, { server, headers }: LoggedV1Request): Answer {
     const { mode, users, private: hidden, tokenUses = Infinity, tokenWord, endpoints } = this.#options;
     if (server !== 'index') return refuse(404, 'Not Found');
@@ -256,7 +258,7 @@ export class FakeV1Registry implements AsyncDisposable {
     return answer(200, list, extra);
   }
 
-  /** A registry's part: checks token or session, then answers. */
+  /** Checks token or session, and answers as a registry. */
   #registry(
     { server, headers }: LoggedV1Request,
     repository: string,
@@ -336,7 +338,7 @@ export class FakeV1Registry implements AsyncDisposable {
   }
 
   #stored(pathname: string, request: LoggedV1Request, fault: Fault | undefined): Answer {
-    // As S3 does: a signed address and an Authorization header together are refused.
+    // S3, too, refuses a signed address together with an Authorization header.
     if (request.headers.authorization) return refuse(400, 'only one auth mechanism allowed');
     const image = [...this.#repositories.values()].flatMap(
       ({ images }) => images.get(pathname.slice(1)) ?? [],

@@ -12,7 +12,7 @@ function collector(): { readonly stream: Writable; text(): string } {
 }
 
 /**
- * Runs one command line like `main`, without a new process: for tests that run many. Paths in it must be
+ * Runs a command line like `main`, without a new process, for tests with many runs. Paths in it must be
  * absolute.
  */
 export async function runHere(

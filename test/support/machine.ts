@@ -8,7 +8,7 @@ import { OpenDirectory } from '../../src/sys/open-directory.ts';
 import { Scratch } from './program.ts';
 import { probeScript } from './rootfs-trees.ts';
 
-/** What the tests need of each runtime. */
+/** The program that tests need for each runtime. */
 export const runtimeProgram: Readonly<Record<Runtime, string>> = {
   runc: 'runc',
   lxc: 'lxc-execute',
@@ -21,18 +21,17 @@ export interface Started {
 }
 
 /**
- * Runs a start command that dlrootfs printed. Without a system bus, machined and units of systemd are not
- * available.
+ * Runs a start command that dlrootfs printed. Neither machined nor units of systemd exist without a system
+ * bus.
  */
 export function startContainer(command: string): Started {
   const here = '--quiet --pipe --register=no --keep-unit';
   const line = command.replace('systemd-nspawn', `systemd-nspawn ${here}`);
-  // systemd makes it when the host boots; this host may have another init.
+  // systemd makes this directory when the host boots; this host may have another init.
   if (command.includes('--inaccessible')) mkdirSync('/run/systemd/inaccessible/dir', { recursive: true });
   for (let tries = 0; ; tries += 1) {
     const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 120_000 });
-    // Another test's machine of the same name is just starting or ending: nspawn takes one of a name at a
-    // time.
+    // A machine with the same name, of another test, is starting or ending: nspawn allows only one.
     if (tries === 50 || !/unix-export|already exists/.test(stderr))
       return { status, output: stdout + stderr };
     spawnSync('sleep', ['0.2']);
@@ -67,7 +66,7 @@ export async function configure(
   return { files: written.map(({ file }) => file), next: written.map(({ command }) => command) };
 }
 
-/** Writes the configuration for an image config beside a rootfs and starts the container. */
+/** Writes the configuration for an image's config beside a rootfs, and starts the container. */
 export async function configureAndStart(
   runtime: Runtime,
   rootfs: string,
@@ -81,11 +80,11 @@ export async function configureAndStart(
 
 export interface Machine extends Disposable {
   readonly rootfs: string;
-  /** @param git the rootfs holds a repository */
+  /** True if the rootfs has a repository. */
   start(git?: boolean): Promise<Started>;
 }
 
-/** A rootfs of the test's own, with the probe in it, for one runtime. */
+/** Makes a rootfs with the probe in it, for one runtime. */
 export function machine(runtime: Runtime, config: object, fill: (rootfs: string) => void): Machine {
   const scratch = new Scratch();
   chmodSync(scratch.path, 0o755);
@@ -100,7 +99,7 @@ export function machine(runtime: Runtime, config: object, fill: (rootfs: string)
   };
 }
 
-/** Texts that a shell, a configuration file or a sloppy split would change. */
+/** Texts that a shell, a configuration file or a wrong split would change. */
 export const difficultTexts: readonly string[] = [
   'plain',
   'two  words ',

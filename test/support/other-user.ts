@@ -2,7 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import path from 'node:path';
 
-/** Why a test cannot run the program, or Node on this checkout, as another user; false where it can. */
+/**
+ * The reason why a test cannot run the program, or Node on this checkout, as another user; false if it can.
+ */
 export const noOtherUser: string | false =
   process.getuid?.() === 0 ? closedDirectory(import.meta.dirname) : 'needs root, to become somebody else';
 
@@ -16,7 +18,8 @@ function closedDirectory(directory: string): string | false {
 const NOBODY = 65_534;
 
 /**
- * Why a user can make no user namespace; false where one can. In a chroot nobody can (user_namespaces(7)).
+ * The reason why a user can make no user namespace; false if one can. In a chroot nobody can
+ * (user_namespaces(7)).
  */
 export const noUserNamespace: string | false =
   spawnSync(

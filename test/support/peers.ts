@@ -5,7 +5,7 @@ import type { Scratch } from './program.ts';
 
 const run = promisify(execFile);
 
-/** A command of another program; its words where it fails. */
+/** Runs another program; returns its error, or undefined if it succeeds. */
 async function refusal(
   program: string,
   argv: readonly string[],
@@ -20,7 +20,7 @@ async function refusal(
   }
 }
 
-/** Debian's cosign with keys of its own. */
+/** Debian's cosign with new keys. */
 export class Cosign {
   readonly #environment: Readonly<Record<string, string>>;
   readonly #scratch: Scratch;
@@ -38,20 +38,20 @@ export class Cosign {
     });
   }
 
-  /** Makes cosign.key and cosign.pub; returns the latter. */
+  /** Makes cosign.key and cosign.pub; returns the path of the latter. */
   async generateKeys(): Promise<string> {
     await this.run(['generate-key-pair']);
     return this.#scratch.join('cosign.pub');
   }
 
-  /** Signs without a log; `mode` is where the signature goes. */
+  /** Signs without a log; `mode` selects where the signature is stored. */
   async sign(reference: string, mode: 'legacy' | 'oci-1-1' = 'legacy'): Promise<void> {
     const key = ['--key', this.#scratch.join('cosign.key')];
     const argv = ['sign', ...key, '--tlog-upload=false', '-y', '--registry-referrers-mode', mode, reference];
     await this.run(argv, { COSIGN_EXPERIMENTAL: '1' });
   }
 
-  /** Undefined where it accepts the signature. */
+  /** Verifies a signature; undefined if cosign accepts it. */
   verify(reference: string, flags: readonly string[]): Promise<string | undefined> {
     return refusal('cosign', ['verify', ...flags, reference], this.#environment);
   }
@@ -84,12 +84,12 @@ export class Skopeo {
     });
   }
 
-  /** Undefined where the policy lets the image of a registry be copied. */
+  /** Copies an image of a registry; undefined if the policy allows it. */
   pull(reference: string, policy?: string): Promise<string | undefined> {
     return this.copies(`docker://${reference}`, policy);
   }
 
-  /** The same for an image with its transport. */
+  /** Copies an image of any transport; undefined if the policy allows it. */
   copies(image: string, policy = this.#policy): Promise<string | undefined> {
     const target = this.#scratch.join(`skopeo-${Math.random().toString(36).slice(2)}`);
     const flags = ['--registries.d', this.#registries, '--policy', policy];

@@ -10,8 +10,7 @@ const ISSUER = 'https://provider.example';
 const EMAIL = 'signer@example.com';
 
 /**
- * Makes, by openssl, a certificate authority with an intermediate one and a log, as `fulcio` of a policy
- * names them.
+ * Makes, by openssl, an authority with an intermediate one, and a log, as `fulcio` of a policy names them.
  */
 export class PolicySigstore {
   readonly #scratch: Scratch;
@@ -24,12 +23,12 @@ export class PolicySigstore {
     this.#authority('intermediate', 'root');
   }
 
-  /** In base64. */
+  /** The certificate of another authority, in base64. */
   get otherAuthority(): string {
     return readFileSync(this.#join('other.crt')).toString('base64');
   }
 
-  /** A requirement for the identity. */
+  /** Returns a requirement for the identity. */
   rule(fulcio: object, rekorPublicKeyData?: string): object {
     const log = String(this.#log.publicKey.export({ type: 'spki', format: 'pem' }));
     return {
@@ -70,7 +69,7 @@ export class PolicySigstore {
       },
     };
     const logKey = this.#log.publicKey.export({ type: 'spki', format: 'der' });
-    // Sorted by name: the canonical form.
+    // The members are sorted by name: the canonical form.
     const entry = {
       body: Buffer.from(JSON.stringify(body)).toString('base64'),
       integratedTime: Math.floor(Date.now() / 1000),

@@ -6,7 +6,7 @@ import { HANG } from './hang.ts';
 
 const root = new URL('../../', import.meta.url).pathname;
 
-/** The program under test: the one binary where `make test` names it in DLROOTFS_BINARY, else the sources. */
+/** The program under test: the binary in DLROOTFS_BINARY, as set by `make test`, else the sources. */
 export const programCommand: readonly string[] =
   process.env['DLROOTFS_BINARY'] === undefined
     ? [process.execPath, path.join(root, 'test/support/from-sources.ts')]
@@ -22,18 +22,18 @@ export interface ProgramOptions {
   readonly cwd?: string;
   readonly environment?: Readonly<Record<string, string>>;
   readonly stdin?: string | Uint8Array;
-  /** Run as this user and group. */
+  /** The user and group that run it. */
   readonly uid?: number;
-  /** A command that the program is run by, such as strace with its flags. */
+  /** A command that runs the program, such as strace with its flags. */
   readonly under?: readonly string[];
-  /** The program to run, such as the binary of another architecture; by default programCommand. */
+  /** The program to run, such as a binary for another architecture; default: programCommand. */
   readonly program?: readonly string[];
-  /** Sent after so many milliseconds. */
+  /** A signal, and the milliseconds after which it is sent. */
   readonly signalAfter?: readonly [signal: NodeJS.Signals, milliseconds: number];
   readonly timeoutMilliseconds?: number;
 }
 
-/** A directory of the test's own, gone when the test lets go of it (`using`). */
+/** A directory of one test, which is removed at the end of its scope (`using`). */
 export class Scratch implements Disposable {
   readonly path = mkdtempSync(path.join(tmpdir(), 'dlrootfs-test-'));
 
@@ -46,26 +46,29 @@ export class Scratch implements Disposable {
   }
 }
 
-/** The program while it runs. */
+/** A running program. */
 export interface RunningProgram {
   readonly pid: number;
-  /** What it has written to standard error so far. */
+  /** Its standard error so far. */
   readonly stderr: string;
-  /** What it has written to standard output so far. */
+  /** Its standard output so far. */
   readonly stdout: string;
-  /** Resolves when it has ended and its outputs are closed. */
+  /** Resolves when the program has ended and its outputs are closed. */
   readonly result: Promise<ProgramResult>;
-  /** It has ended. */
+  /** True if the program has ended. */
   readonly isOver: boolean;
   kill(signal: NodeJS.Signals): void;
 }
 
-/** As in `EACCES: permission denied, mkdir '/srv/x'`: no message of the program may have it. */
+/**
+ * Words of Node, such as `EACCES: permission denied, mkdir '/srv/x'`, which no message of the program may
+ * have.
+ */
 const NODE_WORDS = /^.*\bE[A-Z0-9]{2,}: [^\n]*, [a-z]+(?: '.*)?$/m;
 
 const text = (chunks: readonly Buffer[]) => Buffer.concat(chunks).toString('utf8');
 
-/** Starts the program; it sees only the environment given here (and PATH), so no user's set-up plays in. */
+/** Starts the program with only this environment (and PATH), so that the user's settings have no effect. */
 export function startProgram(argv: readonly string[], options: ProgramOptions = {}): RunningProgram {
   const [command, ...first] = [...(options.under ?? []), ...(options.program ?? programCommand)];
   const child = spawn(command!, [...first, ...argv], {
@@ -90,7 +93,7 @@ export function startProgram(argv: readonly string[], options: ProgramOptions = 
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearTimeout(timer);
-      // As a shell has it: a signal may come before the program handles signals.
+      // This is the exit code of a shell: a signal may come before the program handles signals.
       const exitCode = code ?? 128 + constants.signals[signal!];
       const leak = NODE_WORDS.exec(text(stderr))?.[0];
       if (leak !== undefined) reject(new Error(`a message in the words of Node: ${leak}`));

@@ -1,4 +1,4 @@
-// Pulls the layers of the reference in argv and prints `ok`: for tests that need a separate process.
+// Pulls the layers of a reference in its arguments and prints `ok`, in a separate process.
 import { RegistryClient } from './registry-client.ts';
 
 await using client = await RegistryClient.open(process.argv[2]!, { retry: 0 });

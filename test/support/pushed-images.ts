@@ -5,7 +5,7 @@ import { FakeRegistry } from './fake-registry.ts';
 /** One registry for all tests of a file. */
 export interface ImageRegistry {
   readonly registry: FakeRegistry;
-  /** Pushes an image; answers how to name it. */
+  /** Pushes an image; returns its reference. */
   readonly pushed: (...layers: readonly (readonly Item[])[]) => string;
 }
 

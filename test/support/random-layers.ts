@@ -51,7 +51,7 @@ const content = fc.oneof(
   fc.nat(3000).map((length) => 'x'.repeat(length)),
 );
 
-/** An item that a failing property prints as a sentence. */
+/** Returns the item with the text that a failing property prints. */
 function said(item: Item, ...words: readonly (string | number | undefined)[]): Item {
   const told = words.map((word) => (word === undefined ? '' : JSON.stringify(word))).join(' ');
   return Object.assign({ ...item }, { [fc.toStringMethod]: () => told });
@@ -106,7 +106,7 @@ const item: fc.Arbitrary<Item> = fc.oneof(
   },
   { weight: 1, arbitrary: metadata.map((own) => said(dir('./', own), 'root')) },
 );
-/** Layers of an image, with all that goes wrong in them: names that collide, climb, hide each other. */
+/** Layers of an image with all kinds of conflicts: names that collide, climb, or hide each other. */
 export const randomLayers: fc.Arbitrary<Item[][]> = fc.array(fc.array(item, { maxLength: 8 }), {
   minLength: 1,
   maxLength: 4,

@@ -1,9 +1,7 @@
 import type { ByteSource, Entry } from '../../src/tar/entry.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 
-/**
- * Bytes in chunks of at most `size`; each chunk is wiped when the next one is asked for, as a ring would do.
- */
+/** Returns bytes in chunks of at most `size`. The next request overwrites the last chunk, as in a ring. */
 export function chunked(bytes: Uint8Array, size = 1 << 20): ByteSource {
   let position = 0;
   let last: Uint8Array | undefined;
@@ -24,7 +22,7 @@ export interface ReadEntry extends Entry {
   readonly data: Buffer;
 }
 
-/** All entries of an archive with their stored data (extents back to back where sparse). */
+/** Returns all entries of an archive with their stored data (without holes, if sparse). */
 export function readArchive(bytes: Uint8Array, chunkSize?: number): ReadEntry[] {
   const reader = new TarReader(chunked(bytes, chunkSize), 'layer test');
   const entries: ReadEntry[] = [];
@@ -37,7 +35,7 @@ export function readArchive(bytes: Uint8Array, chunkSize?: number): ReadEntry[] 
   return entries;
 }
 
-/** The file as it reads on disk: stored data with the holes as zeros. */
+/** Returns the content of the file: stored data, with the holes as zeros. */
 export function contentOf({ data, size, sparse }: ReadEntry): Buffer {
   if (sparse === undefined) return data;
   const content = Buffer.alloc(size);
@@ -49,7 +47,7 @@ export function contentOf({ data, size, sparse }: ReadEntry): Buffer {
   return content;
 }
 
-/** One line an entry: `-rw-r--r-- 0:0 2 etc/motd`. */
+/** Prints an entry in one line: `-rw-r--r-- 0:0 2 etc/motd`. */
 export function summary(entry: ReadEntry): string {
   const kind = {
     file: '-',

@@ -4,17 +4,17 @@ import type { RegistryOptions } from '../../src/registry/registry-options.ts';
 import { openSession } from '../../src/registry/session.ts';
 import type { PullEvent } from '../../src/report/event.ts';
 
-/** All that an iterable gives. */
+/** Returns all items of an iterable. */
 export async function collect<T>(iterable: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = [];
   for await (const each of iterable) all.push(each);
   return all;
 }
 
-/** What a test may say of a session; times are short and the environment is empty unless it says so. */
+/** Options of a session. By default times are short and the environment is empty. */
 export type ClientOptions = Partial<RegistryOptions> & { readonly signal?: AbortSignal };
 
-/** A session as a test uses it, with all that was reported. */
+/** A session with all events that it reported. */
 export class RegistryClient implements AsyncDisposable {
   readonly events: PullEvent[] = [];
   readonly session: Session<RemoteLayer>;
@@ -48,7 +48,7 @@ export class RegistryClient implements AsyncDisposable {
     return collect(this.session.tags());
   }
 
-  /** A layer's blob or the rest of it, in one request. */
+  /** Returns a layer's blob, or the rest of it, in one request. */
   async blob(layer: RemoteLayer, range: BlobRange = { start: 0 }): Promise<Buffer> {
     const { body } = await layer.open(range, this.signal);
     return Buffer.concat(await collect(body));
@@ -64,7 +64,7 @@ export class RegistryClient implements AsyncDisposable {
     return this.events.flatMap((event) => (event.type === 'notice' ? [event.message] : []));
   }
 
-  /** Everything that was reported, as one text: to look for what must not be there. */
+  /** All reported events as one text, to search it for secrets. */
   get everything(): string {
     return JSON.stringify(this.events);
   }

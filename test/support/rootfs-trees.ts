@@ -18,7 +18,7 @@ const applets =
     ' ',
   );
 
-/** Lays out the smallest system that runs commands: busybox and its accounts. */
+/** Makes the smallest system that runs commands: busybox and its accounts. */
 export function busyboxTree(directory: string): void {
   for (const name of [
     'bin',
@@ -46,11 +46,11 @@ export function busyboxTree(directory: string): void {
   writeFileSync(`${directory}/etc/group`, 'root:x:0:\napp:x:1001:\nwheel:x:10:app\nvideo:x:44:app\n');
 }
 
-/** Kept from one run of the tests to the next. */
+/** A directory that remains after the tests, for later runs. */
 const KEPT = '/var/tmp/dlrootfs-test-debian';
 
 /**
- * An archive of a real Debian (minbase and what is named), made once a machine: this takes half a minute.
+ * Returns an archive of a Debian (minbase and the named packages), made once per machine in half a minute.
  * Needs mmdebstrap, root and Debian's mirror.
  */
 export function debianArchive(...packages: readonly string[]): string {
@@ -73,7 +73,7 @@ export function debianArchive(...packages: readonly string[]): string {
   return archive;
 }
 
-/** That Debian as a tree. */
+/** Unpacks that Debian. */
 export function debianTree(directory: string, ...packages: readonly string[]): void {
   mkdirSync(directory, { recursive: true });
   execFileSync('tar', [
@@ -88,8 +88,8 @@ export function debianTree(directory: string, ...packages: readonly string[]): v
 }
 
 /**
- * A program for a rootfs that prints how it was started, and ends with 42: `cmdline` and `environ` as the
- * kernel has them, in base64, working directory, ids.
+ * A program for a rootfs that prints how it was started and exits with 42: `cmdline` and `environ` of the
+ * kernel in base64, working directory, ids.
  */
 export const probeScript = `#!/bin/sh
 echo "cmdline $(base64 </proc/$$/cmdline | tr -d '\\n')"
@@ -108,13 +108,13 @@ export interface Probe {
   readonly groups: readonly number[];
 }
 
-/** Reads what the probe printed, among other lines. */
+/** Reads the probe's output, which may have other lines. */
 export function readProbe(output: string): Probe {
   const field = (name: string) => new RegExp(`^${name}[ \\t](.*?)\\r?$`, 'm').exec(output)?.[1] ?? '';
   const strings = (name: string) => Buffer.from(field(name), 'base64').toString().split('\0').slice(0, -1);
   const numbers = (name: string) => (field(name).match(/\d+/g) ?? []).map(Number);
   return {
-    // The kernel shows a script with its interpreter first.
+    // The kernel lists a script's interpreter first.
     args: strings('cmdline').slice(1),
     environment: new Map(
       strings('environ').map((entry) => [

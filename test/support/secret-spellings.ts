@@ -1,7 +1,4 @@
-/**
- * How a text may be written so that whoever reads it has the text: independent of the code that masks
- * secrets.
- */
+/** Spellings of a text from which a reader can recover it. They do not use the code that masks secrets. */
 export const encodings: Readonly<Record<string, (text: string) => string>> = {
   plain: (text) => text,
   percent: (text) => encodeURIComponent(text),
@@ -27,7 +24,7 @@ export const encodings: Readonly<Record<string, (text: string) => string>> = {
 };
 
 /**
- * The spellings of `secrets` that a text has, by name; in base64 also where other bytes stand before them.
+ * Returns the names of the spellings in which a text has one of `secrets`; in base64 also after other bytes.
  */
 export function secretsIn(text: string, secrets: readonly string[]): readonly string[] {
   const forms = [text, ...(text.match(/[A-Za-z0-9+/_-]{4,}/g) ?? []).flatMap(decodings)];

@@ -9,7 +9,7 @@ const SIMPLE_SIGNING_TYPE = 'application/vnd.dev.cosign.simplesigning.v1+json';
 const COSIGN_ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
 export const SIGNATURE_ANNOTATION = 'dev.cosignproject.cosign/signature';
 
-/** A key pair; `pem` is what cosign.pub holds. */
+/** A key pair; `pem` is the content of cosign.pub. */
 export interface SigningKey {
   readonly privateKey: KeyObject;
   readonly pem: string;
@@ -25,7 +25,7 @@ export function signingKey(kind: 'p256' | 'p384' | 'ed25519' | 'rsa' = 'p256'): 
   return { privateKey, pem: String(publicKey.export({ type: 'spki', format: 'pem' })) };
 }
 
-/** The payload of simple signing, as cosign writes it. */
+/** Returns the payload of simple signing in cosign's format. */
 export function simpleSigning(digest: string, reference = 'example.com/app'): string {
   return JSON.stringify({
     critical: {
@@ -37,7 +37,7 @@ export function simpleSigning(digest: string, reference = 'example.com/app'): st
   });
 }
 
-/** An in-toto statement about manifests. */
+/** Returns an in-toto statement about manifests. */
 export function statement(digest: string, predicateType = SIGNATURE_PREDICATE): string {
   const [algorithm = '', hex = ''] = digest.split(':');
   return JSON.stringify({
@@ -48,7 +48,7 @@ export function statement(digest: string, predicateType = SIGNATURE_PREDICATE): 
   });
 }
 
-/** A bundle that a key has signed, as `cosign sign --new-bundle-format --key` writes it. */
+/** Returns a bundle signed by a key, in the format of `cosign sign --new-bundle-format --key`. */
 export function keyBundle(key: SigningKey, text: string): string {
   const { envelope } = envelopeOf(text, 'application/vnd.in-toto+json', key);
   return JSON.stringify({
@@ -58,25 +58,25 @@ export function keyBundle(key: SigningKey, text: string): string {
   });
 }
 
-/** The annotation with a key's signature of the bytes. */
+/** Returns the annotation with a key's signature of the bytes. */
 export function signedBy(key: SigningKey, payload: string): Record<string, string> {
   const hash = key.privateKey.asymmetricKeyType === 'ed25519' ? null : 'sha256';
   return { [SIGNATURE_ANNOTATION]: sign(hash, Buffer.from(payload), key.privateKey).toString('base64') };
 }
 
-/** A layer of a manifest of signatures. */
+/** A layer in a manifest of signatures. */
 export interface FakeSignature {
   readonly payload: string | Uint8Array;
   readonly annotations: Readonly<Record<string, string>>;
   readonly mediaType?: string;
 }
 
-/** A payload that is signed by a key. */
+/** Returns a payload with a key's signature. */
 export function simpleSignature(key: SigningKey, payload: string): FakeSignature {
   return { payload, annotations: signedBy(key, payload) };
 }
 
-/** Puts signatures under the tag that cosign uses. */
+/** Stores signatures under the tag that cosign uses. */
 export function tagSignatures(
   registry: FakeRegistry,
   repository: string,
@@ -87,7 +87,7 @@ export function tagSignatures(
   registry.putManifest(repository, `${digest.replace(':', '-')}.sig`, manifest);
 }
 
-/** Puts signatures beside an image as one referrer; returns its digest. */
+/** Stores signatures of an image as one referrer; returns its digest. */
 export function attachSignatures(
   registry: FakeRegistry,
   repository: string,
@@ -106,7 +106,7 @@ export function attachSignatures(
   return registry.putManifest(repository, undefined, manifest);
 }
 
-/** Puts a bundle beside an image as a referrer; returns its digest. */
+/** Stores a bundle of an image as a referrer; returns its digest. */
 export function attachBundle(
   registry: FakeRegistry,
   repository: string,

@@ -3,7 +3,7 @@ import { initializeCA, initializeCTLog, initializeTLog, initializeTSA } from '@s
 
 const keyPair = (): KeyPairKeyObjectResult => generateKeyPairSync('ec', { namedCurve: 'prime256v1' });
 
-/** Of Fulcio's certificates: the provider that vouches for the subject. */
+/** The extension of Fulcio's certificates with the provider that vouches for the subject. */
 const ISSUER_OID = '1.3.6.1.4.1.57264.1.8';
 
 /** An identity, and the provider that vouches for it. */
@@ -14,14 +14,14 @@ export interface FakeIdentity {
 
 export interface BundleOptions {
   readonly payloadType?: string;
-  /** The log has an entry of this statement instead. */
+  /** The log's entry is for this statement instead. */
   readonly logged?: string;
   /**
-   * The entry comes without the log's promise, but with a time stamp of the authority, as by Rekor 2. These are
-   * the digits of its fraction of a second.
+   * Digits of a fraction of a second. The entry has a time stamp of the authority with this fraction, and no
+   * promise of the log, as with Rekor 2.
    */
   readonly timeStamp?: string;
-  /** Moved by so many minutes: a certificate is valid for ten. */
+  /** Shifts the times by this many minutes: a certificate is valid for ten. */
   readonly minutesLate?: number;
 }
 
@@ -29,7 +29,7 @@ const chain = (...certificates: ArrayBufferView<ArrayBuffer>[]) => ({
   certificates: certificates.map((each) => ({ rawBytes: Buffer.from(each.buffer).toString('base64') })),
 });
 
-/** An answer of Rekor's API, as far as it is needed. */
+/** The used part of an answer of Rekor's API. */
 interface LogEntry {
   readonly body: string;
   readonly integratedTime: number;
@@ -48,7 +48,7 @@ interface LogEntry {
 
 const days = (number: number): Date => new Date(Date.now() + number * 86_400_000);
 
-/** Certificate authority, logs and time stamps of a Sigstore of one's own (@sigstore/mock). */
+/** Certificate authority, logs and time stamps of a private Sigstore (@sigstore/mock). */
 export class FakeSigstore {
   readonly #ca;
   readonly #ctlog;
@@ -67,30 +67,30 @@ export class FakeSigstore {
     this.#tsa = tsa;
   }
 
-  /** @param logsCertificates there is a log of certificates */
+  /** @param logsCertificates if certificates are logged, too */
   static async start(logsCertificates = true): Promise<FakeSigstore> {
     const ctlog = logsCertificates ? await initializeCTLog(keyPair()) : undefined;
     const ca = await initializeCA(keyPair(), ctlog);
     return new FakeSigstore(ca, ctlog, keyPair(), await initializeTSA(keyPair()));
   }
 
-  /** Public key of the log, as PEM. */
+  /** The public key of the log in PEM. */
   get logKey(): string {
     return String(this.#tlogKeys.publicKey.export({ type: 'spki', format: 'pem' }));
   }
 
-  /** Root of the certificates, as PEM. */
+  /** The root of the certificates in PEM. */
   get root(): string {
     return pem(Buffer.from(this.#ca.rootCertificate.buffer));
   }
 
-  /** Public key of the certificates' log, as PEM. */
+  /** The public key of the certificates' log in PEM. */
   get certificateLogKey(): string {
     const base64 = this.#ctlog!.publicKey.toString('base64').replaceAll(/(.{64})/g, '$1\n');
     return `-----BEGIN PUBLIC KEY-----\n${base64}\n-----END PUBLIC KEY-----\n`;
   }
 
-  /** trusted_root.json. */
+  /** The content of trusted_root.json. */
   trustedRoot(): string {
     const validFor = { start: days(-1).toISOString() };
     const key = (bytes: Uint8Array) => ({
@@ -148,7 +148,7 @@ export class FakeSigstore {
     return { der: Buffer.from(certificate.buffer), keys };
   }
 
-  /** A bundle of version 0.3 with a DSSE envelope of the statement, signed by the identity. */
+  /** Returns a bundle of version 0.3 with a DSSE envelope of the statement, signed by the identity. */
   async bundle(identity: FakeIdentity, statement: string, options: BundleOptions = {}): Promise<string> {
     const { payloadType = 'application/vnd.in-toto+json', timeStamp, minutesLate = 0 } = options;
     const { der, keys } = await this.#certificate(identity);
@@ -182,7 +182,7 @@ export class FakeSigstore {
     });
   }
 
-  /** cosign's annotations of a payload that the identity has signed. */
+  /** Returns cosign's annotations of a payload that the identity has signed. */
   async annotations(
     identity: FakeIdentity,
     payload: string,
@@ -240,7 +240,7 @@ export class FakeSigstore {
     };
   }
 
-  /** A time stamp of this second, with these digits as its fraction. */
+  /** Returns a time stamp of this second, with these digits as its fraction. */
   async #timeStamp(signature: Buffer, fraction: string): Promise<string> {
     const tsa = this.#tsa as unknown as StampMaker;
     const second = new Date().toISOString().replaceAll(/[-:T]|\..*/g, '');
@@ -266,7 +266,7 @@ export class FakeSigstore {
   }
 }
 
-/** The mock's authority, as far as its stamps get a time with other digits than those of a Date. */
+/** Replaces the mock's authority for stamps with other digits than those of a Date. */
 interface StampMaker {
   timestamp(request: object): Promise<ArrayBufferView<ArrayBuffer>>;
   /** The sequence TSTInfo (RFC 3161, 2.4.2), whose fifth member is the time. */

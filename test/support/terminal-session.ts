@@ -8,14 +8,11 @@ export interface TerminalOptions {
   readonly rows: number;
   readonly cwd?: string;
   readonly environment?: Readonly<Record<string, string>>;
-  /** Called with every piece of output, before it is on the screen. */
+  /** Called with each chunk of output, before it is on the screen. */
   readonly onOutput?: (bytes: Buffer) => void;
 }
 
-/**
- * A shell command in a terminal of its own (a pty, made by `script`), with the screen that a person would
- * see.
- */
+/** A shell command in a terminal (a pty, made by `script`), with the screen that a user sees. */
 export class TerminalSession implements AsyncDisposable {
   readonly #child: ChildProcessWithoutNullStreams;
   readonly #terminal: InstanceType<typeof xterm.Terminal>;
@@ -49,7 +46,7 @@ export class TerminalSession implements AsyncDisposable {
     this.#child.stdin.write(text);
   }
 
-  /** The lines on the screen and scrolled off it, without blanks at the ends of lines. */
+  /** The lines on the screen and those above it, without trailing blanks. */
   async text(): Promise<string> {
     await new Promise<void>((resolve) => this.#terminal.write('', resolve));
     const { active } = this.#terminal.buffer;
@@ -57,7 +54,7 @@ export class TerminalSession implements AsyncDisposable {
     return lines.join('\n').trimEnd();
   }
 
-  /** Waits until the screen is as it should be, at most so long; answers it as it is then. */
+  /** Waits until the screen satisfies `holds`, but at most `milliseconds`. Returns the screen. */
   async until(holds: (screen: string) => boolean, milliseconds = HANG): Promise<string> {
     const end = performance.now() + milliseconds;
     for (;;) {

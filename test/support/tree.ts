@@ -1,12 +1,13 @@
 /**
- * A directory tree as text, one line for each name, to be compared as a whole:
+ * Prints a directory tree as text, one line per name, for comparisons:
  *
  *     drwxr-xr-x 0:0 1000000000.000000000 etc/
  *     -rw-r--r-- 0:0 2 1000000000.000000000 8f434346648f etc/motd =1 {user.x=79}
  *     lrwxrwxrwx 0:0 1000000000.000000000 lib -> usr/lib
  *     crw------- 0:0 1,3 1000000000.000000000 dev/null
  *
- * `=1` are the names of one file, `{…}` its extended attributes in hex, `8f43…` the beginning of its content's sha256.
+ * `=1` marks the names of one file, `{…}` has its extended attributes in hex, and `8f43…` is the start of its
+ * content's sha256.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -23,17 +24,20 @@ import {
 import { readXattrs } from './xattrs.ts';
 
 export interface TreeOptions {
-  /** Names at the root that are left out. */
+  /** Names at the root that are not printed. */
   readonly without?: readonly string[];
-  /** What is not told. */
+  /** Properties that are not printed. */
   readonly hide?: readonly ('owner' | 'mode' | 'time' | 'xattrs' | 'nanoseconds')[];
-  /** Tell the content of files as text in quotes, in place of their size and hash. */
+  /** True: contents are printed as text in quotes, instead of their size and hash. */
   readonly text?: boolean;
-  /** Whether the root itself has a line, `./`. */
+  /** True: the root itself has a line, `./`. */
   readonly root?: boolean;
 }
 
-/** The tree at `root`, sorted by path, each line ended. Paths may be of any bytes and any length. */
+/**
+ * Prints the tree at `root`, sorted by path; each line ends with a newline. Paths may have any bytes and any
+ * length.
+ */
 export function printTree(root: string, options: TreeOptions = {}): string {
   const lines: [path: string, line: string][] = [];
   const groups = new Map<string, string>();
@@ -64,7 +68,7 @@ export function treeDiff(expected: string, actual: string): string {
   return [...gone, ...come].toSorted((one, other) => (one.slice(1) < other.slice(1) ? -1 : 1)).join('\n');
 }
 
-/** `at` is a path of a descriptor, so that it is short however deep the directory lies. */
+/** `at` is a path through a descriptor, so that it is short in a directory of any depth. */
 function walk(
   at: string,
   path: string,
@@ -89,7 +93,7 @@ function walk(
   }
 }
 
-/** Undefined for a directory that this process may not read: what is in it is not told. */
+/** Undefined for a directory that this process may not read; its content is not printed. */
 function openDirectory(path: Buffer): number | undefined {
   try {
     return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
@@ -99,11 +103,11 @@ function openDirectory(path: Buffer): number | undefined {
   }
 }
 
-/** What is printed of one name. */
+/** The printed properties of one name. */
 export interface PrintedNode {
-  /** As it is printed; `.` for the root. */
+  /** The printed path; `.` for the root. */
   readonly path: string;
-  /** As ls(1) shows it. */
+  /** The letter of ls(1) for the type. */
   readonly letter: string;
   readonly mode: number;
   readonly uid: number;
@@ -112,14 +116,14 @@ export interface PrintedNode {
   readonly device: string;
   readonly mtimeNanoseconds: bigint;
   readonly links: number;
-  /** Equal for the names of one file. */
+  /** Equal for all names of a file. */
   readonly identity: string;
   readonly target: () => Uint8Array;
   readonly content: () => { readonly text: string; readonly hash: string };
   readonly xattrs: () => readonly (readonly [name: string, value: Uint8Array])[];
 }
 
-/** The line of one name; `groups` has the files with several names that were printed before. */
+/** Returns the line of one name; `groups` has the printed files that have several names. */
 export function formatNode(node: PrintedNode, options: TreeOptions, groups: Map<string, string>): string {
   const { letter, path } = node;
   const hidden = new Set(options.hide);
@@ -183,7 +187,7 @@ function typeLetter(stat: BigIntStats): string {
   return stat.isFile() ? '-' : '?';
 }
 
-/** As ls(1) shows them. */
+/** The permissions in the format of ls(1). */
 export function permissions(mode: number): string {
   const letters = Array.from('rwxrwxrwx', (letter, index) => ((mode >> (8 - index)) & 1 ? letter : '-'));
   const special: [bit: number, place: number, both: string, alone: string][] = [
@@ -197,7 +201,7 @@ export function permissions(mode: number): string {
   return letters.join('');
 }
 
-/** makedev(3) read backwards. */
+/** Reverses makedev(3). */
 function deviceOf(device: bigint): string {
   const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n);
   const minor = (device & 0xffn) | ((device >> 12n) & 0xffffff00n);
@@ -238,7 +242,7 @@ function contentHash(path: Buffer): string {
   return hash.digest('hex').slice(0, 12);
 }
 
-/** Printable ASCII as it is, UTF-8 as text, any other byte as `\xNN`. */
+/** Returns printable ASCII and UTF-8 as text, and any other byte as `\xNN`. */
 export function escapeBytes(bytes: Uint8Array): string {
   const text = Buffer.from(bytes).toString();
   // eslint-disable-next-line no-control-regex

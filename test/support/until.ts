@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HANG } from './hang.ts';
 
-/** Waits for something to come true, as long as it does not hang. */
+/** Waits until a condition is true; it fails if that hangs. */
 export async function until(what: string, holds: () => boolean): Promise<void> {
   for (const begin = performance.now(); !holds();) {
     assert.ok(performance.now() - begin < HANG, `waited in vain for ${what}`);

@@ -5,7 +5,7 @@ import { runHere } from './in-process.ts';
 import { Scratch, type ProgramResult } from './program.ts';
 import { RegistryClient, type ClientOptions } from './registry-client.ts';
 
-/** Two layers: files, and a deletion with a link. */
+/** An image of two layers: files, and a deletion with a link. */
 export const image = {
   layers: [
     { tar: tar(dir('etc'), file('etc/motd', 'hello\n'), file('etc/gone', 'x')) },
@@ -20,11 +20,11 @@ export const image = {
   ],
 };
 
-/** A registry of version 1, and the program beside it. */
+/** A registry of version 1, and runs of the program with it. */
 export interface Setting {
   readonly registry: FakeV1Registry;
   readonly scratch: Scratch;
-  /** Pulls into `out` in the scratch directory, trying once more after a fault. */
+  /** Pulls into `out` in the scratch directory, with one retry. */
   readonly pull: (repository: string, ...flags: readonly string[]) => Promise<ProgramResult>;
   readonly run: (
     argv: readonly string[],
@@ -54,7 +54,7 @@ export async function withV1(
   });
 }
 
-/** Runs something with a registry of version 1 that has one image, of these layers, and a client of that. */
+/** Runs a test with a registry of version 1 that has one image with these layers, and with a client. */
 export function withLayers(repository: string, layers: readonly Buffer[]) {
   return async (
     options: FakeV1Options,
@@ -68,7 +68,7 @@ export function withLayers(repository: string, layers: readonly Buffer[]) {
   };
 }
 
-/** A registries.conf that says where Docker Hub is, and the environment it is found in. */
+/** Makes a registries.conf that replaces Docker Hub by `host`; returns the environment to use it. */
 export function hubIs(host: string, scratch: Scratch): Readonly<Record<string, string>> {
   mkdirSync(scratch.join('home/.config/containers'), { recursive: true });
   const table = `[[registry]]\nprefix = "docker.io"\nlocation = "${host}"\n`;

@@ -42,7 +42,7 @@ export function readXattrs(path: string): [name: string, value: Buffer][] {
   });
 }
 
-/** Sets an extended attribute of `path` itself; false where the file system or the system does not let us. */
+/** Sets an extended attribute of `path` itself; false if the system refuses. */
 export function writeXattr(path: string, name: string, value: Uint8Array | string): boolean {
   const bytes = Buffer.from(value);
   return libc().lsetxattr(path, name, bytes, bytes.length, 0) === 0;

@@ -1,10 +1,15 @@
-/** A thread that gives up writing. It answers each attempt with `ok` or with the code of the kernel's error. */
+/**
+ * A thread that gives up the right to write. It answers each attempt with `ok` or with the kernel's error
+ * code.
+ */
 import * as fs from 'node:fs';
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { giveUpWriting } from '../../src/sys/landlock.ts';
 import { hasCode } from '../../src/sys/os-error.ts';
 
-/** All stays allowed beneath `inside`, nowhere if it is undefined. `open` is a file that is open for writing. */
+/**
+ * Writing stays allowed beneath `inside`; if undefined, nowhere. `open` is a file that is open for writing.
+ */
 export interface Attempts {
   readonly inside: string | undefined;
   readonly places: readonly string[];
@@ -23,7 +28,7 @@ function outcome(work: () => unknown): string {
   }
 }
 
-/** In a directory that has `file`, `moved`, `empty/` and `sub/`. */
+/** Attempts in a directory that has `file`, `moved`, `empty/` and `sub/`. */
 const attempts: Readonly<Record<string, (directory: string) => unknown>> = {
   'make a file': (directory) => fs.writeFileSync(`${directory}/made`, 'x'),
   'write a file': (directory) => fs.writeFileSync(`${directory}/file`, 'x', { flag: 'r+' }),
@@ -47,7 +52,7 @@ const answers = places.map((place) =>
 const written = outcome(() => fs.writeSync(open, 'x'));
 if (inside !== undefined) parentPort!.postMessage({ confinement, answers, written }, []);
 else {
-  // A thread that this one starts is confined as it is.
+  // A thread that this one starts has the same limits.
   const code = `require('fs').writeFileSync(${JSON.stringify(`${places[0]!}/by-child`)}, '')`;
   new Worker(code, { eval: true }).once('error', (error: NodeJS.ErrnoException) =>
     parentPort!.postMessage({ confinement, answers, written, child: error.code }, []),

@@ -1,5 +1,5 @@
-// Makes failing system calls while another thread compiles: node errno-stress.ts WAY MILLISECONDS. Prints, as
-// JSON, the number of failed calls and the wrong answers.
+// Makes failing system calls while another thread compiles: node errno-stress.ts WAY MILLISECONDS. Prints the
+// number of failed calls and the wrong answers as JSON.
 import { constants } from 'node:os';
 import { Worker, isMainThread } from 'node:worker_threads';
 import { libcEntry, routineEntry, type KernelEntry } from '../../src/sys/kernel-entry.ts';
@@ -7,7 +7,7 @@ import { openSystemCalls } from '../../src/sys/system-calls.ts';
 
 const { EBADF, EEXIST, ENOENT, ENOTDIR, EINVAL } = constants.errno;
 
-/** Code that V8 has never seen: it takes the lock of its code space to compile that. */
+/** Runs a call inside new code, which V8 takes the lock of its code space to compile. */
 function fresh<T>(call: () => T, seed: number): T {
   const body = `let sum = ${seed}; for (let i = 0; i < 300; i += 1) sum += i; return call(sum);`;
   // eslint-disable-next-line typescript/no-implied-eval
@@ -17,7 +17,7 @@ function fresh<T>(call: () => T, seed: number): T {
 const ways = {
   routine: routineEntry,
   libc: libcEntry,
-  /** Only for comparison: errno read once, by koffi. */
+  /** For comparison only: koffi reads errno once. */
   unsafe: (native, machine, close): KernelEntry | undefined => {
     const entry = routineEntry(native, machine, close);
     const call = native.library.func(

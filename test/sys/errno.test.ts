@@ -13,7 +13,7 @@ import { printTree } from '../support/tree.ts';
 const source = fileURLToPath(new URL('./changed-errno.c', import.meta.url));
 const stress = fileURLToPath(new URL('./errno-stress.ts', import.meta.url));
 
-/** Builds what is preloaded; undefined, and the test skipped, without a compiler. */
+/** Builds the library to preload. Without a compiler it skips the test, and the result is undefined. */
 function preload(t: TestContext, scratch: Scratch): string | undefined {
   const absent = missing('gcc');
   if (absent !== false) {
@@ -81,7 +81,7 @@ test('read once, errno is wrong then: the preloaded library does what it should'
   assert.ok(wrong.length > 0);
 });
 
-/** Makes memfd_create(2) fail, as a kernel or a policy that allows no memory to be executed. */
+/** Makes memfd_create(2) fail, as a kernel or policy without executable memory does. */
 function refusing(t: TestContext): readonly string[] | undefined {
   const inject = 'inject=memfd_create:error=EPERM';
   const under = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', 'trace=memfd_create', '-e', inject];

@@ -31,7 +31,7 @@ async function attempt(given: Attempts): Promise<Answers> {
   return await new Promise((resolve, reject) => thread.once('message', resolve).once('error', reject));
 }
 
-/** Of all attempts: what is denied, by code. */
+/** Returns all attempts with their expected errors: the denied ones, by code. */
 const denied = (answers: Readonly<Record<string, string>> = {}): Record<string, string> =>
   Object.fromEntries(Object.entries(answers).filter(([, answer]) => answer !== 'ok'));
 

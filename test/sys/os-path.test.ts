@@ -34,7 +34,7 @@ test('arguments with all their bytes, or an error', (t) => {
   const refused = { exitCode: 2, code: 'ARGUMENT_BYTES', message: /^cannot read the bytes of the argument / };
   assert.throws(() => exactArguments(decoded, '/nonexistent'), refused);
   assert.throws(() => exactArguments(['-d', 'other\ufffd'], place), refused);
-  // U+FFFD itself.
+  // This is U+FFFD itself.
   writeFileSync(place, 'node\0x\ufffd\0');
   assert.deepEqual(exactArguments(['x\ufffd'], place), ['x\ufffd']);
 });

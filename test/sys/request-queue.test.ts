@@ -4,7 +4,7 @@ import { setImmediate as soon } from 'node:timers/promises';
 import fc from 'fast-check';
 import { RequestQueue } from '../../src/sys/request-queue.ts';
 
-/** Requests that end when the test says so; `log` has those that have begun. */
+/** Requests that a test ends; `log` has those that have started. */
 class Play {
   readonly log: string[] = [];
   readonly #queue: RequestQueue;

@@ -47,7 +47,7 @@ test('every encoding of a password is masked, with its user name too', () => {
   }
 });
 
-/** Notations, by what each makes of a character; the characters that it must not leave. */
+/** The special characters of a notation, which a secret in it may have, and its encoding of a character. */
 const notations: readonly (readonly [special: string, encode: (character: string) => string])[] = [
   ['%', encodeURIComponent],
   ['&', (character) => `&#${character.codePointAt(0)};`],

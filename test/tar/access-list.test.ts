@@ -5,14 +5,14 @@ import { accessListBytes, accessListText, modeWithList } from '../../src/tar/acc
 import { file, paxHeader, raw, tar } from '../support/archive.ts';
 import { readArchive } from '../support/read-archive.ts';
 
-/** A list in numbers, as getfacl -n prints it. */
+/** A list with numeric ids, in the format of getfacl -n. */
 const known = 'user::rw-,user:1:rwx,user:1234:rw-,group::r--,group:60:r--,mask::rwx,other::r--';
 
 const reread = (text: string): string | undefined => accessListText(accessListBytes(text)!);
 const mode = (text: string): string => modeWithList(0o6644, accessListBytes(text)!).toString(8);
 const word = (permissions: number): string =>
   ['r', 'w', 'x'].map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-')).join('');
-/** What the reader makes of pax records. */
+/** Returns the reader's result for pax records. */
 const read = (...records: readonly (readonly [string, string | Uint8Array])[]): [string, string][] =>
   [...(readArchive(tar(raw(paxHeader(records)), file('f')))[0]!.xattrs ?? [])].map(([name, value]) => [
     name,

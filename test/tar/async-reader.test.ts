@@ -7,7 +7,7 @@ import { character, dir, file, hardlink, symlink, tar } from '../support/archive
 import { readArchive, type ReadEntry } from '../support/read-archive.ts';
 import { sparseFiles } from './sparse-files.ts';
 
-/** Chunks that are valid only until the next is asked for, as decompressors give them. */
+/** Yields chunks that are valid only until the next one is requested, as decompressors do. */
 async function* arriving(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array, void> {
   for (let at = 0; at < bytes.length; at += size) {
     if (at % 3 === 0) await Promise.resolve();

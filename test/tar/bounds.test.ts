@@ -35,7 +35,7 @@ const nameOf = (name: string) => [...parsePax(paxRecord(`LIBARCHIVE.xattr.${name
 const list = (count: number) => Array.from({ length: count }, (_, id) => `user:${id}:r--`).join(',');
 
 const over = (before: ReadonlyMap<string, string>, records: readonly { name: string; value: string }[]) => {
-  // What one header says, then what it does to what was in force.
+  // The records of one header, and then their effect on those in force.
   const said = new Map<string, string | null>();
   for (const { name, value } of records) {
     const earlier = said.get(name);
@@ -158,10 +158,10 @@ test('globals and own records, in any order, are as POSIX says: the last word co
 });
 
 /**
- * Headers that ask for more work or memory than their bytes, as many of them as a blob of about a MiB holds.
+ * Headers that could cause more work or memory than their bytes, as many as fit into a blob of about 1 MiB.
  */
 describe('hostile headers cost no more than their bytes', () => {
-  /** As many of `make(0)`, `make(1)`, … as a meta header may hold. */
+  /** Returns `make(0)`, `make(1)`, …, as many as fit into a meta header. */
   const names = filled((index) => paxRecord(`SCHILY.xattr.user.${index.toString(36)}`, ''));
   const lastMap = Buffer.from(`${MiB}\n${'0\n0\n'.repeat(MiB)}`);
   interface Row {
@@ -290,7 +290,7 @@ describe('hostile headers cost no more than their bytes', () => {
           const status = readFileSync(`/proc/${running.pid}/status`, 'utf8');
           peak = Math.max(peak, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0));
         } catch {
-          // It has ended.
+          // The process has ended.
         }
       }, 5);
       const result = await running.result;

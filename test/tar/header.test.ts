@@ -72,7 +72,7 @@ describe('checksumMatches', () => {
     for (let index = 0; index < 512; index += 1) {
       const block = Buffer.from(unsigned);
       block[index] = (block[index]! + 1) & 0xff;
-      // After the digits of the field itself nothing counts.
+      // Bytes after the digits of the checksum field do not count.
       if (index < 154 || index >= 156) assert.ok(!checksumMatches(block, 0, sumOf(block)), `byte ${index}`);
     }
   });

@@ -41,7 +41,7 @@ interface Model {
   readonly xattrs: Readonly<Record<string, Uint8Array>>;
 }
 
-/** A name of any bytes but NUL; the last one is no slash, which would make a file of v7 a directory. */
+/** A name of any bytes but NUL. It does not end with a slash, which would make a file of v7 a directory. */
 const name = (maxLength: number): fc.Arbitrary<Buffer> =>
   fc
     .array(fc.oneof(fc.integer({ min: 1, max: 255 }), fc.constantFrom(0x2f, 0x61, 0x2e, 0xe9)), {
@@ -85,7 +85,7 @@ function itemOf(model: Model): Item {
     case 'file':
       return file(model.path, model.content, metadata);
     case 'directory':
-      // Room for the slash that is put after it.
+      // A slash is appended, and must fit.
       return dir(model.path.subarray(0, 99), metadata);
     case 'symlink':
       return symlink(model.path, model.target, metadata);
@@ -136,7 +136,7 @@ function seen(entry: ReadEntry): unknown {
   };
 }
 
-/** Ends in entries or a DlrootfsError, or the property fails. */
+/** Reads an archive; the property fails unless it ends with entries or a DlrootfsError. */
 function readOrRefuse(bytes: Uint8Array, chunkSize: number): void {
   try {
     readArchive(bytes, chunkSize);

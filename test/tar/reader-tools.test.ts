@@ -44,7 +44,7 @@ function have(t: TestContext, program: string, ...args: readonly string[]): bool
   return false;
 }
 
-/** The entries by path without `./` and slashes at the end, so that tools can be compared. */
+/** Returns the entries by path without `./` and trailing slashes, to compare tools. */
 function byPath(entries: readonly ReadEntry[]): Map<string, ReadEntry> {
   return new Map(entries.map((entry) => [entry.path.replace(/^\.\//, '').replace(/\/$/, ''), entry]));
 }
@@ -169,7 +169,7 @@ describe('archives of other tools', () => {
   for (const format of ['ustar', 'pax', 'paxr', 'gnutar', 'v7']) {
     it(`bsdtar: ${format}`, (t) => {
       if (!have(t, 'bsdtar', '--version')) return;
-      // v7 and ustar cannot hold all of the tree; bsdtar says so and leaves these entries out.
+      // v7 and ustar cannot represent the whole tree; bsdtar reports and skips these entries.
       const whole = format === 'pax' || format === 'paxr' || format === 'gnutar';
       const args = [
         '-C',
@@ -217,8 +217,7 @@ describe('archives of other tools', () => {
 });
 
 /**
- * Results of Go's reader for its test archives, where it does not read them
- * (go/src/archive/tar/reader_test.go).
+ * Results for Go's test archives, where Go's reader does not read them (go/src/archive/tar/reader_test.go).
  */
 const goExpectations: ReadonlyMap<string, 'refused' | readonly string[]> = new Map<
   string,
@@ -248,12 +247,12 @@ const goExpectations: ReadonlyMap<string, 'refused' | readonly string[]> = new M
   ['issue10968.tar', 'refused'],
   ['issue11169.tar', 'refused'],
   ['issue12435.tar', 'refused'],
-  // Cut off on purpose: 16 GiB files without their data.
+  // These archives lack the data of their 16 GiB files on purpose.
   ['writer-big.tar', 'refused'],
   ['writer-big-long.tar', 'refused'],
-  // Only a pax header: an end to Go, damage to us.
+  // A pax header alone is an end for Go, and damage for us.
   ['pax-path-hdr.tar', 'refused'],
-  // A global path, which Go passes over and GNU tar applies: refused.
+  // Go ignores a global path, GNU tar applies it; we refuse it.
   ['pax-global-records.tar', 'refused'],
 ]);
 

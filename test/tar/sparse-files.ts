@@ -1,6 +1,6 @@
 import { sparse } from '../support/archive.ts';
 
-/** A sparse file in each of the two ways in which a map may need more than the header. */
+/** Sparse files in the two formats whose map may need more than the header. */
 export const sparseFiles = [
   sparse(
     'gnu',

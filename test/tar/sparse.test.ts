@@ -146,7 +146,7 @@ describe('sparse files', () => {
   });
 });
 
-/** A file of format 1.0 whose data is what a test says. */
+/** Returns a file of format 1.0 with any data. */
 function version1(size: string, data: Bytes): Buffer {
   return tar(
     raw(

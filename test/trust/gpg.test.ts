@@ -21,7 +21,7 @@ describe('signatures of GPG', { skip: missing('gpg', 'gpgv') }, () => {
     });
   }
 
-  /** A message with this content, signed with the keys of these names. */
+  /** Returns a message with this content, signed with the keys of these names. */
   function signed(content: Uint8Array, ...names: readonly string[]): Buffer {
     writeFileSync(scratch.join('content'), content);
     const keys = names.flatMap((name) => ['-u', `${name}@example.com`]);

@@ -1,6 +1,4 @@
-/**
- * Parsers of bytes that a registry sends: nothing but their own errors, and nothing that was changed counts.
- */
+/** Parsers of bytes from a registry: they throw no errors but their own, and accept no changed bytes. */
 import assert from 'node:assert/strict';
 import { createPublicKey } from 'node:crypto';
 import { describe, test } from 'node:test';
@@ -31,7 +29,7 @@ const digest = digestOf(Buffer.from('an image'));
 const pair = signingKey();
 const key = { name: 'cosign.pub', key: createPublicKey(pair.pem) };
 
-/** Bytes of any kind: JSON, JSON of the expected members, and noise. */
+/** Bytes of several kinds: JSON, JSON of the expected members, and noise. */
 const bytes = fc.oneof(
   fc.uint8Array({ maxLength: 200 }),
   fc.json().map((text) => Buffer.from(text)),
@@ -53,14 +51,14 @@ const bytes = fc.oneof(
     .map((value) => Buffer.from(JSON.stringify(value))),
 );
 
-/** One byte of a text becomes another one. */
+/** Returns a text with one byte replaced. */
 const changed = (text: string) =>
   fc
     .record({ at: fc.nat(text.length - 1), byte: fc.integer({ min: 0x20, max: 0x7e }) })
     .map(({ at, byte }) => text.slice(0, at) + String.fromCharCode(byte) + text.slice(at + 1))
     .filter((made) => made !== text);
 
-/** The errors that a parser may throw are those that explain themselves. */
+/** A parser may only throw the errors that explain themselves. */
 function parses(
   parse: (input: Uint8Array) => unknown,
   kinds: readonly (abstract new (message: string) => unknown)[],
@@ -202,7 +200,7 @@ describe('policies', () => {
   test('a member that an object has twice, and nothing else, is refused', () => {
     fc.assert(
       fc.property(value, (text) => {
-        // Without double members a value keeps all its members.
+        // Counts the members of a value. Without double members, all of them are kept.
         const count = (one: unknown): number =>
           one !== null && typeof one === 'object'
             ? Object.values(one).reduce<number>((sum, each) => sum + 1 + count(each), 0)

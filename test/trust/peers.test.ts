@@ -1,6 +1,7 @@
 /**
- * The same signatures before cosign, skopeo and dlrootfs: what they sign counts here, and what one of the
- * three refuses all refuse. An image is for one platform, since skopeo looks at no signature of an index.
+ * cosign, skopeo and dlrootfs check the same signatures: dlrootfs accepts those that the others sign, and all
+ * refuse those that one refuses. Images are for one platform, since skopeo does not check signatures of an
+ * index.
  */
 import assert from 'node:assert/strict';
 import { sign } from 'node:crypto';
@@ -25,7 +26,7 @@ import {
 
 const layer = { tar: tar(file('etc/motd', 'hello')) };
 
-/** Accepts signatures of this key under any name of the repository. */
+/** Flags that accept signatures of this key under any name of the repository. */
 function policyFor(keyPath: string): string {
   const signedIdentity = { type: 'matchRepository' };
   const requirement = { type: 'sigstoreSigned', keyPath, signedIdentity };
@@ -112,7 +113,7 @@ describe('signatures before cosign, skopeo and dlrootfs', () => {
     const key = scratch.join('ours.pub');
     const foreign = sha256('another image');
 
-    /** By name: the signature under the tag of a manifest. */
+    /** Signatures under the tag of a manifest, by name. */
     const cases: Readonly<Record<string, (digest: string) => FakeSignature | undefined>> = {
       'no signature': () => undefined,
       'another key': (digest) => simpleSignature(other, simpleSigning(digest)),
@@ -165,7 +166,7 @@ describe('signatures before cosign, skopeo and dlrootfs', () => {
       'nothing at all': () => simpleSignature(ours, ''),
     };
 
-    /** cosign takes these. */
+    /** cosign accepts these. */
     const taken: typeof cases = {
       'ECDSA in the form of JWS': (digest) => {
         const payload = simpleSigning(digest);

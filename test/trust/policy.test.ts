@@ -1,7 +1,4 @@
-/**
- * The host's policy.json, compared with skopeo: images that it copies are accepted here, those that it
- * refuses are refused.
- */
+/** The host's policy.json, compared with skopeo: dlrootfs accepts an image if skopeo copies it. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -36,11 +33,11 @@ const write = (name: string, content: string | Uint8Array): string => {
 const base64 = (place: string): string => readFileSync(place).toString('base64');
 
 let policies = 0;
-/** The file of a policy. */
+/** Writes the file of a policy; returns its path. */
 const policyFile = (policy: unknown): string =>
   write(`policy-${(policies += 1)}.json`, typeof policy === 'string' ? policy : JSON.stringify(policy));
 
-/** The words with which an image is refused; undefined where it is accepted. */
+/** Returns the words of the refusal; undefined if the image is accepted. */
 async function refusal(
   image: string,
   flags: readonly string[],
@@ -60,7 +57,7 @@ const gpgRun = (...argv: readonly string[]): string =>
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 
-/** A message of GPG that nobody has signed. */
+/** Returns a message of GPG without a signature. */
 const unsigned = (): Buffer =>
   execFileSync('gpg', ['--batch', '--store'], {
     env: { ...process.env, GNUPGHOME: scratch.join('gnupg') },
@@ -79,7 +76,10 @@ describe('policy.json before skopeo and dlrootfs', () => {
   let other: string;
   let gpg: string;
 
-  /** The same section for every registry: skopeo gets the directory by a flag, dlrootfs finds it in HOME. */
+  /**
+   * Writes the same section for every registry. skopeo gets the directory by a flag, dlrootfs finds it in
+   * HOME.
+   */
   const registries = (section: object, home = scratch.path): string => {
     const text = JSON.stringify({ 'default-docker': section });
     const place = path.relative(scratch.path, path.join(home, '.config/containers/registries.d/all.yaml'));
@@ -124,7 +124,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
     await docker[Symbol.asyncDispose]();
   });
 
-  /** By name: the requirements, the image, and whether both accept it. */
+  /** By name: the requirements, the image, and if both programs accept it. */
   const table: Readonly<
     Record<string, readonly [requirements: () => unknown, image: string, accepted: boolean]>
   > = {
@@ -246,7 +246,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
     });
 
   describe('scopes', () => {
-    /** By name: what follows "docker" in "transports", and whether team/app:1.0 is accepted by both. */
+    /** By name: the part after "docker" in "transports", and if both accept team/app:1.0. */
     const scopes: Readonly<Record<string, readonly [() => Readonly<Record<string, unknown>>, boolean]>> = {
       'the name with its tag': [() => ({ [`${docker.host}/team/app:1.0`]: [accept] }), true],
       'another tag': [() => ({ [`${docker.host}/team/app:2.0`]: [accept] }), false],
@@ -431,7 +431,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
   });
 
   describe('GPG signatures before both', () => {
-    /** Files of the lookaside by their names, made from a right signature; and whether it is accepted. */
+    /** By name: the files of the lookaside, made from a valid signature, and if it is accepted. */
     const cases: Readonly<
       Record<string, readonly [make: (right: Buffer) => Readonly<Record<string, Uint8Array>>, boolean]>
     > = {
@@ -562,11 +562,11 @@ describe('policy.json before skopeo and dlrootfs', () => {
     const directory = scratch.join('without/.config/containers/registries.d');
     const bySkopeo = new Skopeo(scratch, policy, directory);
     assert.match((await bySkopeo.pull(image)) ?? '', /no signature exists/);
-    // What the hint says helps.
+    // The remedy of the hint works.
     const [, hint = ''] = /: (\{docker: .*\})/.exec(here) ?? [];
     write('hinted/.config/containers/registries.d/hint.yaml', hint);
     assert.equal(await refusal(image, ['--policy', policy], scratch.join('hinted')), undefined);
-    // By the program too: the single binary has the parser of YAML in another form than the sources.
+    // This runs the program, since the single binary has another form of YAML's parser.
     const argv = ['ls', image, '--no-cache', '--policy', policy];
     const program = await runProgram(argv, { environment: { HOME: scratch.join('hinted') } });
     assert.equal(program.exitCode, 0, program.stderr);

@@ -1,6 +1,6 @@
 /**
- * Signatures in registries that page for ever, are incomplete or unreachable; in caches, layouts and mirrors;
- * and keys that are not files.
+ * Signatures in registries that have endless pages, are incomplete or unreachable; in caches, layouts and
+ * mirrors; and keys that are not files.
  */
 import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';

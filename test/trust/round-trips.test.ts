@@ -1,6 +1,6 @@
 /**
- * A pull with signatures takes at most two round trips more than one without. They are counted, not timed: the
- * registry answers a round of requests when all of them have come.
+ * A pull with signatures takes at most two round trips more than one without. The test counts rounds: the
+ * registry answers the requests of a round when all of them have arrived.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
@@ -24,7 +24,10 @@ import {
 const layer = { tar: tar(file('etc/motd', 'hello')) };
 const ours = signingKey();
 
-/** Holds the requests of a round until all have come. It notes a request that is in no round, and lets it pass. */
+/**
+ * Holds the requests of a round until all have arrived. It records a request that is in no round, and lets it
+ * pass.
+ */
 class Rounds {
   readonly unexpected: string[] = [];
   #rounds: readonly (readonly string[])[] = [];
@@ -65,14 +68,16 @@ class Rounds {
 interface Setting {
   readonly registry: FakeRegistry;
   readonly hasApi: boolean;
-  /** What the tag points to, and what is signed. */
+  /** Digest of the document that the tag points to. */
   readonly digest: string;
 }
 
 const ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
 const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 
-/** Signs the image, and returns the paths of the signature's documents; each is needed to find the next one. */
+/**
+ * Signs the image, and returns the paths of the signature's documents; each is needed to find the next one.
+ */
 type Sign = (setting: Setting) => readonly string[];
 
 const layersOf = (registry: FakeRegistry, digest: string): string[] => {
@@ -80,7 +85,7 @@ const layersOf = (registry: FakeRegistry, digest: string): string[] => {
   return manifest.layers.map((each) => `/v2/app/blobs/${each.digest}`);
 };
 
-/** A registry without the API has referrers in a list under a tag. */
+/** A registry without the API lists referrers under a tag. */
 function refer({ registry, hasApi, digest }: Setting, artifactType: string, referrer: string): string[] {
   if (!hasApi) {
     const manifests = [{ mediaType: mediaTypes.oci.manifest, digest: referrer, size: 1, artifactType }];
@@ -120,8 +125,8 @@ const everywhere = (digest: string): readonly string[] => [
 ];
 
 /**
- * Signatures under the tag, since no policy checks referrers: for the target of the image's tag, or for the last
- * manifest.
+ * Signatures under a tag, since no policy checks referrers: for the target of the image's tag, or for the
+ * last manifest.
  */
 const ofPolicy: Readonly<Record<'index' | 'manifest', Sign>> = {
   index: (setting) => tagged(setting, setting.digest),
@@ -150,7 +155,10 @@ describe('round trips', () => {
   });
   after(() => scratch[Symbol.dispose]());
 
-  /** By its kind, what the tag points to, and the paths to the layer, each answer needed for the next one. */
+  /**
+   * By kind: the target of the tag, and the paths to the layer, each of which needs the response of the one
+   * before.
+   */
   const images = {
     manifest: (registry: FakeRegistry) => {
       const { digest } = registry.push('app', 'latest', { layers: [layer] });
@@ -167,11 +175,11 @@ describe('round trips', () => {
     readonly kind: keyof typeof images;
     readonly hasApi: boolean;
     readonly flags: readonly string[];
-    /** Undefined: the image is not signed, and nothing beside it is requested. */
+    /** Undefined: the image is not signed, and no signatures are requested. */
     readonly sign?: Sign;
-    /** The requests to find the signatures of one manifest. */
+    /** The requests for the signatures of one manifest. */
     readonly searches?: (digest: string) => readonly string[];
-    /** The number of round trips more than without signatures. */
+    /** Number of additional round trips. */
     readonly more: number;
   }
 

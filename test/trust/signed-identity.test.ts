@@ -6,7 +6,7 @@ import { DEFAULT_IDENTITY, fits, namedOf, parseSignedIdentity } from '../../src/
 const digest = `sha256:${'0'.repeat(64)}`;
 const remap = { type: 'remapIdentity', prefix: 'a.example/team', signedPrefix: 'b.example/t' };
 
-/** The rules of containers-policy.json(5), `signedIdentity`. */
+/** The rules of containers-policy.json(5) for `signedIdentity`. */
 const rows: readonly (readonly [
   identity: object | undefined,
   image: string,

@@ -1,7 +1,4 @@
-/**
- * Which signatures count: by keys and by identities, in every form and place, and what a registry may do to
- * them.
- */
+/** Signatures by keys and identities, in every format and place, and changes of them by a registry. */
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
@@ -44,7 +41,7 @@ interface Setting {
   readonly manifest: string;
 }
 
-/** Without a pull, which takes half a second. */
+/** Checks the signatures without a pull, which would take half a second. */
 async function accepts({ registry: from, name }: Setting, flags: readonly string[]): Promise<void> {
   const platform = ['--platform', 'linux/amd64'];
   const result = await runHere(['inspect', from.reference(name), '--no-cache', ...platform, ...flags]);
@@ -105,7 +102,7 @@ describe('signatures', () => {
     root,
   ];
 
-  /** Pulls without a cache; a refused pull must leave no trace and request no layer. */
+  /** Pulls without a cache. A refused pull must leave nothing and request no layer. */
   async function pull({ registry: from, name }: Setting, flags: readonly string[]): Promise<ProgramResult> {
     const place = scratch.join(`out${(count += 1)}`);
     const argv = [from.reference(name), '-d', place, '--no-cache', '--platform', 'linux/amd64', ...flags];
