@@ -3,7 +3,7 @@ import { type BytePath, type Entry, type EntryReader, MalformedTarError, display
 import { classify, isPseudoLink, pseudoLinks } from '../tar/layer-path.ts';
 import type { ChangeLog } from './changes.ts';
 import { type Pathfinder, placeIn } from './directories.ts';
-import { makeMissing, unlock } from './metadata.ts';
+import { makeMissing, unlock } from './directory-metadata.ts';
 import type { FileJobs } from './file-jobs.ts';
 import { type Filesystem, explain, explained } from './filesystem.ts';
 import { type Content, placeEntry } from './place.ts';

@@ -7,7 +7,7 @@ import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
 import { type DirectoryLocation, locate, lookAt, type ProtectedPath, refuseReplacement } from './location.ts';
-import type { RootMetadata } from './metadata.ts';
+import type { RootMetadata } from './directory-metadata.ts';
 import { type Replaced, replaceDirectory, type Replacement } from './replacement.ts';
 import type { RunOptions } from './run.ts';
 import {

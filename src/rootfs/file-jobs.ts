@@ -3,7 +3,7 @@ import { SyscallError } from '../sys/os-error.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import type { Filesystem } from './filesystem.ts';
 import type { Creator } from './creator.ts';
-import { applyToOpenFile, type MetadataState } from './node-metadata.ts';
+import { applyToOpenFile, type MetadataState } from './metadata.ts';
 import { nothingLost } from './not-restored.ts';
 import type { RingReader } from '../sys/ring.ts';
 

@@ -8,7 +8,7 @@ import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer, isInLayer, type OpenFile } from './image-contents.ts';
 import { Spool } from './spool.ts';
 import { Directories, join } from './directories.ts';
-import { finishRun } from './metadata.ts';
+import { finishRun } from './directory-metadata.ts';
 import { MemoryFilesystem } from './memory.ts';
 import { type FileContent, type InodeMetadata, MOST_IN_MEMORY } from './memory-inodes.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';

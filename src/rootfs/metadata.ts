@@ -1,49 +1,119 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
 import { accessList, defaultAccessList, modeWithList } from '../tar/access-list.ts';
-import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
-import { itself, placeIn } from './directories.ts';
-import {
-  type ByteName,
-  type Directory,
-  type FileStat,
-  type Mtime,
-  type Node,
-  type Place,
-  granted,
-  statusOf,
-} from './filesystem.ts';
-import {
-  isCommon,
-  isModeDoubtful,
-  newOwner,
-  nobody,
-  permittedMode,
-  restoreMode,
-  restoreOwner,
-  restoreTimes,
-  SET_ID_BITS,
-} from './node-metadata.ts';
-import { refuseReserved, type Run } from './run.ts';
+import { displayPath, type Entry } from '../tar/entry.ts';
+import type { Creator } from './creator.ts';
+import { type Filesystem, granted, type Mtime, type Node, statusOf } from './filesystem.ts';
+import type { NotRestored } from './not-restored.ts';
 
-const { EACCES, EDQUOT, EIO, ENODATA, EPERM, EROFS } = constants.errno;
+// Owner, attributes, mode and times of one file, by its name or its descriptor. Several threads use this.
+
+const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
 /** Attributes that the system sets, or that overlayfs reserves for itself. */
 export const systemAttribute =
   /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
 
-/** Mode bits that the owner needs to fill a directory. */
-const OWNER_BITS = 0o700;
 /** The attribute of a file's capabilities: capabilities(7). */
 export const capability = 'security.capability';
 /** Errors of setxattr(2) that come from the disk, not from the attribute. */
 const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
 
-/** Metadata of the root when no layer has an entry for it. */
-export interface RootMetadata {
-  readonly mode: number;
-  readonly uid: number | undefined;
-  readonly gid: number | undefined;
+/** S_ISUID and S_ISGID of inode(7). */
+export const SET_ID_BITS = 0o6000;
+
+/** (uid_t) -1: chown(2) takes it for "do not change the owner", so no user has this id. */
+const nobody = 0xffff_ffff;
+
+/** Largest time in seconds, in 2038, that every file system can store. */
+const latestCommon = 0x7fff_ffff;
+
+/** Errors of chown(2): this process lacks permission, or the number is not mapped in its user namespace. */
+const ownerDenied = new Set([-EPERM, -EINVAL, -ENOSYS, -ENOTSUP]);
+
+/** The part of a run that this file uses. */
+export type MetadataState = {
+  readonly counts: NotRestored;
+  readonly filesystem: Pick<
+    Filesystem,
+    'stat' | 'setOwner' | 'setMode' | 'setTimes' | 'setXattr' | 'removeXattr'
+  >;
+  readonly creator: Pick<Creator, 'uid' | 'gid' | 'umask' | 'careful'>;
+};
+
+type Owner = Pick<Entry, 'uid' | 'gid'>;
+
+/**
+ * Gives `node` the owner of `entry`. An owner that the system denies is counted.
+ *
+ * @param known the node's present owner; undefined: unknown
+ * @returns whether the owner is right now
+ * @throws SyscallError for any other failure
+ */
+export function restoreOwner(
+  run: MetadataState,
+  node: Node,
+  entry: Owner,
+  known: Owner | undefined,
+): boolean {
+  const { uid, gid } = entry;
+  if (known && known.uid === uid && known.gid === gid) return true;
+  const result = run.filesystem.setOwner(node, uid, gid);
+  if (result === 0 && ((uid !== nobody && gid !== nobody) || isOwner(run, node, uid, gid))) return true;
+  if (result < 0 && !ownerDenied.has(result)) throw new SyscallError(result, 'set the owner');
+  run.counts.owners += 1;
+  return false;
+}
+
+function isOwner(run: MetadataState, node: Node, uid: number, gid: number): boolean {
+  const stat = statusOf(run.filesystem, node);
+  return stat?.uid === uid && stat.gid === gid;
+}
+
+/** Returns the owner that a new file has at first; undefined if unknown. */
+export function newOwner(run: MetadataState): Owner | undefined {
+  return run.creator.careful ? undefined : run.creator;
+}
+
+/** Returns true if a new file that was made with `mode` may have another mode. */
+export function isModeDoubtful(run: MetadataState, mode: number): boolean {
+  return run.creator.careful || (mode & run.creator.umask) !== 0;
+}
+
+/**
+ * Returns the mode that a file may have. It drops setuid and setgid, and counts them, if the owner is wrong.
+ */
+function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean): number {
+  if (ownerIsRight || (mode & SET_ID_BITS) === 0) return mode;
+  run.counts.setuid += 1;
+  return mode & ~SET_ID_BITS;
+}
+
+/**
+ * Sets both times. Counts a time that is not exact, also one that the kernel has rounded for the file system.
+ *
+ * @throws SyscallError
+ */
+export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
+  const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
+  const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
+  const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
+  if (result > 0 || !isKept) run.counts.times += 1;
+}
+
+function isCommon(seconds: number): boolean {
+  return seconds >= 0 && seconds <= latestCommon;
+}
+
+function restoreMode(
+  run: MetadataState,
+  node: Node,
+  mode: number,
+  modeNow: number,
+  isChanged: boolean,
+): void {
+  if (mode === modeNow && !isChanged && !isModeDoubtful(run, mode)) return;
+  granted(run.filesystem.setMode(node, mode), 'set the mode');
 }
 
 /**
@@ -52,7 +122,7 @@ export interface RootMetadata {
  * @returns `entry.mode`, with the access list applied if there is one: chmod(2) with it keeps the list
  * @throws SyscallError if the disk fails
  */
-export function restoreXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>): number {
+export function restoreXattrs(run: MetadataState, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>): number {
   let { mode } = entry;
   for (const [name, value] of entry.xattrs ?? []) {
     const result = run.filesystem.setXattr(node, name, value);
@@ -67,7 +137,7 @@ export function restoreXattrs(run: Run, node: Node, entry: Pick<Entry, 'mode' | 
 }
 
 /** Removes the access lists that a new node inherited from its directory. */
-function removeInherited(run: Run, node: Node, directory: boolean): void {
+export function removeInherited(run: MetadataState, node: Node, directory: boolean): void {
   run.filesystem.removeXattr(node, accessList);
   if (directory) run.filesystem.removeXattr(node, defaultAccessList);
 }
@@ -76,7 +146,12 @@ function removeInherited(run: Run, node: Node, directory: boolean): void {
  * Sets owner, attributes, mode and times of a new file that is not a directory. The order is such that no
  * step undoes another.
  */
-export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: number | undefined): void {
+export function applyMetadata(
+  run: MetadataState,
+  node: Node,
+  entry: Entry,
+  modeNow: number | undefined,
+): void {
   const ownerIsRight = restoreOwner(run, node, entry, newOwner(run));
   if (run.creator.careful) removeInherited(run, node, false);
   const ownMode = restoreXattrs(run, node, entry);
@@ -88,199 +163,21 @@ export function applyMetadata(run: Run, node: Node, entry: Entry, modeNow: numbe
 }
 
 /** Returns true if `applyToOpenFile` is enough: no call needs the file's name, and it has no attributes. */
-export function needsOnlyOpenFile(run: Run, { uid, gid, xattrs, mtimeSeconds }: Entry): boolean {
+export function needsOnlyOpenFile(run: MetadataState, { uid, gid, xattrs, mtimeSeconds }: Entry): boolean {
   const areIds = uid >= 0 && uid < nobody && gid >= 0 && gid < nobody;
   return isCommon(mtimeSeconds) && areIds && !run.creator.careful && !xattrs;
 }
 
 /**
- * Returns the mode of a directory while it is filled. Setuid and setgid, and modes that keep the owner out,
- * are set at the end.
+ * Does the work of `applyMetadata` for a file that `needsOnlyOpenFile`. The file was opened with the low nine
+ * bits of its mode.
  */
-export function fillingMode(mode: number): number {
-  return (mode & ~SET_ID_BITS) | OWNER_BITS;
-}
-
-/** Records the metadata that the root gets at the end. */
-export function noteRoot(run: Run, entry: Entry): void {
-  run.atEnd.rootEntry = entry;
-}
-
-/**
- * Gives a directory the metadata of its entry, and records the rest for the end. It was just made with
- * `fillingMode`, or it comes from a lower layer or the user.
- *
- * @param existing undefined: it is new
- * @throws SyscallError
- */
-export function applyDirectoryMetadata(
-  run: Run,
-  place: Place,
-  entry: Entry,
-  existing: FileStat | undefined,
+export function applyToOpenFile(
+  state: MetadataState,
+  node: Node,
+  entry: Owner & Mtime & Pick<Entry, 'mode'>,
 ): void {
-  if (!existing) ensureMode(run, place, fillingMode(entry.mode));
-  restoreOwner(run, place, entry, existing ?? newOwner(run));
-  if (existing) removeStaleXattrs(run, place, entry);
-  const ownMode = restoreDirectoryXattrs(run, place, entry);
-  const mode = fillingMode(ownMode);
-  let isLate = ownMode !== mode;
-  if (existing && (existing.mode !== mode || entry.xattrs)) {
-    const set = run.filesystem.setMode(place, mode);
-    // It is tried again at the end, and counted there.
-    if (isAnothers(run, place, set)) isLate = true;
-    else granted(set, 'set the mode');
-  }
-  run.atEnd.add(place.path, ownMode, isLate, entry);
-}
-
-/** Sets the mode of a new directory again if the system may have changed it. */
-function ensureMode(run: Run, node: Node, mode: number): void {
-  if (run.creator.careful) removeInherited(run, node, true);
-  if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
-}
-
-function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
-  if (!entry.xattrs) return entry.mode;
-  const mode = restoreXattrs(run, node, entry);
-  for (const name of entry.xattrs.keys()) run.atEnd.xattrs.add(name);
-  // New files inherit it from now on.
-  if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
-  return mode;
-}
-
-/** Removes attributes that an earlier layer has set and this entry does not have. */
-function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
-  const { atEnd, filesystem } = run;
-  if (atEnd.xattrs.size === 0) return;
-  const present = filesystem.readXattrs(node);
-  // Some file systems do not list access lists.
-  const names = typeof present === 'number' ? [] : [...present.keys(), accessList, defaultAccessList];
-  for (const name of new Set(names)) {
-    if (!atEnd.xattrs.has(name) || entry.xattrs?.has(name)) continue;
-    const result = filesystem.removeXattr(node, name);
-    if (result < 0 && result !== -ENODATA)
-      throw new SyscallError(result, `remove the extended attribute ${displayPath(name)}`);
-  }
-}
-
-/**
- * Makes a directory without an entry, above an entry's path. It has mode 0755, owner root, and that entry's
- * time.
- *
- * @throws SyscallError
- * @throws IntegrityError for a reserved name
- */
-export function makeMissing(run: Run, parent: Directory, name: ByteName): void {
-  const place = placeIn(parent, name);
-  const { path } = place;
-  refuseReserved(run, path);
-  const { filesystem } = run;
-  const made = retryUnlocked(run, parent, () => filesystem.makeDirectory(parent, name, 0o755));
-  granted(made, `make the directory ${displayPath(path)}`);
-  ensureMode(run, place, 0o755);
-  const owner = newOwner(run);
-  if (owner?.uid !== 0 || owner.gid !== 0) filesystem.setOwner(place, 0, 0);
-  run.changes?.made(path);
-  run.written.add(place, true);
-  run.atEnd.add(path, 0o755, false, run.mtime);
-}
-
-/**
- * Gives this process access to a directory that it owns; the directory's mode is restored at the end. Returns
- * false if access was not the problem, or cannot be given.
- */
-export function unlock(run: Run, directory: Directory): boolean {
-  const place = itself(directory);
-  const stat = statusOf(run.filesystem, place);
-  if (!stat || (stat.mode & OWNER_BITS) === OWNER_BITS) return false;
-  if (run.filesystem.setMode(place, stat.mode | OWNER_BITS) < 0) return false;
-  run.atEnd.add(directory.path, stat.mode, true, stat);
-  return true;
-}
-
-/** Returns the result of `work`. If the system denies access, it calls `unlock` and tries again. */
-export function retryUnlocked<T>(run: Run, directory: Directory, work: () => T): T {
-  const result = work();
-  return result === -EACCES && unlock(run, directory) ? work() : result;
-}
-
-/**
- * Sets the modes and times of all directories, after everything is written. The root is last.
- *
- * @param root for the root when no layer has an entry for it; undefined: it stays unchanged
- * @throws SyscallError
- */
-export function finishRun(run: Run, root: RootMetadata | undefined): void {
-  /** Modes that keep the owner out: set after all others, longer paths first. */
-  const closed = new Map<BytePath, number>();
-  let gone: string | undefined;
-  for (const { path, mode, ...mtime } of run.atEnd) {
-    // Skips the directories below one that was removed.
-    if (gone !== undefined && path.startsWith(gone)) continue;
-    const directory = findAgain(run, path);
-    gone = directory ? gone : `${path}/`;
-    if (!directory) continue;
-    if (mode !== undefined) {
-      const open = mode | OWNER_BITS;
-      if (mode === open) closed.delete(path);
-      else closed.set(path, mode);
-      setMode(run, directory, open);
-    }
-    setTimes(run, directory, mtime);
-  }
-  for (const [path, mode] of [...closed].toSorted(([one], [other]) => other.length - one.length)) {
-    const directory = findAgain(run, path);
-    if (directory) setMode(run, directory, mode);
-  }
-  finishRoot(run, root);
-}
-
-function findAgain({ directories }: Run, path: BytePath): Place | undefined {
-  directories.trim();
-  const directory = directories.findExact(path);
-  return directory && itself(directory);
-}
-
-/**
- * Returns true if a call failed since the directory is another user's: only its owner can set its mode and
- * times, chmod(2), utimensat(2).
- */
-function isAnothers(run: Run, node: Node, result: number): boolean {
-  return result === -EPERM && statusOf(run.filesystem, node)?.uid !== run.creator.uid;
-}
-
-/** Sets the mode of a directory. Counts it if the directory is another user's. */
-function setMode(run: Run, place: Place, mode: number): void {
-  const result = run.filesystem.setMode(place, mode);
-  if (isAnothers(run, place, result)) run.counts.modes += 1;
-  else granted(result, `set the mode of ${displayPath(place.path) || 'the root'}`);
-}
-
-/** Sets the times of a directory. Counts them if the directory is another user's. */
-function setTimes(run: Run, place: Place, mtime: Mtime): void {
-  try {
-    restoreTimes(run, place, mtime);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || !isAnothers(run, place, -error.errno)) throw error;
-    run.counts.times += 1;
-  }
-}
-
-function finishRoot(run: Run, root: RootMetadata | undefined): void {
-  const node = itself(run.filesystem.root);
-  const entry = run.atEnd.rootEntry;
-  if (entry) {
-    restoreOwner(run, node, entry, undefined);
-    const mode = restoreXattrs(run, node, entry);
-    // The times come first: the root's own mode may keep its owner out.
-    setTimes(run, node, entry);
-    setMode(run, node, mode);
-  } else if (root) {
-    if (root.uid !== undefined && root.gid !== undefined) {
-      granted(run.filesystem.setOwner(node, root.uid, root.gid), 'set the owner of the root');
-    }
-    // Only the owner can set it, so a mode that is right already is not set.
-    if (statusOf(run.filesystem, node)?.mode !== root.mode) setMode(run, node, root.mode);
-  }
+  const ownerIsRight = restoreOwner(state, node, entry, newOwner(state));
+  restoreMode(state, node, permittedMode(state, entry.mode, ownerIsRight), entry.mode & 0o777, false);
+  restoreTimes(state, node, entry);
 }

@@ -3,15 +3,8 @@ import { SyscallError } from '../sys/os-error.ts';
 import { type BytePath, type Entry, type EntryReader, type SparseExtent, displayPath } from '../tar/entry.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { ExtentCursor, storedSize } from '../tar/sparse.ts';
-import {
-  applyDirectoryMetadata,
-  applyMetadata,
-  fillingMode,
-  needsOnlyOpenFile,
-  noteRoot,
-  restoreXattrs,
-  retryUnlocked,
-} from './metadata.ts';
+import { applyDirectoryMetadata, fillingMode, noteRoot, retryUnlocked } from './directory-metadata.ts';
+import { applyMetadata, needsOnlyOpenFile, restoreXattrs } from './metadata.ts';
 import { nameOf, parentPath, placeIn } from './directories.ts';
 import {
   type FileStat,

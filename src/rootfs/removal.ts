@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { displayPath } from '../tar/entry.ts';
-import { retryUnlocked, unlock } from './metadata.ts';
+import { retryUnlocked, unlock } from './directory-metadata.ts';
 import { placeIn } from './directories.ts';
 import { type ByteName, type Directory, type Place, granted } from './filesystem.ts';
 import { openFilesFor } from '../sys/open-files.ts';

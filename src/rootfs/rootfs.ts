@@ -6,7 +6,7 @@ import { createRingDigest } from '../sys/ring-digest.ts';
 import { ThreadCalls } from '../sys/thread-calls.ts';
 import { startThread } from '../sys/threads.ts';
 import type { Backend } from './confined-root.ts';
-import type { RootMetadata } from './metadata.ts';
+import type { RootMetadata } from './directory-metadata.ts';
 import { createFileJobs, forsakeFileJobs } from './file-jobs.ts';
 import type { NotRestored } from './not-restored.ts';
 import { RingWriter, createRing } from '../sys/ring.ts';

@@ -26,8 +26,8 @@ export interface RunOptions {
 /**
  * The state of one pull's tree, from the first layer to the last. `startRun` begins it.
  *
- * Each variable part has one owner: metadata.ts changes `creator.careful` and `atEnd`. The file place.ts
- * changes `mtime` and `lostDevices`. All add to `counts`.
+ * Each variable part has one owner: directory-metadata.ts changes `creator.careful` and `atEnd`. The file
+ * place.ts changes `mtime` and `lostDevices`. All add to `counts`.
  */
 export class Run {
   readonly filesystem: Filesystem;

@@ -11,7 +11,7 @@ import { ChangeLog } from './changes.ts';
 import { ContentWriter } from './contents.ts';
 import { FileJobs } from './file-jobs.ts';
 import { explained, granted } from './filesystem.ts';
-import { finishRun, type RootMetadata } from './metadata.ts';
+import { finishRun, type RootMetadata } from './directory-metadata.ts';
 import type { LinuxFilesystem } from './linux.ts';
 import { writeOwnFile } from './place.ts';
 import { PortableFilesystem } from './portable.ts';

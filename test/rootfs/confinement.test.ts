@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
-import { finishRun } from '../../src/rootfs/metadata.ts';
+import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { writeOwnFile } from '../../src/rootfs/place.ts';
 import type { Entry } from '../../src/tar/entry.ts';
 import { TarReader } from '../../src/tar/reader.ts';

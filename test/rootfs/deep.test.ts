@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
-import { finishRun } from '../../src/rootfs/metadata.ts';
+import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { Setting } from '../faults/setting.ts';
 import { dir, file, symlink, tar, whiteout, type Item } from '../support/archive.ts';

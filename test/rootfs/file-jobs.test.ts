@@ -6,7 +6,7 @@ import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { createFileJobs, FileJobRunner, FileJobs } from '../../src/rootfs/file-jobs.ts';
 import type { DiskFilesystem } from '../../src/rootfs/filesystem.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
-import { finishRun } from '../../src/rootfs/metadata.ts';
+import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { createRing, RingReader, RingWriter } from '../../src/sys/ring.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { TarReader } from '../../src/tar/reader.ts';

@@ -9,7 +9,7 @@ import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { type TreeChange, ChangeLog, readChanges } from '../../src/rootfs/changes.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import type { DiskFilesystem, Filesystem } from '../../src/rootfs/filesystem.ts';
-import { finishRun, type RootMetadata } from '../../src/rootfs/metadata.ts';
+import { finishRun, type RootMetadata } from '../../src/rootfs/directory-metadata.ts';
 import { systemCalls } from '../../src/sys/system-calls.ts';
 import { LinuxFilesystem } from '../../src/rootfs/linux.ts';
 import { PortableFilesystem } from '../../src/rootfs/portable.ts';

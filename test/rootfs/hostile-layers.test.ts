@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import type { Filesystem } from '../../src/rootfs/filesystem.ts';
-import { finishRun } from '../../src/rootfs/metadata.ts';
+import { finishRun } from '../../src/rootfs/directory-metadata.ts';
 import { TarReader } from '../../src/tar/reader.ts';
 import { dir, file, opaque, symlink, tar, whiteout, type Item } from '../support/archive.ts';
 import { build, diskBackends, openFilesystem, source, temporaryDirectory } from './harness.ts';
