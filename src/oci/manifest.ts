@@ -1,4 +1,4 @@
-import { IntegrityError, printable } from '../errors.ts';
+import { IntegrityError, NotFoundError, printable } from '../errors.ts';
 import { Digest, verifyDigest } from './digest.ts';
 import {
   isObject,
@@ -175,7 +175,7 @@ export type ManifestDocument = (Manifest | ImageIndex | Schema1) & {
  * to must all be the same (CVE-2021-41190).
  *
  * @param digest that the document must have
- * @throws IntegrityError
+ * @throws IntegrityError; NotFoundError for the config of an image
  */
 export function parseManifest(
   bytes: Uint8Array,
@@ -187,6 +187,7 @@ export function parseManifest(
     throw new IntegrityError(`${what} has ${bytes.length} bytes, ${MAX_MANIFEST_BYTES} are allowed`);
   }
   const document = parseJsonObject(bytes, what);
+  if (isConfigDocument(document)) throw noManifest(what, CONFIG);
   const header = mediaTypeOf(contentType ?? '');
   const named = mediaTypeOf(textOf(document['mediaType']) ?? '');
   const kinds = new Set([manifestKind(header), manifestKind(named), ...shapesOf(document)]);
@@ -205,6 +206,26 @@ export function parseManifest(
       : { ...(kind === 'index' ? indexOf : manifestOf)(document, mediaType, what), payload: bytes };
   if (digest !== undefined) verifyDigest(parsed.payload, digest, what);
   return parsed;
+}
+
+/** Names a config in `noManifest`. */
+export const CONFIG = 'the config of an image (its image ID)';
+
+/** True for a config: some registries answer `GET manifests/DIGEST` with any blob. No manifest has a rootfs. */
+export function isConfigDocument(document: JsonObject): boolean {
+  return isObject(document['rootfs']) && document['schemaVersion'] === undefined;
+}
+
+/**
+ * Returns the error for a blob where a manifest belongs.
+ *
+ * @param blob the thing that has the digest
+ */
+export function noManifest(what: string, blob: string): NotFoundError {
+  return new NotFoundError(`cannot read ${what}: that is the digest of ${blob}, not of a manifest`, {
+    code: 'NOT_A_MANIFEST',
+    hint: 'name the tag, or the digest of the manifest, which dlrootfs inspect -q NAME:TAG prints',
+  });
 }
 
 /** Returns every kind that a member of the body belongs to. */

@@ -96,10 +96,17 @@ export const Reference = {
 function withoutCredentials(text: string): string {
   const at = text.lastIndexOf('@');
   const tail = text.slice(at + 1);
+  // No host has 64 characters without a dot (RFC 1035, 2.3.4).
   const isDigest =
     /^(?:sha|md5|blake)[^/]*$/i.test(tail) ||
+    (isBareHex(tail) && text.indexOf('@') === at) ||
     (/^[0-9a-f]{6,}$/i.test(tail) && !text.slice(0, at).includes(':'));
   return at === -1 || tail === '' || isDigest ? text : `***@${tail}`;
+}
+
+/** True for the digits of a sha256 digest alone. */
+function isBareHex(text: string): boolean {
+  return /^[0-9a-f]{64}$/i.test(text);
 }
 
 function invalid(text: string, fault: string, hint?: string): UsageError {
@@ -151,10 +158,14 @@ function refuseOtherForms(text: string): void {
 function parseDigest(digest: string, text: string): Digest {
   const fault = digest === '' ? 'nothing follows the "@"' : digestFault(digest);
   if (fault !== undefined) {
+    const hex = digest.replace(/^sha256:/i, '');
+    const name = printable(text.slice(0, text.indexOf('@')), 300);
     throw invalid(
       text,
       `bad digest "${printable(digest, 160)}": ${fault}`,
-      'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect -q IMAGE prints the digest',
+      isBareHex(hex)
+        ? `write ${name}@sha256:${hex.toLowerCase()}`
+        : 'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect -q IMAGE prints the digest',
     );
   }
   return Digest.parse(digest);
@@ -170,10 +181,11 @@ function parseTag(tag: string, text: string): string {
   if (tag === '') throw invalid(text, 'nothing follows the ":"', 'leave the colon out for the tag latest');
   if (tag.length > 128)
     throw invalid(text, `the tag has ${tag.length} characters, 128 are allowed`, 'shorten the tag');
+  const digest = /^sha256:[0-9a-f]{64}$/.test(tag);
   throw invalid(
     text,
     `bad tag "${printable(tag, 160)}": letters, digits, "_", "." and "-" are allowed, "." and "-" not first`,
-    'write IMAGE:TAG, as in alpine:3.20',
+    digest ? `write ${printable(text.slice(0, -tag.length - 1), 300)}@${tag}` : 'write IMAGE:TAG, as in alpine:3.20',
   );
 }
 

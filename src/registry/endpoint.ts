@@ -15,6 +15,8 @@ export interface Query<T> extends Subject {
   /** Statuses other than 200 that count as success. */
   readonly also?: readonly number[];
   readonly read: (response: Response) => Promise<T>;
+  /** Returns the error for a failure that the endpoint itself can explain; undefined for any other. */
+  readonly explain?: ((status: number, endpoint: Endpoint) => Promise<DlrootfsError | undefined>) | undefined;
   /** Default: the signal of the session. */
   readonly signal?: AbortSignal;
 }
@@ -106,7 +108,7 @@ export class Endpoint {
         refusal = error;
         throw new RepeatableError(error, 'authorization', step === 'other' ? undefined : step.notice);
       }
-      if (error) throw error;
+      if (error) throw (await query.explain?.(response.status, this)) ?? error;
       this.#passOn(warningTexts(response.headers('warning')));
       return query.read(response);
     };

@@ -12,7 +12,15 @@ import { Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { describeFound, type FoundDocument } from '../oci/image-index.ts';
 import type { Image, LayerDescription, RemoteLayer, Session } from '../oci/image.ts';
 import { parseJsonObject, ValueLimit } from '../oci/json.ts';
-import { type Descriptor, type Manifest, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
+import {
+  type Descriptor,
+  CONFIG,
+  isConfigDocument,
+  type Manifest,
+  MAX_MANIFEST_BYTES,
+  noManifest,
+  parseManifest,
+} from '../oci/manifest.ts';
 import { MANIFEST_ACCEPT } from '../oci/media-types.ts';
 import type { Platform } from '../oci/platform.ts';
 import { isTag, Reference } from '../oci/reference.ts';
@@ -32,7 +40,10 @@ const MAX_PAGES = 10_000;
 const MAX_SIMILAR_TAGS = 1000;
 
 /** The path of a manifest, and its names in errors. */
-type ManifestTarget = Pick<Query<unknown>, 'path' | 'subject' | 'absent' | 'absentHint' | 'repository'>;
+type ManifestTarget = Pick<
+  Query<unknown>,
+  'path' | 'subject' | 'absent' | 'absentHint' | 'repository' | 'explain'
+>;
 
 type RegistryDocument = FoundDocument & { readonly digest: Digest };
 
@@ -66,7 +77,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   async image(platform: Platform, onDocument?: (digest: Digest) => void): Promise<Image<RemoteLayer>> {
     const { tag = 'latest', digest } = this.#reference;
     if (digest !== undefined) onDocument?.(digest);
-    const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest));
+    const found = await (digest === undefined ? this.#byTag(tag) : this.#byDigest(digest, true));
     if (digest === undefined) onDocument?.(found.digest);
     const source = {
       manifest: async (listed: Pick<Descriptor, 'digest' | 'platform'>) => {
@@ -140,13 +151,19 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     return tags;
   }
 
-  /** Returns the manifest or index with this digest. */
-  async #byDigest(digest: Digest): Promise<RegistryDocument> {
+  /**
+   * Returns the manifest or index with this digest.
+   *
+   * @param isGiven true for a digest of the reference, which may be that of a blob
+   */
+  async #byDigest(digest: Digest, isGiven = false): Promise<RegistryDocument> {
+    const subject = `the manifest ${this.#name}@${digest}`;
     const target = {
       path: `manifests/${digest}`,
-      subject: `the manifest ${this.#name}@${digest}`,
+      subject,
       absentHint: 'check the name and the digest (dlrootfs inspect NAME prints that of a tag)',
       repository: this.#name,
+      explain: isGiven ? blobAsManifest(digest, subject) : undefined,
     };
     const stored = await this.#storedManifest(digest, target.subject);
     return stored ?? this.#fetchManifest(target, digest);
@@ -252,6 +269,31 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
       query = page.next;
     }
   }
+}
+
+/**
+ * Explains 404 for a manifest, and the 500 of distribution's server, if the repository has a blob of that
+ * digest.
+ */
+function blobAsManifest(digest: Digest, subject: string): Query<unknown>['explain'] {
+  const read = async (response: Response): Promise<string | undefined> => {
+    const bytes = await readDocument(response, MAX_CONFIG_BYTES);
+    verifyDigest(bytes, digest, subject);
+    // Some registries have manifests as blobs too.
+    return isConfigDocument(parseJsonObject(bytes, subject)) ? CONFIG : undefined;
+  };
+  return async (status, endpoint) => {
+    if (status !== 404 && status !== 500) return undefined;
+    const blob = await endpoint
+      .ask({ path: `blobs/${digest}`, subject, read }, 0)
+      .catch((error: unknown) => (isOfLayer(error) ? 'a layer' : undefined));
+    return blob === undefined ? undefined : noManifest(subject, blob);
+  };
+}
+
+/** True for the error about a blob that is too long for a config, or no JSON. */
+function isOfLayer(error: unknown): boolean {
+  return error instanceof DlrootfsError && ['BODY_TOO_LARGE', 'INTEGRITY'].includes(error.code);
 }
 
 /** Returns the digest in the answer's header; undefined without one, or if it is of an unknown algorithm. */

@@ -10,6 +10,9 @@ import { Scratch, runProgram } from '../support/program.ts';
 // Mistakes of users in a hurry, or used to other tools. Each error names the mistake, and its hint the
 // remedy. A changed text must be read here as a sentence.
 
+/** The digits of a digest. */
+const hex = '0a1b'.repeat(16);
+
 const mistakes: readonly (readonly [line: string, exitCode: number, error: string, hint: string])[] = [
   ['pull alpine', 2, 'dlrootfs has no command pull', 'write dlrootfs alpine'],
   [
@@ -58,6 +61,24 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     2,
     'invalid image name "alpine@abc123": bad digest "abc123": it must be algorithm:hex, as sha256:…',
     'write IMAGE@sha256: and 64 hex digits; dlrootfs inspect -q IMAGE prints the digest',
+  ],
+  [
+    `localhost:5000/app:1@${hex}`,
+    2,
+    `invalid image name "localhost:5000/app:1@${hex}": bad digest "${hex}": it must be algorithm:hex, as sha256:…`,
+    `write localhost:5000/app:1@sha256:${hex}`,
+  ],
+  [
+    `alpine@sha256:${hex.toUpperCase()}`,
+    2,
+    `invalid image name "alpine@sha256:${hex.toUpperCase()}": bad digest "sha256:${hex.toUpperCase()}": its hex digits must be lower case`,
+    `write alpine@sha256:${hex}`,
+  ],
+  [
+    `alpine:sha256:${hex}`,
+    2,
+    `invalid image name "alpine:sha256:${hex}": bad tag "sha256:${hex}": letters, digits, "_", "." and "-" are allowed, "." and "-" not first`,
+    `write alpine@sha256:${hex}`,
   ],
   [
     'bob:secret@abc123',

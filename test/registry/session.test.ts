@@ -340,3 +340,28 @@ test('no more documents are requested at once than there may be connections', as
   await Promise.all(Array.from({ length: 12 }, () => client.image()));
   assert.ok(most > 1 && most <= 3, `${most}`);
 });
+
+test('the digest of a blob where that of a manifest belongs, by 404 or by the blob itself', async () => {
+  await using registry = await FakeRegistry.start({ auth: { type: 'bearer' }, redirectBlobs: 307 });
+  const { configDigest, blobs } = registry.push('team/app', '1.0', { layers });
+  const config = { mediaType: 'application/json', bytes: blobs.get(configDigest)! };
+  registry.push('team/other', '1.0', { layers });
+  registry.putManifest('team/other', undefined, config);
+  for (const repository of ['team/app', 'team/other']) {
+    await using client = await RegistryClient.open(registry.reference(repository, configDigest));
+    await assert.rejects(client.image(), { code: 'NOT_A_MANIFEST', exitCode: 3 });
+  }
+  const absent = `sha256:${'0'.repeat(64)}`;
+  await using client = await RegistryClient.open(registry.reference('team/app', absent));
+  await assert.rejects(client.image(), { code: 'NOT_FOUND', message: /MANIFEST_UNKNOWN/ });
+});
+
+test('a registry that fails for manifests only is tried again, though its blobs are manifests too', async () => {
+  await using registry = await FakeRegistry.start();
+  const { digest, bytes } = registry.push('team/app', '1.0', { layers });
+  registry.putBlob('team/app', bytes);
+  registry.fault({ path: /manifests/, status: 500, times: 1 });
+  await using client = await RegistryClient.open(registry.reference('team/app', digest));
+  assert.equal((await client.image()).digest, digest);
+  assert.equal(client.notices.length, 1);
+});
