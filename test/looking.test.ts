@@ -78,7 +78,11 @@ test('ls: a directory of the image as all layers make it', async () => {
   assert.ok(inEtc.some((line) => /^drwxrwxrwt 0:0 +0 .* deep$/.test(line)));
   const absent = await run('ls', image, '/none');
   assert.equal(absent.exitCode, 3);
-  assert.match(absent.stderr, /^error: .*none.*\nhint: /m);
+  assert.match(absent.stderr, /^error: .*none.*\nhint: list what it has: dlrootfs ls \S+\n/m);
+  for (const path of ['link/deep/none', 'link/deep/none/x', '/link/deep/x/y']) {
+    const { stderr } = await run('cat', image, path);
+    assert.match(stderr, /^hint: list what it has: dlrootfs ls \S+ \/link\/deep\n/m, path);
+  }
 });
 
 test('inspect --index prints what pins all platforms, -q what pins this one', async () => {

@@ -288,7 +288,7 @@ function diskOf(name: string): string {
   return `the disk of ${printable(path.dirname(absolutePath(name)))}`;
 }
 
-const ELSEWHERE = 'name a file on another disk';
+const ELSEWHERE = 'name another file';
 const DIRECTORY_HINT = 'name a file in a directory that exists and that you may write to';
 const HINTS: Readonly<Record<string, string>> = {
   EACCES: DIRECTORY_HINT,

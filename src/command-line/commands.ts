@@ -388,7 +388,7 @@ const table = {
   help: {
     synopsis: 'help [COMMAND|TOPIC|FLAG]',
     summary: 'print the help of a command, topic or flag',
-    words: ['[topic]'],
+    words: ['[topic...]'],
     options: [...named('quiet'), ...other, ...wholeHelp],
   },
   version: { synopsis: 'version', summary: 'print the version', options: [...named('quiet'), ...other] },

@@ -157,7 +157,7 @@ const commandWords = Object.keys(commands).filter((name) => name !== 'pull');
 /** Candidates for a word of a command, by its name in the synopsis. */
 const WORDS: Readonly<Record<string, readonly string[]>> = {
   shell: shells,
-  topic: [...new Set([...commandWords, ...topicNames])],
+  'topic...': [...new Set([...commandWords, ...topicNames])],
   'size|list|prune|add|rm': ['size', 'list', 'prune', 'add', 'rm'],
 };
 

@@ -40,7 +40,7 @@ export async function runCommand(argv: readonly string[], context: CliContext): 
     if (exitCode !== undefined) return exitCode;
   }
   const exitCode = await runInvocation(invocation, context).catch(async (error: unknown) => {
-    throw (await import('./similar-tag.ts')).withSimilarTag(error, argv, invocation);
+    throw (await import('./similar-word.ts')).withSimilarWord(error, argv, invocation);
   });
   return exitCode ?? ExitCode.done;
 }
@@ -61,7 +61,7 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
   if (command === 'version') return print(`${version}\n`);
   if (command === 'help')
     return print(
-      (await import('./help.ts')).helpText(words[0], invocation.values.all, context.stdout.columns),
+      (await import('./help.ts')).helpText(words.join(' '), invocation.values.all, context.stdout.columns),
     );
   if (command === 'completion') return print((await import('./completions.ts')).completionScript(words[0]!));
   if (!context.workingDirectoryExists())

@@ -81,16 +81,31 @@ export const COMMON_FLAGS: readonly (readonly [flag: string, meaning: string])[]
 ];
 
 /**
- * Returns the text of `dlrootfs --help` and `dlrootfs help WORD`. A word may be a command, a topic, or both,
- * or a flag, or another word for a topic.
+ * Returns the text of `dlrootfs --help` and `dlrootfs help WORDS`: of a topic of several words (`exit codes`),
+ * else by the first word. A word may be a command, a topic, or both, or a flag, or another word for a topic.
  *
  * @param all every command, flag and exit code instead of one screen
  * @param columns of the terminal; wider text is wrapped at 80
  * @throws UsageError
  */
-export function helpText(name?: string, all = false, columns = HELP_COLUMNS): string {
+export function helpText(asked = '', all = false, columns = HELP_COLUMNS): string {
   layout.helpWidth = Math.min(Math.max(columns, 2 * NARROWEST_TEXT_COLUMNS), HELP_COLUMNS);
-  if (name === undefined) return all ? wholeHelp() : screenHelp();
+  if (asked === '') return all ? wholeHelp() : screenHelp();
+  const [name, first] = [asked.replaceAll(' ', '-'), asked.replace(/ .*/s, '')];
+  const text = textOn(name) ?? textOn(first);
+  if (text !== undefined) return text;
+  const known = [...Object.keys(commands), ...topicNames];
+  throw new UsageError(`no help on ${printable(asked)}`, {
+    hint:
+      placeInHelp(name) ??
+      suggestion(name, known) ??
+      suggestion(first, known) ??
+      flagSuggestion(name) ??
+      'dlrootfs --help --all lists all commands, flags and topics',
+  });
+}
+
+function textOn(name: string): string | undefined {
   if (EVERYTHING.has(name)) return wholeHelp();
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   const topic = Object.hasOwn(topics, name) ? topics[name] : undefined;
@@ -99,15 +114,7 @@ export function helpText(name?: string, all = false, columns = HELP_COLUMNS): st
   const flag = optionNamed(name.replace(/^-+/, ''));
   if (flag !== undefined) return flagText(flag);
   const meant = meaningOf(MEANT, name.toLowerCase());
-  if (meant !== undefined) return topicText(topics[meant]!);
-  const known = [...Object.keys(commands), ...topicNames];
-  throw new UsageError(`no help on ${printable(name)}`, {
-    hint:
-      placeInHelp(name) ??
-      suggestion(name, known) ??
-      flagSuggestion(name) ??
-      'dlrootfs --help --all lists all commands, flags and topics',
-  });
+  return meant === undefined ? undefined : topicText(topics[meant]!);
 }
 
 /** Returns a hint for a word that is neither command nor topic but in the help; else undefined. */

@@ -166,7 +166,7 @@ class TarFile {
       }
     } catch (error) {
       const action = `write the temporary file of --add in ${printable(this.#directory)}`;
-      throw explainOsError(error, action, 'choose a place on another disk with -d or -o');
+      throw explainOsError(error, action, 'choose another place with -d or -o');
     }
   }
 }

@@ -5,7 +5,7 @@ import { NotFoundError, printable } from '../errors.ts';
 import type { PullOptions } from '../options.ts';
 import type { ListedEntry } from '../report/text.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
-import { noSuchPath, type ResolvedPath } from '../rootfs/selection.ts';
+import type { ResolvedPath } from '../rootfs/selection.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { type BytePath, isDevice } from '../tar/entry.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -22,11 +22,10 @@ import { withImage } from './with-session.ts';
 export async function cat(options: PullOptions, file: string, output: Writable): Promise<void> {
   const { signal } = options;
   await withImage(options, async (opened) => {
-    const { reference } = opened.source;
     await withImageTree(opened, options, true, async (tree) => {
       const place = tree.find(pathBytes(file).toString('latin1') as BytePath, true);
-      if (!place) throw noSuchPath(file, reference);
-      if (place.type !== 'file') throw noFile(file, place, reference);
+      if (!place) throw tree.absent(file);
+      if (place.type !== 'file') throw noFile(file, place, opened.source.reference);
       await writeBytes(content(tree, place), output, { name: STANDARD_OUTPUT, signal });
     });
   });
@@ -65,7 +64,7 @@ export async function list(options: PullOptions, path: string): Promise<ListedEn
   return await withImage(options, async (opened) => {
     return await withImageTree(opened, options, false, (tree) => {
       const place = tree.find(pathBytes(path).toString('latin1') as BytePath, true);
-      if (!place) throw noSuchPath(path, opened.source.reference);
+      if (!place) throw tree.absent(path);
       return Promise.resolve([...entriesAt(tree, place)].map((entry) => listedEntry(entry)));
     });
   });

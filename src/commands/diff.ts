@@ -7,7 +7,7 @@ import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
 import type { OpenFile } from '../rootfs/image-contents.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
-import { noSuchPath, type PartOptions } from '../rootfs/selection.ts';
+import type { PartOptions } from '../rootfs/selection.ts';
 import { openYielder } from '../sys/yielder.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
@@ -57,7 +57,7 @@ export async function diff(first: PullOptions, second: PullOptions): Promise<Ima
       return await withImageTree(opened, whole, true, async (tree) => {
         second.report({ type: 'image', id: otherImage.id, layers: otherImage.layers });
         return await withImageTree(other, whole, true, async (otherTree) => {
-          if (part) selectOfEither(part, [tree, otherTree], images);
+          if (part) selectOfEither(part, [tree, otherTree]);
           const differences = await compare({ image, tree }, { image: otherImage, tree: otherTree }, first);
           return { images, differences };
         });
@@ -67,18 +67,14 @@ export async function diff(first: PullOptions, second: PullOptions): Promise<Ima
 }
 
 /** @throws NotFoundError for a path that neither image has */
-function selectOfEither(
-  part: PartOptions,
-  trees: readonly [ImageTree, ImageTree],
-  [{ reference }]: readonly [ComparedImage, ComparedImage],
-): void {
+function selectOfEither(part: PartOptions, trees: readonly [ImageTree, ImageTree]): void {
   const [missing, missingToo] = trees.map((tree) => {
     const paths = new Set<string>();
     tree.select(part, (path) => paths.add(path));
     return paths;
   });
   const nowhere = [...missing!].find((path) => missingToo!.has(path));
-  if (nowhere !== undefined) throw noSuchPath(nowhere, reference);
+  if (nowhere !== undefined) throw trees[0].absent(nowhere);
 }
 
 /** An image whose tree is open. */

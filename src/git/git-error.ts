@@ -2,7 +2,7 @@ import { DestinationError, GitError, printable } from '../errors.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 
 /** A hint for a new rootfs, which can be anywhere. */
-const ELSEWHERE = 'choose a directory on another disk with -d';
+const ELSEWHERE = 'choose another directory with -d';
 
 /** Returns the error for a content that arrived out of order. */
 export function outOfStep(found: number, expected: number, cause?: unknown): GitError {

@@ -185,7 +185,9 @@ function parseTag(tag: string, text: string): string {
   throw invalid(
     text,
     `bad tag "${printable(tag, 160)}": letters, digits, "_", "." and "-" are allowed, "." and "-" not first`,
-    digest ? `write ${printable(text.slice(0, -tag.length - 1), 300)}@${tag}` : 'write IMAGE:TAG, as in alpine:3.20',
+    digest
+      ? `write ${printable(text.slice(0, -tag.length - 1), 300)}@${tag}`
+      : 'write IMAGE:TAG, as in alpine:3.20',
   );
 }
 

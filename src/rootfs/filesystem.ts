@@ -219,7 +219,7 @@ export function impossible(errno: number, action: string): IntegrityError {
   });
 }
 
-const ELSEWHERE = 'choose a directory on another disk with -d';
+const ELSEWHERE = 'choose another directory with -d';
 
 /**
  * Returns the error that a user sees for a failed system call.

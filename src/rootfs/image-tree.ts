@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { DestinationError, IntegrityError } from '../errors.ts';
+import { DestinationError, IntegrityError, type NotFoundError } from '../errors.ts';
 import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
@@ -150,9 +150,14 @@ export class ImageTree {
    */
   select(options: PartOptions, onAbsent?: (path: string) => void): void {
     const refuse = (path: string): never => {
-      throw noSuchPath(path, this.#options.name);
+      throw this.absent(path);
     };
     this.#selection = Selection.of(options, (path) => this.find(path, false), onAbsent ?? refuse);
+  }
+
+  /** Returns the error for a path that the tree lacks. */
+  absent(path: string): NotFoundError {
+    return noSuchPath(path, this.#options.name, (above) => this.find(above, true));
   }
 
   /** Returns true if a path, whether or not the tree has it, would be in the selected part. */

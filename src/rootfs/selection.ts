@@ -1,5 +1,5 @@
 import { NotFoundError, printable, UsageError } from '../errors.ts';
-import { pathBytes, pathText } from '../sys/os-path.ts';
+import { pathBytes, pathText, shellWord } from '../sys/os-path.ts';
 import { type BytePath, displayPath, type InodeType } from '../tar/entry.ts';
 import { parentPath } from './directories.ts';
 import { Glob } from './glob.ts';
@@ -118,11 +118,22 @@ export class Selection {
   }
 }
 
-/** Returns the error for a path that an image does not have. */
-export function noSuchPath(path: string, name: string): NotFoundError {
+/**
+ * Returns the error for a path that an image does not have.
+ *
+ * @param find resolves a path
+ */
+export function noSuchPath(
+  path: string,
+  name: string,
+  find: (path: BytePath) => ResolvedPath | undefined,
+): NotFoundError {
+  let above = parentPath(pathBytes(path).toString('latin1'));
+  while (above !== '' && find(above)?.type !== 'directory') above = parentPath(above);
+  const place = above === '' ? '' : ` ${shellWord(shown(pathText(Buffer.from(above, 'latin1'))))}`;
   return new NotFoundError(`${printable(name)} has no ${shown(path)}`, {
     code: 'PATH_NOT_FOUND',
-    hint: `list what it has: dlrootfs ls ${printable(name)}`,
+    hint: `list what it has: dlrootfs ls ${printable(name)}${place}`,
   });
 }
 

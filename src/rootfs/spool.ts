@@ -40,7 +40,7 @@ export class Spool {
         done += writeSync(this.#file, bytes, done, bytes.length - done, position + done);
     } catch (error) {
       const action = `keep contents of files in ${printable(this.#directory)}`;
-      throw explainOsError(error, action, 'choose a place on another disk with -d or -o');
+      throw explainOsError(error, action, 'choose another place with -d or -o');
     }
   }
 

@@ -17,17 +17,20 @@ interface ErrnoRow {
 }
 
 /** Joins an imperative that works anywhere with the one that names another place. */
-function or(first: string, elsewhere: string | undefined): string {
-  return elsewhere === undefined ? first : `${first}, or ${elsewhere}`;
+function or(first: string, elsewhere: string | undefined, where = ''): string {
+  return elsewhere === undefined ? first : `${first}, or ${elsewhere}${where}`;
 }
+
+const ANOTHER_DISK = ', on another disk';
 
 const full = {
   disk: 'is full',
-  hint: (elsewhere: string | undefined) => or('free some space', elsewhere),
+  hint: (elsewhere: string | undefined) => or('free some space', elsewhere, ANOTHER_DISK),
 } as const;
 const failing = {
   disk: 'fails',
-  hint: (elsewhere: string | undefined) => or('see what the kernel says of that disk (dmesg)', elsewhere),
+  hint: (elsewhere: string | undefined) =>
+    or('see what the kernel says of that disk (dmesg)', elsewhere, ANOTHER_DISK),
 } as const;
 const ANOTHER = 'use another directory';
 const unfit = {

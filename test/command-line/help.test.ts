@@ -65,6 +65,9 @@ test('help: a runtime, a singular or a word of another tool leads to the text of
     env: 'environment',
     history: 'layers',
     exit: 'exit-codes',
+    'exit codes': 'exit-codes',
+    'disk images': 'disks',
+    'inspect alpine': 'inspect',
   };
   for (const [word, topic] of Object.entries(topicOf)) assert.equal(helpText(word), helpText(topic), word);
   for (const word of ['commands', 'flags', 'topics', 'examples'])

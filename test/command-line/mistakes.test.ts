@@ -559,6 +559,28 @@ test('what is fulfilled anyway is no mistake, and neither are other spellings', 
   }
 });
 
+test('an image that could be a mistyped command, where there is no such image', async (t) => {
+  using scratch = new Scratch();
+  await using registry = await FakeRegistry.start();
+  registry.push('library/verson', 'latest', { layers: [] });
+  const rows: readonly (readonly [argv: readonly string[], exitCode: number, hint: RegExp])[] = [
+    [['verson', '--offline'], 3, /^did you mean dlrootfs version\? If not, /],
+    [['hlep', '--offline'], 3, /^did you mean dlrootfs help\? If not, /],
+    [['alpine', '--offline'], 3, /^(?!did you mean)/],
+    [['verson', '--offline', '-d', 'x'], 3, /^(?!did you mean)/],
+    [['team/verson', '--offline'], 3, /^(?!did you mean)/],
+  ];
+  for (const [argv, exitCode, hint] of rows) {
+    await t.test(argv.join(' '), async () => {
+      const result = await runProgram(argv, { cwd: scratch.path, environment: { HOME: scratch.path } });
+      assert.equal(result.exitCode, exitCode, result.stderr);
+      assert.match(/^hint: (.*)$/m.exec(result.stderr)![1]!, hint);
+    });
+  }
+  const pulled = await runProgram(['verson', '--mirror', registry.host, '-q'], { cwd: scratch.path });
+  assert.deepEqual([pulled.exitCode, pulled.stdout], [0, './rootfs\n'], pulled.stderr);
+});
+
 test('a captive portal is no registry, whatever is asked for', async (t) => {
   using scratch = new Scratch();
   const server = createServer((_, response) => {

@@ -222,7 +222,7 @@ function gitIgnored(
 
 describe('a part that cannot be', () => {
   for (const [flags, exitCode, message] of [
-    [['--path', 'etc/none'], 3, /has no \/etc\/none\nhint: list what it has: dlrootfs ls \S+$/m],
+    [['--path', 'etc/none'], 3, /has no \/etc\/none\nhint: list what it has: dlrootfs ls \S+ \/etc$/m],
     [['--path', 'etc/os/'], 3, /has no \/etc\/os\//],
     [['--path', 'etc', '--path', 'no/such'], 3, /has no \/no\/such/],
     [['--path', 'etc/gone'], 3, /has no \/etc\/gone/],

@@ -448,7 +448,7 @@ test('a full disk', { skip: missing('root', ...diskPrograms.map(([, program]) =>
     assert.equal(exitCode, 7, stderr);
     assert.match(
       stderr,
-      /^error: cannot write (\S+)\/x\.\w+: the disk of \1 is full: no space left on device \(ENOSPC\)\nhint: free some space, or name a file on another disk/m,
+      /^error: cannot write (\S+)\/x\.\w+: the disk of \1 is full: no space left on device \(ENOSPC\)\nhint: free some space, or name another file, on another disk/m,
     );
     assert.deepEqual(readdirSync(small), []);
   }

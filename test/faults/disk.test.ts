@@ -78,7 +78,7 @@ for (const [what, items, says] of [
         using mounted = mountDisk(t, disk, '4m');
         if (!mounted) return;
         const place = String.raw`cannot write ${disk}/x\.${format}: ${says.replaceAll('DISK', disk)}`;
-        const hint = String.raw`hint: free some space, or (?:name a file|choose a place) on another disk`;
+        const hint = String.raw`hint: free some space, or (?:name another file|choose another place with -d or -o), on another disk`;
         assertFailed(
           await setting.pull(['-o', `${disk}/x.${format}`, ...flags]),
           new RegExp(String.raw`^error: ${place}no space left on device \(ENOSPC\)\n${hint}`, 'm'),

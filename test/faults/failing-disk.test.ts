@@ -52,7 +52,7 @@ interface Refused {
 }
 
 const dead =
-  /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*directory on another disk with -d$/m;
+  /^error: the disk of out fails: .*i\/o error \(EIO\)\nhint: .*dmesg.*another directory with -d, on another disk$/m;
 
 const destination: readonly Refused[] = [
   { calls: 'pwrite64', error: 'EIO', says: dead },
@@ -86,7 +86,7 @@ const destination: readonly Refused[] = [
     calls: 'pwrite64',
     error: 'EIO',
     flags: ['-g'],
-    says: /^error: the disk fails: .*cannot write .*out.*HEAD: i\/o error \(EIO\)\nhint: .*dmesg.*another disk with -d$/m,
+    says: /^error: the disk fails: .*cannot write .*out.*HEAD: i\/o error \(EIO\)\nhint: .*dmesg.*with -d, on another disk$/m,
   },
 ];
 

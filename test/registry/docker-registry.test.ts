@@ -41,23 +41,31 @@ test('a real registry: OCI and Docker images, ranges, tags, what is not there', 
   );
 });
 
-test('a real registry: the digest of a config or a layer where that of a manifest belongs', { skip }, async () => {
-  await using registry = await DockerRegistry.start();
-  const pushed = await registry.push('team/app', 'latest', { layers });
-  const rows = [
-    [pushed.configDigest, /that is the digest of the config of an image \(its image ID\), not of a manifest/],
-    [pushed.layers[0]!.digest, /that is the digest of a layer, not of a manifest/],
-  ] as const;
-  for (const [digest, words] of rows) {
-    await using client = await RegistryClient.open(registry.reference('team/app', digest));
-    await assert.rejects(
-      client.image(),
-      (error) => error instanceof NotFoundError && words.test(error.message) && /inspect -q/.test(error.hint!),
-    );
-    // This registry answers 500, which is retried otherwise.
-    assert.deepEqual(client.notices, []);
-  }
-});
+test(
+  'a real registry: the digest of a config or a layer where that of a manifest belongs',
+  { skip },
+  async () => {
+    await using registry = await DockerRegistry.start();
+    const pushed = await registry.push('team/app', 'latest', { layers });
+    const rows = [
+      [
+        pushed.configDigest,
+        /that is the digest of the config of an image \(its image ID\), not of a manifest/,
+      ],
+      [pushed.layers[0]!.digest, /that is the digest of a layer, not of a manifest/],
+    ] as const;
+    for (const [digest, words] of rows) {
+      await using client = await RegistryClient.open(registry.reference('team/app', digest));
+      await assert.rejects(
+        client.image(),
+        (error) =>
+          error instanceof NotFoundError && words.test(error.message) && /inspect -q/.test(error.hint!),
+      );
+      // This registry answers 500, which is retried otherwise.
+      assert.deepEqual(client.notices, []);
+    }
+  },
+);
 
 test('a real registry: htpasswd', { skip }, async () => {
   await using registry = await DockerRegistry.start({ htpasswd });

@@ -27,6 +27,15 @@ test('the damage that a file system reports has words', () => {
     assert.match(osError(errno).text, /^the file system is corrupt \(E(BADMSG|UCLEAN)\)$/);
 });
 
+test('only a full or failing disk has a hint about another disk', () => {
+  const elsewhere = 'choose another directory with -d';
+  const { EACCES, ENOSPC, EIO } = constants.errno;
+  assert.equal(osError(EACCES).hint(elsewhere), `${elsewhere}, or run as root`);
+  assert.equal(osError(ENOSPC).hint(elsewhere), `free some space, or ${elsewhere}, on another disk`);
+  assert.match(osError(EIO).hint(elsewhere)!, /\(dmesg\), or choose .* on another disk$/);
+  assert.equal(osError(ENOSPC).hint(undefined), 'free some space');
+});
+
 test('every errno has a name and words, and no message of Node’s goes through', () => {
   for (const errno of Object.values(constants.errno)) {
     const { code, text } = osError(errno);
