@@ -27,7 +27,7 @@ export function describeFailure(error: unknown, asJson = false): FailureOutput {
   // Silent, as a program that SIGPIPE ends: `| head` is no failure.
   if (failure instanceof InterruptedError && failure.signal === 'SIGPIPE') return { exitCode, text: '' };
   const hintLine = hint === undefined ? '' : `hint: ${printable(hint, Infinity)}\n`;
-  const keptLine = kept ? 'kept: run it again to go on\n' : '';
+  const keptLine = kept ? 'kept: run it again to resume the download\n' : '';
   return { exitCode, text: `error: ${printable(message, Infinity)}\n${hintLine}${keptLine}` };
 }
 

@@ -44,9 +44,9 @@ A digest proves that an image is the one that the registry names, not its maker.
   --certificate-identity NAME --certificate-oidc-issuer URL  by this identity with a certificate of Sigstore, as by a workflow of GitHub; both are needed
   --certificate-identity-regexp, --certificate-oidc-issuer-regexp  likewise, by regular expressions, which match anywhere: write ^ and $
   --trusted-root FILE  the authorities for identities; without it those of Sigstore's public instance, embedded with their date
-  dlrootfs inspect IMAGE --verify-key cosign.pub  prints the signatures that count
-For a workflow of GitHub: --certificate-identity https://github.com/ORG/REPO/.github/workflows/FILE@refs/heads/main --certificate-oidc-issuer https://token.actions.githubusercontent.com. Signed may be the index of the platforms or the manifest of one. Signatures are found as referrers, as bundles of Sigstore or in the older form, and under the tag sha256-….sig; in oci: and oci-archive: too. The cache keeps them for --offline.
-The policy of this machine is obeyed as by podman and skopeo: ~/.config/containers/policy.json, else /etc/containers/policy.json (containers-policy.json(5)). The flags above are required on top of it. An image that it refuses, and a policy that cannot be read, end with exit code 6 before a layer is requested; without any such file every image is accepted. inspect prints an image in any case, with a notice if a pull is refused.
+  dlrootfs inspect IMAGE --verify-key cosign.pub  prints the valid signatures
+For a workflow of GitHub: --certificate-identity https://github.com/ORG/REPO/.github/workflows/FILE@refs/heads/main --certificate-oidc-issuer https://token.actions.githubusercontent.com. The signature may be of the index of the platforms, or of the manifest of one platform. It may be a referrer (a bundle of Sigstore or the older form) or under the tag sha256-….sig, in oci: and oci-archive: too. The cache keeps them for --offline.
+dlrootfs obeys the policy of this machine, as podman and skopeo do: ~/.config/containers/policy.json, else /etc/containers/policy.json (containers-policy.json(5)). The flags above add further conditions. If the policy refuses the image or cannot be read, the exit code is 6, and no layer is requested. Without such a file every image is accepted. inspect prints an image in any case, with a notice if a pull is refused.
   --policy FILE  another policy
   --insecure-policy  no policy
 A sigstoreSigned requirement counts only signatures for which registries.d has use-sigstore-attachments: true (containers-registries.d(5)), as with podman. Signatures by cosign may name no tag: they need "signedIdentity": {"type": "matchRepository"}. signedBy needs the program gpgv; "pki" is not supported and refuses.
@@ -56,40 +56,40 @@ The cache keeps layers, manifests and partial downloads in $XDG_CACHE_HOME/dlroo
   --cache-dir DIR  use another directory; runs at the same time can share it
   --cache-size SIZE  limit its size
   --no-cache  neither read nor write it
-  --offline  use it alone: a tag means what it meant last, and no network is used
+  --offline  use only the cache, and no network: a tag is the image that it was last
   dlrootfs cache  print its size
   dlrootfs cache prune  empty it, or with --cache-size shrink it
   dlrootfs cache list  its images: tag, digest, size on disk and last use
-  dlrootfs cache rm IMAGE  remove an image, but what another one needs
+  dlrootfs cache rm IMAGE  remove an image, without the layers that another image needs
   dlrootfs cache add IMAGE  download an image, or several, into it, for --offline
-Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time. A DIR for it is new, empty, or made by dlrootfs (it has a CACHEDIR.TAG); with anything else in it, it is an error. As root, a cache in a directory of another user, such as a home under sudo -E, is not used.
+Cached blobs are verified by their digests; a corrupt one is downloaded again. The cache may be deleted at any time. The directory must be new, empty, or a cache of dlrootfs (with its CACHEDIR.TAG); any other one is an error. As root, a cache in a directory of another user, such as a home under sudo -E, is not used.
 
 # refresh: REFRESH: the newest image in a DIR that has one: --replace, --merge
-A DIR that holds files, of an image or others, needs one of these flags; lost+found alone is no file in this sense:
-  --replace  DIR becomes exactly the image; any other file in it is removed, and so is a repository of -g. A notice counts up to 1000 files of a DIR that has no json of an image. The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
+A DIR that holds files, of an image or others, needs one of these flags. A DIR with only lost+found counts as empty:
+  --replace  DIR becomes exactly the image; any other file in it is removed, and so is a repository of -g. If DIR has no json of an image, a notice counts its files (up to 1000). The new rootfs is built beside DIR and takes its place in one step: after an error DIR is as it was
   --replace --dry-run  changes nothing: exit code 0 says that DIR is up to date, 9 that a pull would change it, and why
   --replace=always  the same, even if DIR is the image already
   --merge  the image is unpacked over the files of DIR: files of the same name are replaced, the others stay
-  dlrootfs verify IMAGE -d DIR  prints what is not as in the image, and changes nothing
-With --replace nothing is done if the tag is the same image as before and DIR is unchanged. Unchanged is a DIR whose files have the inode, type, mode, owner, size and times of after the pull. No content is read: the time of the last change (ctime) shows each write. A note of these is in the cache, where no container can change it. Without it, as after a pull without --replace, DIR is built again.
+  dlrootfs verify IMAGE -d DIR  prints the differences to the image, and changes nothing
+--replace does nothing if the tag is the same image as before and DIR is unchanged. DIR is unchanged if its files have the same inode, type, mode, owner, size and times as after the pull. No content is read: the time of the last change (ctime) shows each write. The cache keeps these values, where no container can change them. If it has none, as after a pull without --replace, DIR is built again.
 Layers in the cache are not downloaded again: a refresh downloads only those that are new in the image. The original line "Downloading layers:" is printed all the same.
 For cron, dlrootfs IMAGE -d DIR --replace --dry-run -q || dlrootfs IMAGE -d DIR --replace -q prints DIR if it was changed, and nothing if it was not. With --json the field changed says it.
-Not replaced are /, mount points, home directories and directories of the system. Neither is a DIR in which a mount point, the working directory or the cache is.
+--replace refuses /, mount points, home directories and directories of the system. It also refuses a DIR in which a mount point, the working directory or the cache is.
 
 # rootless: ROOTLESS: pull, enter and delete as a plain user: --userns
 A pull needs no root. Without --userns all files belong to the user. Other owners, setuid bits, capabilities and devices are not restored, and a notice counts them. It counts the owner root too: such files are root's again inside unshare -r, and only there.
   dlrootfs alpine  pull into ./rootfs
   unshare -r -R rootfs /bin/sh  enter: the user is root inside
   dlrootfs verify alpine  compare; what such a pull cannot restore is not reported
-  rm -rf rootfs  delete; where a directory is read-only: unshare -r rm -rf rootfs
+  rm -rf rootfs  delete; if a directory is read-only: unshare -r rm -rf rootfs
 With --userns owners, setuid bits and capabilities are those of the image, in a user namespace. Only devices still need root. Later commands on such a DIR enter the namespace by themselves, since its files belong to ids of the user; --userns=false keeps them out:
   dlrootfs alpine --userns  pull
   unshare -r --map-auto -R rootfs /bin/sh  enter: each user of the image is there
   dlrootfs verify alpine  compare, owners included
   unshare -r --map-auto rm -rf rootfs  delete: the user may not remove what belongs to ids of the range
 --userns needs newuidmap and newgidmap (Debian and Ubuntu: apt install uidmap). The user also needs ranges of ids in /etc/subuid and /etc/subgid; most systems give them to each new user. Root adds them by usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER. Ranges of two users must not overlap. unshare has --map-auto since util-linux 2.38.
-Where unshare is not permitted, the system allows users no namespaces: see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns.
-An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace. So does that for LXC, which then needs no root to start it.
+If unshare is not permitted, the system allows users no namespaces: see sysctl user.max_user_namespaces and kernel.apparmor_restrict_unprivileged_userns.
+An archive or a disk image (-o) has all owners and devices without --userns. With --for runc the configuration is for rootless runc, and with --userns it has the ids of the namespace. The configuration for LXC has these ids, too; such a container starts without root.
 
 # sources: SOURCES: images on this machine: oci:, oci-archive:, docker-archive:, -
 Instead of an image in a registry you can name, as in skopeo:
@@ -100,7 +100,7 @@ Instead of an image in a registry you can name, as in skopeo:
 Archives may be compressed. Use @0, @1 and so on instead of a tag for the first, the second image in an archive. A path cannot contain a colon. An image called oci is written library/oci:1.
 
 # output: OUTPUT: standard output, progress, JSON, one archive
-Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json leaves it out. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with what to do.
+Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json omits it. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with the remedy.
   -q  only the destination, as typed; with inspect, only the digest
   --json  one object on one line at the end: digests, layers, sizes, seconds (docs/schema/summary.schema.json)
   --progress tty  bars, erased at the end; the default on a terminal that is not dumb
@@ -115,7 +115,7 @@ Standard output has the lines of the original: Opening a session, Image ID, a li
 # runtimes: RUNTIMES: what starts DIR: chroot, runc, LXC, systemd-nspawn
 As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R DIR /bin/sh (dlrootfs help rootless). With --for a pull writes the configuration of a runtime: command, variables, user, directory and stop signal are those of the image. The pull prints the command that starts it.
   -d web/rootfs --for runc  web/config.json; runc run -b web web, as a plain user with --root DIR too. It has a terminal if the pull runs on one
-  -d web --for runc  ./config.json, beside web: for a second container use a directory of its own, as -d web/rootfs
+  -d web --for runc  ./config.json, beside web: for a second container use another directory, as -d app/rootfs
   -d /var/lib/lxc/web/rootfs --for lxc  /var/lib/lxc/web/config; lxc-execute -n web
   -d web --for lxc  web.lxc, beside a DIR of another name than rootfs; lxc-execute -n web -f web.lxc
   -d /var/lib/machines/web --for nspawn  /var/lib/machines/web.nspawn; systemd-nspawn -M web
@@ -126,7 +126,7 @@ An image whose command is an init, such as /sbin/init, boots: by lxc-start -n we
 A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.
 
 # disks: DISK IMAGES: disk images, and what starts them in qemu
-A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest, and from what --add, --path, --exclude and --for change. What a format does not have is counted in a notice.
+A file name that ends in .ext4, .squashfs or .erofs is a disk image of that format, without a partition table. It is made by any user, with the owners of the image, and the same image gives the same bytes: UUID, times and hash seed come from its digest, and from what --add, --path, --exclude and --for change. A notice counts the attributes that the format does not have.
   -o FILE.ext4  by mke2fs 1.47.1 or newer, with libarchive, and debugfs (Debian: e2fsprogs)
   --size 2G  size of the ext4; without it a tenth stays free, and 16 MiB at least
   -o FILE.squashfs  by sqfstar 4.6 or newer (Debian: squashfs-tools)
@@ -140,28 +140,28 @@ With --path a pull, -o, verify and diff take only that file or directory, with a
   --path etc/ssl  from the root of the image; with or without a slash before it
   --path bin/sh  where bin is a symlink to usr/bin: that symlink, and usr/bin/sh. A symlink at the end is taken as it is, unless a slash follows
   --exclude "*.pyc"  a name at any level
-  --exclude usr/share/doc  a path from the root, with all that is in it, as a slash says
-  --exclude "usr/share/man/**"  what is in a directory, not the directory; ** is any number of names
+  --exclude usr/share/doc  a path from the root, since it has a slash, with all that is in it
+  --exclude "usr/share/man/**"  the content of a directory, not the directory; ** is any number of names
   --exclude "[!a-z]?/"  sets, any one character, a slash at the end for directories only
   dlrootfs cat IMAGE PATH  the content of a file; symlinks are followed inside the image
-  dlrootfs ls IMAGE [PATH]  what a directory holds; with -l mode, owner, size and time too
-A path that the image does not have is an error (exit code 3). A pattern that matches nothing is none. DIR/json says which part DIR holds (dlrootfs.part). -g does not go with it.
+  dlrootfs ls IMAGE [PATH]  the names in a directory; with -l mode, owner, size and time too
+A path that the image does not have is an error (exit code 3); a pattern that matches nothing is not. DIR/json says which part DIR holds (dlrootfs.part). A part cannot be pulled with -g.
 With --add files of this machine are a last layer of the image, in every output: they replace files of it, and verify with the same flags counts them as part of it.
   --add FILE:/usr/local/bin/  a file; without the slash at the end, or without a destination in /, under that name
-  --add DIR  what a directory holds, over the root; --add DIR:/srv/app over /srv/app
-  --add FILE.tar.gz:/opt  what an archive holds; it may delete files, as layers do (.wh.NAME)
-  --add-owner 1000:1000  owner of all of it; without, root, and in an archive the owners that it names
-Modes and times are those of the files. Directories of systems, such as /etc and /usr/lib, keep the modes, owners and links of the image.
+  --add DIR  the content of a directory, over the root; --add DIR:/srv/app over /srv/app
+  --add FILE.tar.gz:/opt  the content of an archive; it may delete files, as layers do (.wh.NAME)
+  --add-owner 1000:1000  owner of all of it; default: root, and for an archive its own owners
+Modes and times are those of the files. Directories of the system, such as /etc and /usr/lib, keep the modes, owners and links of the image.
 
 # comparison: COMPARISON: what verify and diff compare, and what they print
-verify prints one line for each path that differs, in the order of the paths, and nothing where DIR is the image:
+verify prints one line for each path that differs, in the order of the paths, and nothing if DIR is the image:
   missing PATH  the image has it, DIR has not
   extra PATH  DIR has it, the image has not
   changed PATH: …  such as mode 0755→0777, owner 0:0→1000:1000, size 5→6: the image, then DIR
-A directory that is missing or extra is one line, with a slash at its end. Compared are type, mode, owner, size, time, target of symlinks, device numbers, hard links, extended attributes and access lists. Times are as exact as the file system keeps them. With --contents every byte is compared too. Where something in a directory was made or removed, the time of the directory is not reported.
-Not reported are the files json, layersize and .git of a pull, and an empty lost+found of root. With --prepare, additions of a pull with --prepare are not reported; with --path and --exclude, files outside that part. A plain user may have other owners, no setuid bits, devices and capabilities, unless --userns is given. Files that the user may not read are counted in a notice. Mount points are named in one: files that are mounted in DIR are not compared.
-diff compares two images in the same way, without a directory. It prints removed PATH, added PATH, changed PATH: the first image, then the second. Contents are compared wherever the sizes are equal; layers that both images have need not be. Credentials of the command line are for one registry: for two, log in to both.
-A digest in the name of an image (…@sha256:…) that is cached needs no network. In a DIR nothing is changed, no symlink in it is followed, and only regular files are opened. With --json one object is printed (docs/schema/verification.schema.json, docs/schema/differences.schema.json). With -q nothing is printed: the exit code says it.
+A directory that is missing or extra is one line, with a slash at its end. verify compares type, mode, owner, size, time, target of symlinks, device numbers, hard links, extended attributes and access lists. Times are as exact as the file system keeps them. With --contents every byte is compared too. If a file in a directory was made or removed, the time of the directory is not reported.
+verify does not report the files json, layersize and .git of a pull, and an empty lost+found of root. With --prepare it does not report the additions of a pull with --prepare; with --path and --exclude, files outside that part. A plain user may have other owners, no setuid bits, devices and capabilities, unless --userns is given. A notice counts the files that the user may not read. Another one names mount points: files that are mounted in DIR are not compared.
+diff compares two images in the same way, without a directory. It prints removed PATH, added PATH, changed PATH: the first image, then the second. Contents of files with equal sizes are compared; layers that both images have are not downloaded for that. Credentials of the command line are for one registry: for two, log in to both.
+A digest in the name of an image (…@sha256:…) that is cached needs no network. verify changes nothing in DIR, follows no symlink in it, and opens only regular files. With --json one object is printed (docs/schema/verification.schema.json, docs/schema/differences.schema.json). With -q nothing is printed: the exit code is the result.
 
 # git: GIT LAYERS: the branches of -g
 With -g the rootfs is a git repository with one commit and one branch per layer. Branch layer<n>_<id> is based on layer<n-1>_… and adds the files of layer n; the last branch is checked out. So git diff layer0_… layer1_… shows the changes of layer 1.
@@ -171,11 +171,11 @@ The repository is written into a new rootfs. git, which must be installed, makes
 # layers: LAYERS: only the first layers of an image: --layers
 With --layers a pull takes only the first layers of the image. DIR is exactly the state after them, as after a pull of an image that has no others. Layers in the cache are not downloaded again.
   --layers 2  the first two layers; 0 is an empty directory
-  --layers 3f5ae1  up to the layer whose id begins so; dlrootfs inspect IMAGE lists the ids. A number of up to six digits is a number
+  --layers 3f5ae1  up to the layer whose id begins with 3f5ae1; dlrootfs inspect IMAGE lists the ids. Up to six decimal digits are a number of layers
   dlrootfs IMAGE --layers 2 -d DIR --replace  DIR goes back to the state after two layers; without --layers it is all of the image again
   dlrootfs verify IMAGE --layers 2 -d DIR  compare with these layers; without the flag a notice says which layers DIR holds, by its json
-  dlrootfs diff IMAGE IMAGE --layers 1 --layers 2  what the second layer did
-It goes with -g, -o, --path, --exclude and cat, too. DIR/json is the JSON of the last of these layers. The configuration that --json prints, and that --for uses, is the image's. With --json, imageLayers is the number of all layers.
+  dlrootfs diff IMAGE IMAGE --layers 1 --layers 2  the changes of the second layer
+It can be used with -g, -o, --path, --exclude and cat. DIR/json is the JSON of the last of these layers. The configuration that --json prints, and that --for uses, is the image's. With --json, imageLayers is the number of all layers.
 
 # environment: ENVIRONMENT: environment variables
   DLROOTFS_CREDS  credentials, as for -u
@@ -200,23 +200,23 @@ With --json a pull prints one object. Ids are 64 hex digits, sizes are in bytes.
   digest  digest of the manifest; of a layer, of its compressed blob. Absent with version 1 of the protocol
   platform  an object with os, architecture and, where there are any, variant and osVersion
   layers  array, base layer first, of objects with id, digest, diffID, size (compressed) and entries (of the tar)
-  imageLayers  how many layers the image has: more than layers with --layers
+  imageLayers  number of layers of the image: with --layers it may be larger than that of layers
   config  the image's configuration as the registry has it
   destination  the directory or file as typed
-  added  what --add laid over the image, as typed
-  changed  false where DIR was the image already, and nothing was done; with --dry-run, whether a pull would change DIR
-  notRestored  numbers of what the system did not let us restore: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored
+  added  values of --add, as typed
+  changed  false if DIR was the image already, and nothing was done; with --dry-run, true if a pull would change DIR
+  notRestored  numbers of attributes and files that could not be restored: owners, devices, xattrs, capabilities, setuid, times, modes, collisions, ignored
   bytes  bytes of compressed layers from the cache and from the network
   seconds  durations by stage (resolve, layers) and in total
 inspect --json and --dry-run --json have reference to config, bytes, and:
   indexDigest  digest of the index that names the images of all platforms
   mediaType  of the manifest; of a layer
   platforms  all that the reference offers
-  signers  with flags that demand a signature: each that counts, with signed (the digest of the manifest or index), place, key, or identity and issuer, and reference
-  createdBy, cached  of a layer: the command that made it, and whether it is in the cache
-  rateLimit  what the registry said of its limits
-  reason  with --dry-run, where DIR is not up to date: missing, other-image, touched, unknown or always
-verify --json prints reference, id, digest, destination, contents (whether they were compared), and:
+  signers  with flags that demand a signature: the valid ones, each with signed (the digest of the manifest or index), place, key, or identity and issuer, and reference
+  createdBy, cached  of a layer: the command that made it, and true if it is in the cache
+  rateLimit  the limits in the registry's answers
+  reason  with --dry-run, if DIR is not up to date: missing, other-image, touched, unknown or always
+verify --json prints reference, id, digest, destination, contents (true if they were compared), and:
   differences  array of objects with path, kind (missing, extra, changed), type and changes
   changes  array of objects with what, name (of an attribute), expected and found
   unread  paths that this user may not read
@@ -234,7 +234,7 @@ With --progress json each line on standard error is an object with a type:
   runtime-config  file that --for wrote, and command that starts the container
   notice, debug  message
   done  reference, destination
-  error  exitCode, code (a stable name), message, hint, and kept: true where the next run resumes
+  error  exitCode, code (a stable name), message, hint, and kept: true if the next run resumes the download
 
 # exit-codes: EXIT STATUS: meaning of the exit code
   0  done

@@ -232,7 +232,7 @@ export class RootfsBuild {
     const { layerInfo, git } = this.#options;
     const write = async (name: 'json' | 'layersize', text: string) => {
       if (await this.#parts.rootfs.writeLayerInfo(name, Buffer.from(text))) return;
-      this.#notice(`has a ${name} of the image's own: the layer's information is not written`);
+      this.#notice(`has a file ${name} from the image: the layer's information is not written`);
     };
     if (layerInfo) await write('json', formatLayerInfo(info));
     if (git) await write('layersize', String(blobSize ?? -1));

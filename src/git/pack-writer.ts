@@ -301,7 +301,7 @@ export class PackWorkspace {
 function collision(id: string): GitError {
   return new GitError(`two files of the image have the same SHA-1, ${id}: git can hold only one of them`, {
     code: 'GIT_COLLISION',
-    hint: 'the image was made to deceive git; pull it without -g',
+    hint: 'pull it without -g: the image was made to deceive git',
   });
 }
 

@@ -159,7 +159,8 @@ function signedPayload(body: Uint8Array, signatures: unknown, what: string): Uin
   if (formats.some((format) => format.length !== length || format.tail !== tail)) {
     throw new IntegrityError(`the signatures of ${what} are of different documents`);
   }
-  if (length > body.length) throw new IntegrityError(`the signature of ${what} covers more than there is`);
+  if (length > body.length)
+    throw new IntegrityError(`the signature of ${what} covers more bytes than the document has`);
   const payload = Buffer.concat([body.subarray(0, length), Buffer.from(tail, 'base64url')]);
   for (const signature of signatures) {
     if (!isObject(signature) || !isValid(signature, payload)) {

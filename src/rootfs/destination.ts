@@ -111,7 +111,7 @@ export class Destination implements Disposable {
       }
       throw new DestinationError(`${printable(directory)} cannot be replaced by another directory`, {
         code: 'NOT_REPLACEABLE',
-        hint: 'it is a mount point, in use, or its parent cannot be written: choose another directory with -d',
+        hint: 'choose another directory with -d: this one is a mount point, in use, or in a directory that you cannot write',
       });
     });
   }

@@ -23,7 +23,7 @@ export class Glob {
         hint: 'write a name, as *.pyc, or a path, as usr/share/doc',
       });
     if (pattern.startsWith('!'))
-      throw new UsageError(`"${printable(pattern)}" cannot take back what other patterns leave out`, {
+      throw new UsageError(`"${printable(pattern)}" cannot include paths that other patterns exclude`, {
         hint: 'leave it out; for a name that begins with !, write a backslash before it',
       });
     // A final `**` matches the content of a directory, not the directory itself.

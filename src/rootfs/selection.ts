@@ -139,7 +139,7 @@ export function noSuchPath(
 
 function contradiction(path: string, left: BytePath): UsageError {
   const what = `/${displayPath(left)}`;
-  return new UsageError(`cannot take ${shown(path)}: a pattern of --exclude leaves out ${what}`, {
+  return new UsageError(`cannot select ${shown(path)}: a pattern of --exclude excludes ${what}`, {
     hint: 'leave out that --exclude, or the path',
   });
 }

@@ -49,7 +49,7 @@ export function normalize(path: BytePath): BytePath {
  * Only the last name is a whiteout: a directory `.wh.foo` with files in it is an ordinary one (containerd,
  * docker, umoci).
  *
- * @throws IntegrityError, without the path, for a whiteout of nothing, `.` or `..`
+ * @throws IntegrityError, without the path, for a whiteout without a name, of `.` or `..`
  */
 export function classify(entryPath: BytePath): LayerPath {
   const path = normalize(entryPath);
@@ -67,9 +67,9 @@ export function classify(entryPath: BytePath): LayerPath {
 
   const hidden = name.slice(whiteoutPrefix.length);
   if (hidden === '' || hidden === '.' || hidden === '..') {
-    throw new IntegrityError('a whiteout of nothing that can be removed', {
+    throw new IntegrityError('its whiteout names no file that could be removed', {
       code: 'BAD_WHITEOUT',
-      hint: 'the layer is malformed or hostile, nothing was deleted',
+      hint: 'report the malformed layer to the publisher of the image',
     });
   }
   return { kind: 'whiteout', path: (path.slice(0, start) + hidden) as BytePath };

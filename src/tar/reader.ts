@@ -113,7 +113,7 @@ export class TarReader implements EntryReader {
         continue;
       }
       if (isAfterZeros)
-        throw new MalformedTarError('half an end mark: one block of zeros, then a block that is not');
+        throw new MalformedTarError('data follows a single block of zeros, which is half of an end mark');
       const header = this.#parseHeader(sum);
       switch (header.type) {
         case 0x78: // x

@@ -102,7 +102,7 @@ async function collect(stream: Readable, kill: () => void): Promise<Buffer> {
 /** Keywords of gpgv's status (GnuPG's doc/DETAILS) that refuse a signature. */
 const BAD: Readonly<Record<string, string>> = {
   NO_PUBKEY: 'it was not made with a key of the policy',
-  BADSIG: 'it is wrong',
+  BADSIG: 'it does not match its content',
   EXPSIG: 'it has expired',
   EXPKEYSIG: 'its key has expired',
   REVKEYSIG: 'its key was revoked',

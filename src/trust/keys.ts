@@ -71,7 +71,7 @@ export function parsePublicKey(text: string, name: string): PublicKey {
     (type === 'ec' && Object.hasOwn(CURVES, namedCurve)) ||
     (type === 'rsa' && modulusLength >= MIN_RSA_BITS && modulusLength <= MAX_RSA_BITS);
   if (isUsable) return { name, key };
-  throw refuse(`${type} ${namedCurve || modulusLength || ''} is no kind of key for signatures`);
+  throw refuse(`keys of type ${type} ${namedCurve || modulusLength || ''} cannot verify signatures`);
 }
 
 /**

@@ -229,7 +229,7 @@ describe('a part that cannot be', () => {
     [
       ['--path', 'etc/os', '--exclude', 'etc/'],
       2,
-      /cannot take \/etc\/os: a pattern of --exclude leaves out \/etc/,
+      /cannot select \/etc\/os: a pattern of --exclude excludes \/etc/,
     ],
     [['--exclude', '/'], 2, /"\/" is no pattern of paths/],
     [['--path', 'etc', '-g'], 2, /a part of an image does not go with git/],

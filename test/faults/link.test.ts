@@ -36,7 +36,7 @@ test('the same with a server that knows no ranges ends in an error within its tr
   );
   const { exitCode, stderr } = await setting.pull(['--retry', '2']);
   assert.equal(exitCode, 5, stderr);
-  assert.match(stderr, /^error: .*\nhint: .*\nkept: run it again to go on\n$/m);
+  assert.match(stderr, /^error: .*\nhint: .*\nkept: run it again to resume the download\n$/m);
   assert.deepEqual(setting.names, []);
 });
 

@@ -113,7 +113,7 @@ for (const { what, flags = [], end, exitCode, lost } of endings) {
     const first = await running.result;
     assert.equal(first.exitCode, exitCode, first.stderr);
     const kept = onDisk();
-    if (what !== 'SIGKILL') assert.match(first.stderr, /\nkept: run it again to go on\n$/);
+    if (what !== 'SIGKILL') assert.match(first.stderr, /\nkept: run it again to resume the download\n$/);
 
     await using sound = await Setting.open(image, { faults: [slow] });
     await using counter = await Counter.before(sound.registry.host);

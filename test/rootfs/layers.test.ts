@@ -174,7 +174,7 @@ const whiteouts: readonly Row[] = [
   {
     name: 'a whiteout of nothing is an error',
     layers: [[file('.wh.', '')]],
-    error: /layer 0.*whiteout of nothing/,
+    error: /layer 0.*names no file that could be removed/,
   },
   {
     name: 'a whiteout of . is an error',

@@ -31,7 +31,7 @@ describe('a TarReader refuses', () => {
       Buffer.concat([Buffer.from([0x1f, 0x8b, 8]), Buffer.alloc(509, 7)]),
       /checksum/,
     ],
-    ['one block of zeros, then a header', tar(good, raw(Buffer.alloc(512)), good), /half an end mark/],
+    ['one block of zeros, then a header', tar(good, raw(Buffer.alloc(512)), good), /half of an end mark/],
     [
       'an archive cut within a header',
       tar(good).subarray(0, 1024 + 100),
