@@ -259,9 +259,10 @@ function usageError(
       const { spelled, name } = flags.find(({ option }) => option === undefined)!;
       const hint =
         foreignFlag(name) ??
-        attachedValue(name) ??
+        attachedValue(name, /^[\d./]/) ??
         didYouMean(similarIn(error)) ??
         flagSuggestion(name) ??
+        attachedValue(name, /^[^-]/) ??
         'dlrootfs --help --all lists all flags';
       return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
     }
@@ -281,10 +282,15 @@ function usageError(
   }
 }
 
-/** Returns a hint for a value right after a letter, as in `-j4`. */
-function attachedValue(name: string): string | undefined {
-  const [, letter = '', value = ''] = /^([A-Za-z])(\d.*|[./].*)$/.exec(name) ?? [];
-  return optionNamed(letter)?.required === true ? `write -${letter} ${printable(value)}` : undefined;
+/**
+ * Returns a hint for a value right after a letter, as in `-j4`.
+ *
+ * @param beginning of the values to consider
+ */
+function attachedValue(name: string, beginning: RegExp): string | undefined {
+  const [letter, value] = [name.slice(0, 1), name.slice(1)];
+  if (!beginning.test(value) || optionNamed(letter)?.required !== true) return undefined;
+  return `write -${letter} ${printable(value)}`;
 }
 
 function wordsBehindImage(words: readonly string[]): UsageError {

@@ -116,6 +116,8 @@ export interface StartConditions {
    * beside the rootfs then.
    */
   readonly needsState?: boolean;
+  /** True if systemd does not run here (sd_booted(3)): then systemd-nspawn finds no bus to register with. */
+  readonly withoutSystemd?: boolean;
 }
 
 /** Returns the command that starts the container. */
@@ -138,12 +140,13 @@ const START: Readonly<Record<Runtime, (place: ContainerPlace, conditions: StartC
     const file = isKnown ? '' : ` -f ${shellWord(configPath('lxc', place))}`;
     return `${start}${from} -n ${name}${file}`;
   },
-  nspawn: ({ directory, parent }, { hidden = [] }) => {
+  nspawn: ({ directory, parent }, { hidden = [], withoutSystemd = false }) => {
     const known = parent === '/var/lib/machines';
     const machine = known ? `-M ${machineName(directory)}` : `-D ${shellWord(directory)}`;
     // systemd.nspawn(5): a file beside the machine is not trusted with Inaccessible=.
     const inaccessible = hidden.map((inside) => `--inaccessible=${shellWord(inside)}`);
-    return ['systemd-nspawn', ...inaccessible, machine].join(' ');
+    const alone = withoutSystemd ? ['--register=no', '--keep-unit'] : [];
+    return ['systemd-nspawn', ...alone, ...inaccessible, machine].join(' ');
   },
 };
 

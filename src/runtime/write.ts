@@ -95,6 +95,7 @@ export async function writeRuntimeConfigs(
   const place = containerPlaceOf(destination);
   const inNamespace = options.idMappings !== undefined;
   const isRoot = options.uid === 0 && !inNamespace;
+  const withoutSystemd = !existsSync('/run/systemd/system');
   const needsState = !isRoot && options.environment['XDG_RUNTIME_DIR'] === undefined;
   const { directory, name } = attempt(`read ${printable(destination)}`, () =>
     openBeside(destination, identity),
@@ -107,7 +108,7 @@ export async function writeRuntimeConfigs(
     return runtimes.map((runtime) => ({
       ...configFor(runtime, container, bundled, image, options),
       file: configPath(runtime, place),
-      command: startCommand(runtime, place, { ...container, inNamespace, needsState }),
+      command: startCommand(runtime, place, { ...container, inNamespace, needsState, withoutSystemd }),
     }));
   });
   for (const { file, text } of written) await writeConfig({ directory, name: basename(file) }, text, force);

@@ -194,6 +194,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   ],
   ['alpine -qx', 2, 'unknown flag: -qx', 'dlrootfs --help --all lists all flags'],
   ['alpine -j4', 2, 'unknown flag: -j4', 'write -j 4'],
+  ['alpine -drootfs', 2, 'unknown flag: -drootfs', 'write -d rootfs'],
   ['alpine -qj', 2, 'flag needs an argument: -j', 'write -j N'],
   ['alpine --dest-dir x', 2, 'unknown flag: --dest-dir', 'use -d DIR'],
   [

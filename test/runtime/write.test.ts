@@ -151,6 +151,17 @@ test('in a user namespace LXC is told where its containers are', () => {
   assert.equal(start('/home/me/ct/web'), 'lxc-execute -P /home/me/ct -n web -f /home/me/ct/web.lxc');
 });
 
+test('without systemd, nspawn has no bus to register with', () => {
+  const rows = [
+    ['/srv/web', 'systemd-nspawn --register=no --keep-unit -D /srv/web'],
+    ['/var/lib/machines/web', 'systemd-nspawn --register=no --keep-unit -M web'],
+  ] as const;
+  for (const [directory, command] of rows) {
+    const conditions = { boots: false, withoutSystemd: true };
+    assert.equal(startCommand('nspawn', containerPlaceOf(directory), conditions), command);
+  }
+});
+
 test('without XDG_RUNTIME_DIR a user gives runc a place for its state', () => {
   const place = containerPlaceOf("/home/me/it's/rootfs");
   assert.equal(
