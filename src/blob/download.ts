@@ -14,7 +14,7 @@ import { Body, BrokenTransferError, CorruptBlobError } from './transfer.ts';
 /** Number of bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
 /** Number of bytes between two notes of the file's contents: a killed run loses at most these. */
-const NOTE_EVERY = 4 * 2 ** 20;
+const NOTE_EVERY = 8 * 2 ** 20;
 /** Least number of missing bytes that are requested in pieces. */
 const WORTH_PIECES = 16 * 2 ** 20;
 
@@ -236,7 +236,7 @@ export class Download {
     }
     this.#hash.update(chunk);
     await this.#buffer.append(chunk);
-    await this.#arrived(chunk.length);
+    this.#arrived(chunk.length);
   }
 
   /** Puts a request for the next piece into the queue, unless one waits there or no piece is left. */
@@ -259,7 +259,7 @@ export class Download {
   /** Receives the first piece without a connection. */
   async #receivePiece(pieces: Pieces): Promise<void> {
     if (this.#ranges === false || this.#signal.aborted) return;
-    const piece = pieces.take(this.#options.requests.connections);
+    const piece = pieces.take();
     if (!piece) return;
     const budget = new RetryBudget(this.#options);
     try {
@@ -287,9 +287,10 @@ export class Download {
       this.#signal.throwIfAborted();
       if (!chunk) throw this.#broken('the connection ended before its range was complete');
       await this.#buffer.writeAt(chunk, piece.at);
+      if (piece.at === this.#hash.bytes) this.#hash.update(chunk);
       piece.at += chunk.length;
       if (pieces.front > this.#buffer.received) this.#buffer.advance(pieces.front);
-      await this.#arrived(chunk.length);
+      this.#arrived(chunk.length);
       budget.received(chunk.length);
     }
   }
@@ -326,6 +327,7 @@ export class Download {
       await Promise.race(this.#waiting ? [this.#waiting, ...next] : next);
     }
     this.#signal.throwIfAborted();
+    await this.#notes;
     await this.#hashFront();
     this.#complete = this.#buffer.received === pieces.size;
     if (this.#complete) return;
@@ -333,12 +335,13 @@ export class Download {
     this.#pieces = undefined;
   }
 
-  async #arrived(bytes: number): Promise<void> {
+  #arrived(bytes: number): void {
     this.#budget.received(bytes);
     this.#options.progress(this.#received);
     this.#hashMore();
     this.#unnoted += bytes;
-    if (this.#unnoted >= NOTE_EVERY) await this.#note();
+    // No connection waits for it.
+    if (this.#unnoted >= NOTE_EVERY) this.#note().catch((error: unknown) => this.#failed.reject(error));
   }
 
   /** Notes the contents of the file, unless its length alone describes them. */

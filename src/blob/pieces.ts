@@ -10,9 +10,10 @@ export interface Piece {
   readonly end: number;
 }
 
-/** Limits on a piece in bytes. Small ones keep the front steady; large ones make round trips negligible. */
-const LARGEST = 16 * 2 ** 20;
-const SMALLEST = 2 * 2 ** 20;
+/** Size of a piece in bytes. Smaller ones keep the front steady; larger ones make round trips negligible. */
+const PIECE = 8 * 2 ** 20;
+/** A smaller remainder is part of the piece before it. */
+const LEAST_REST = 2 * 2 ** 20;
 
 /** The missing ranges of a blob, from its start on, for several connections. */
 export class Pieces {
@@ -27,18 +28,12 @@ export class Pieces {
     this.#free = without(present, size).map(({ start, end }) => ({ at: start, end, givenUp: false }));
   }
 
-  /**
-   * Returns the first piece without a connection; undefined if all are taken. Pieces get smaller near the
-   * end, so that all connections end together.
-   */
-  take(connections: number): Piece | undefined {
+  /** Returns the first piece without a connection; undefined if all are taken. */
+  take(): Piece | undefined {
     const first = this.#free[0];
     if (!first) return undefined;
-    const left = total(this.#free);
-    const share = Math.min(LARGEST, Math.max(SMALLEST, Math.ceil(left / (2 * connections))));
     const stretch = first.end - first.at;
-    // A small remainder is part of the piece before it.
-    const length = first.givenUp || stretch - share < SMALLEST ? stretch : share;
+    const length = first.givenUp || stretch - PIECE < LEAST_REST ? stretch : PIECE;
     const piece = { at: first.at, end: first.at + length };
     first.at = piece.end;
     if (first.at === first.end) this.#free.shift();

@@ -18,7 +18,7 @@ test('every byte is handed out once, whoever gives up what and when', () => {
         const held = new Map<number, Piece>();
         const came: [number, number][] = [];
         const step = (connection: number, bytes: number) => {
-          const piece = held.get(connection) ?? pieces.take(7);
+          const piece = held.get(connection) ?? pieces.take();
           if (!piece) return;
           held.set(connection, piece);
           const end = Math.min(piece.end, piece.at + bytes);
@@ -60,7 +60,7 @@ test('what is there is not handed out, and what is there and what is missing are
       const inOnePresent = (at: number) => present.some(({ start, end }) => start <= at && at < end);
       let came = present.reduce((sum, { start, end }) => sum + end - start, 0);
       for (let turn = 0; turn <= taken; turn += 1) {
-        const piece = pieces.take(3);
+        const piece = pieces.take();
         if (!piece) break;
         assert.equal(inOnePresent(piece.at) || inOnePresent(piece.end - 1), false);
         assert.equal(pieces.received, came);
@@ -78,27 +78,31 @@ test('what is there is not handed out, and what is there and what is missing are
   );
 });
 
-test('pieces come front first, and smaller near the end', () => {
-  const pieces = new Pieces([], 100 * MiB);
-  const sizes: number[] = [];
-  for (let piece = pieces.take(4); piece; piece = pieces.take(4)) sizes.push((piece.end - piece.at) / MiB);
-  assert.ok(sizes[0]! <= 16 && sizes.at(-1)! < 5, sizes.join(' '));
-  assert.equal(
-    sizes.reduce((sum, size) => sum + size, 0),
-    100,
-  );
+test('pieces come front first, 8 MiB each; a remainder below 2 MiB belongs to the last one', () => {
+  for (const [size, sizes] of [
+    [16, [8, 8]],
+    [17, [8, 9]],
+    [18, [8, 8, 2]],
+    [31, [8, 8, 8, 7]],
+    [5, [5]],
+  ] as const) {
+    const pieces = new Pieces([], size * MiB);
+    const found: number[] = [];
+    for (let piece = pieces.take(); piece; piece = pieces.take()) found.push((piece.end - piece.at) / MiB);
+    assert.deepEqual(found, sizes);
+  }
 });
 
 test('the front is the first byte that is missing', () => {
   const pieces = new Pieces([], 64 * MiB);
-  const [first, second] = [pieces.take(2)!, pieces.take(2)!];
+  const [first, second] = [pieces.take()!, pieces.take()!];
   second.at = second.end;
   pieces.give(second);
   assert.equal(pieces.front, 0);
   first.at = 5;
   pieces.give(first);
   assert.equal(pieces.front, 5);
-  const again = pieces.take(2)!;
+  const again = pieces.take()!;
   assert.deepEqual(again, { at: 5, end: first.end });
   again.at = again.end;
   assert.equal(pieces.front, second.end);
