@@ -141,6 +141,12 @@ export class RateLimitError extends DlrootfsError {
   });
 }
 
+/** For `catch`: resolves to undefined after a NotFoundError. @throws any other error as it is */
+export function undefinedIfNotFound(error: unknown): undefined {
+  if (error instanceof NotFoundError) return undefined;
+  throw error;
+}
+
 /** True if a retry may succeed: after a TransientError, or 429. */
 export function isTransient(error: unknown): error is TransientError | RateLimitError {
   return error instanceof TransientError || error instanceof RateLimitError;

@@ -196,11 +196,11 @@ async function removeAbandoned(place: EntryPlace): Promise<void> {
 function pipeOf({ directory, name }: EntryPlace): string | undefined {
   if (!directory.isNamedByDescriptor || !NO_PATH.test(name)) return undefined;
   if (statfsSync(directory.self).type !== PROC_SUPER_MAGIC) return undefined;
-  return directory.names().find((descriptor) => textOf(directory.at(descriptor)) === name);
+  return directory.names().find((descriptor) => linkTarget(directory.at(descriptor)) === name);
 }
 
 /** Returns the text of a link; undefined if there is none. */
-function textOf(link: string | Buffer): string | undefined {
+function linkTarget(link: string | Buffer): string | undefined {
   try {
     return readlinkSync(link);
   } catch {

@@ -2,7 +2,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
-import { EXPOSED_DIRECTORY } from '../sys/directory-walk.ts';
+import { EXPOSED_DIRECTORY, WRITABLE_BY_OTHERS } from '../sys/directory-walk.ts';
 import { OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode, osErrorOf } from '../sys/os-error.ts';
 import { writeFileAtomically } from '../sys/temp-file.ts';
@@ -70,7 +70,6 @@ export function unusable(error: unknown, directory: string): unknown {
 /** Modes of new directories and files: private. */
 export const DIRECTORY_MODE = 0o700;
 export const FILE_MODE = 0o600;
-const WRITABLE_BY_OTHERS = 0o022;
 
 /** Explains why the store must not use a directory. */
 class UnsafeDirectoryError extends Error {}

@@ -1,7 +1,7 @@
 import { Command, Help, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
 import { type CommandDescription, commands, comparison, looking, optionNamed } from './commands.ts';
-import { meaningOf } from './other-tools.ts';
+import { lookUpWord } from './other-tools.ts';
 import { flagSuggestion, suggestion } from './program.ts';
 import { type Paragraph, type Topic, topicNames, topics } from './topics.ts';
 
@@ -113,7 +113,7 @@ function textOn(name: string): string | undefined {
   if (parts.length > 0) return parts.join('\n');
   const flag = optionNamed(name.replace(/^-+/, ''));
   if (flag !== undefined) return flagText(flag);
-  const meant = meaningOf(MEANT, name.toLowerCase());
+  const meant = lookUpWord(MEANT, name.toLowerCase());
   return meant === undefined ? undefined : topicText(topics[meant]!);
 }
 

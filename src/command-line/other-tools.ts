@@ -69,7 +69,7 @@ const FLAGS: readonly (readonly [names: string, hint: string])[] = [
 ];
 
 /** Returns the meaning of a word in a table whose rows have words and their meaning; else undefined. */
-export function meaningOf<T>(
+export function lookUpWord<T>(
   table: readonly (readonly [words: string, meaning: T])[],
   word: string,
 ): T | undefined {
@@ -78,7 +78,7 @@ export function meaningOf<T>(
 
 /** Returns the hint for a flag of another tool; undefined if no tool has it. */
 export function foreignFlag(name: string): string | undefined {
-  return meaningOf(FLAGS, name);
+  return lookUpWord(FLAGS, name);
 }
 
 const CACHE_WORDS: readonly (readonly [names: string, meant: string])[] = [
@@ -89,7 +89,7 @@ const CACHE_WORDS: readonly (readonly [names: string, meant: string])[] = [
 
 /** Returns what `dlrootfs cache` calls a word of another tool; undefined if no tool has it. */
 export function foreignCacheWord(word: string): string | undefined {
-  return meaningOf(CACHE_WORDS, word);
+  return lookUpWord(CACHE_WORDS, word);
 }
 
 /** Translates another tool's `cp IMAGE:/PATH`; undefined for an image alone. */
@@ -176,7 +176,7 @@ export function foreignCommand([first = '', ...rest]: readonly string[]): UsageE
         hint: `write dlrootfs ${rest.map((word) => printable(word)).join(' ')}`,
       })
     );
-  const hint = meaningOf(COMMANDS, first);
+  const hint = lookUpWord(COMMANDS, first);
   if (hint === undefined) return undefined;
   const words = rest.map((word) => printable(word).replace(/^docker:\/\//, ''));
   const image = rest.length > 0 ? '' : `; an image of that name is library/${first}`;

@@ -48,7 +48,7 @@ export async function addedLayer(
   try {
     const tar = new TarFile(handle, spool.spoolDirectory, signal);
     for (const addition of additions) {
-      await explained(addition.source, () => addTo(tar, addition, owner));
+      await namingSource(addition.source, () => addTo(tar, addition, owner));
     }
     const { size, digest } = await tar.end();
     const above = image.layers.at(-1)?.info;
@@ -76,7 +76,7 @@ export async function addedLayer(
   }
 }
 
-async function explained<T>(source: string, work: () => Promise<T>): Promise<T> {
+async function namingSource<T>(source: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -99,7 +99,7 @@ async function explained<T>(source: string, work: () => Promise<T>): Promise<T> 
 export async function refuseOwnPlace(additions: readonly Addition[], destination: string): Promise<void> {
   const place = realpathSync(spoolPlace(destination));
   for (const { source } of additions) {
-    await explained(source, async () => {
+    await namingSource(source, async () => {
       const isAbove = !path.relative(realpathSync(source), place).startsWith('..');
       if (isAbove && statSync(source).isDirectory())
         throw new UsageError(`cannot add ${printable(source)}: this run writes into it`, {

@@ -110,7 +110,7 @@ export async function runTool(
   // It may reject while the input is still written.
   ended.catch(() => undefined);
   try {
-    const messages = collect(child);
+    const messages = lastOutput(child);
     const failure = input && (await feed(input, child.stdin!));
     if (failure) kill();
     const [code, by] = await ended;
@@ -122,7 +122,7 @@ export async function runTool(
   }
 }
 
-function collect({ stdout, stderr }: ChildProcess): () => string {
+function lastOutput({ stdout, stderr }: ChildProcess): () => string {
   let text = '';
   for (const stream of [stdout, stderr]) {
     stream?.setEncoding('utf8').on('data', (piece: string) => {

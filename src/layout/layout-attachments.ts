@@ -1,12 +1,16 @@
-import { NotFoundError } from '../errors.ts';
-import { type Attachments, parseArtifact, type Referrers, referrersTag } from '../oci/artifact.ts';
+import { undefinedIfNotFound } from '../errors.ts';
+import {
+  type Attachments,
+  MAX_DOCUMENT_BYTES,
+  parseArtifact,
+  type Referrers,
+  referrersTag,
+} from '../oci/artifact.ts';
 import { type Digest, verifyDigest } from '../oci/digest.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { manifestKind, mediaTypeOf } from '../oci/media-types.ts';
 import { blobPath, namesOf, readLayoutDocument, type LayoutFiles } from './layout-files.ts';
 
-/** Limit in bytes on a blob: a signature has a few KiB. */
-const MAX_BLOB_BYTES = 1024 * 1024;
 /** Limit on the manifests that are read to find referrers. */
 const MAX_READ = 1000;
 
@@ -55,12 +59,12 @@ export class LayoutAttachments implements Attachments {
   }
 
   async manifest(digest: Digest): Promise<Uint8Array | undefined> {
-    return await this.#manifest({ digest }).catch(unlessAbsent);
+    return await this.#manifest({ digest }).catch(undefinedIfNotFound);
   }
 
   async taggedManifest(tag: string): Promise<Uint8Array | undefined> {
     const entry = this.#entryOf(tag);
-    return entry && (await this.#manifest(entry).catch(unlessAbsent));
+    return entry && (await this.#manifest(entry).catch(undefinedIfNotFound));
   }
 
   #entryOf(tag: string): Descriptor | undefined {
@@ -89,15 +93,10 @@ export class LayoutAttachments implements Attachments {
   async blob({ digest, size }: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array> {
     const what = `signature ${digest}`;
     const bytes = await readLayoutDocument(this.#files, blobPath(digest), what, {
-      max: MAX_BLOB_BYTES,
+      max: MAX_DOCUMENT_BYTES,
       size,
     });
     verifyDigest(bytes, digest, `${what} of ${this.#files.name}`);
     return bytes;
   }
-}
-
-function unlessAbsent(error: unknown): undefined {
-  if (error instanceof NotFoundError) return undefined;
-  throw error;
 }

@@ -183,7 +183,7 @@ export function selectImage<T>(
  *
  * @throws NotFoundError if the directory does not exist
  */
-export function openDirectory(name: string, shown: string, signal: AbortSignal): LayoutFiles {
+export function directoryFiles(name: string, shown: string, signal: AbortSignal): LayoutFiles {
   const directory = openLayoutDirectory(name);
   const openFile = (file: string) =>
     file.includes('/')

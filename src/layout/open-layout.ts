@@ -1,7 +1,7 @@
 import { NotFoundError, UsageError, printable } from '../errors.ts';
 import type { LocalLayer, Session } from '../oci/image.ts';
 import { openArchive, type SpoolOptions } from './archive-files.ts';
-import { openDirectory, type LayoutFiles } from './layout-files.ts';
+import { directoryFiles, type LayoutFiles } from './layout-files.ts';
 import { DockerArchive } from './docker-archive.ts';
 import { OciLayout } from './oci-layout.ts';
 import { formatSource, type Source } from './local-source.ts';
@@ -33,7 +33,7 @@ export async function openLayout(source: Source, options: LayoutOptions): Promis
 async function openFiles(source: Source, options: LayoutOptions): Promise<LayoutFiles> {
   const { transport, path } = source;
   const name = printable(transport === 'stdin' ? 'the archive on standard input' : formatSource(source));
-  if (transport === 'oci') return openDirectory(path, name, options.signal);
+  if (transport === 'oci') return directoryFiles(path, name, options.signal);
   const archive = transport === 'stdin' ? options.stdin : path;
   if (archive !== undefined) return openArchive(archive, name, options);
   throw new UsageError('cannot read an archive: no standard input is given', {

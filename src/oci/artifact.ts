@@ -16,6 +16,8 @@ export interface Artifact {
   readonly layers: readonly Descriptor[];
 }
 
+/** Limit on the bytes of one document, such as a signature or a bundle. */
+export const MAX_DOCUMENT_BYTES = 1024 * 1024;
 /** Limit on the documents of one artifact. */
 const MAX_DOCUMENTS = 10_000;
 

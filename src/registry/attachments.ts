@@ -1,16 +1,13 @@
-import { IntegrityError, NotFoundError, printable } from '../errors.ts';
-import { type Attachments, type Referrers, referrersTag } from '../oci/artifact.ts';
+import { IntegrityError, NotFoundError, printable, undefinedIfNotFound } from '../errors.ts';
+import { type Attachments, MAX_DOCUMENT_BYTES, type Referrers, referrersTag } from '../oci/artifact.ts';
 import { type Digest, digestOf, verifyDigest } from '../oci/digest.ts';
 import { type Descriptor, MAX_MANIFEST_BYTES, parseManifest } from '../oci/manifest.ts';
 import { MediaType, mediaTypeOf } from '../oci/media-types.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
-import { readDocument } from './http/answer.ts';
+import { nextPage, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
-import { nextPage } from './paging.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
-/** Limit in bytes on a blob: a signature has a few KiB. */
-const MAX_BLOB_BYTES = 1024 * 1024;
 const MAX_PAGES = 100;
 /** Limit on the number of referrers of one manifest, of the wanted types. */
 const MAX_REFERRERS = 1000;
@@ -92,7 +89,7 @@ export class RegistryAttachments implements Attachments {
               source = endpoint;
               return first;
             })
-            .catch(unlessAbsent));
+            .catch(undefinedIfNotFound));
       if (!page) return undefined;
       descriptors.push(...page.descriptors);
       query = page.next;
@@ -143,14 +140,14 @@ export class RegistryAttachments implements Attachments {
       headers: ACCEPT,
       read: readManifest,
     };
-    return await this.#endpoints.ask(query).catch(unlessAbsent);
+    return await this.#endpoints.ask(query).catch(undefinedIfNotFound);
   }
 
   async blob({ digest, size }: Pick<Descriptor, 'digest' | 'size'>): Promise<Uint8Array> {
     const { manifestStore: store, offline } = this.#options;
     const subject = `the signature ${digest} of ${this.#name}`;
-    if (size > MAX_BLOB_BYTES)
-      throw new IntegrityError(`${subject} has ${size} bytes, ${MAX_BLOB_BYTES} are allowed`);
+    if (size > MAX_DOCUMENT_BYTES)
+      throw new IntegrityError(`${subject} has ${size} bytes, ${MAX_DOCUMENT_BYTES} are allowed`);
     const stored = await store?.get(digest);
     if (stored) return stored;
     if (offline)
@@ -172,7 +169,7 @@ export class RegistryAttachments implements Attachments {
       return last && (await store?.get(last.digest));
     }
     const asked = { path: '', subject: `the document ${printable(url.href)}`, read: readBlob };
-    const bytes = await this.#endpoints.last!.elsewhere(url).ask(asked).catch(unlessAbsent);
+    const bytes = await this.#endpoints.last!.elsewhere(url).ask(asked).catch(undefinedIfNotFound);
     if (!bytes) return undefined;
     await store?.put(digestOf(bytes), bytes);
     await store?.remember(note, digestOf(bytes), subject);
@@ -181,7 +178,7 @@ export class RegistryAttachments implements Attachments {
 }
 
 const readManifest = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_MANIFEST_BYTES);
-const readBlob = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_BLOB_BYTES);
+const readBlob = (response: Response): Promise<Uint8Array> => readDocument(response, MAX_DOCUMENT_BYTES);
 
 /** Reads a page of referrers; undefined if the registry does not have the API. */
 async function readPage(
@@ -216,9 +213,4 @@ function referrersIn(bytes: Uint8Array, what: string, types: readonly string[]):
 
 function withoutReferrers(endpoint: Endpoint): NotFoundError {
   return new NotFoundError(`${endpoint.name} has no referrers`, { code: 'NOT_FOUND' });
-}
-
-function unlessAbsent(error: unknown): undefined {
-  if (error instanceof NotFoundError) return undefined;
-  throw error;
 }

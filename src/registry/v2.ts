@@ -27,9 +27,8 @@ import { isTag, Reference } from '../oci/reference.ts';
 import { RegistryAttachments } from './attachments.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
-import { describeRateLimit, readDocument } from './http/answer.ts';
+import { describeRateLimit, nextPage, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
-import { nextPage } from './paging.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;

@@ -126,7 +126,8 @@ export class Destination implements Disposable {
   async commit(identity: string): Promise<Leftover | undefined> {
     const { directory } = this.#place;
     const stage = this.#stage;
-    const replaced = stage === undefined ? [] : explained(this.target, () => this.#giveName(stage, identity));
+    const replaced =
+      stage === undefined ? [] : namingDirectory(this.target, () => this.#giveName(stage, identity));
     let leftover: Leftover | undefined;
     for (const { name, identity: old } of replaced) {
       await removeReplaced({ directory, name }, old).catch((error: unknown) => {
@@ -292,7 +293,7 @@ const REASONS: Readonly<Record<string, string>> = {
 };
 
 /** Runs `work` on a DIR. @throws DestinationError that explains an error of the system */
-function explained<T>(directory: string, work: () => T): T {
+function namingDirectory<T>(directory: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
@@ -318,7 +319,7 @@ function explanation(directory: string, error: unknown): unknown {
  * @throws DestinationError if DIR or its parent is not a directory
  */
 export function spoolPlace(directory: string): string {
-  return explained(directory, () => {
+  return namingDirectory(directory, () => {
     try {
       using location = locate(directory);
       const { root, directory: beside } = location;

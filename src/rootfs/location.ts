@@ -3,7 +3,7 @@ import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
 import type { OpenOptions } from '../sys/directory-walk.ts';
-import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
+import { type EntryPlace, identityOf, OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode } from '../sys/os-error.ts';
 import { systemText } from '../sys/privileges.ts';
 import { osPath, pathBytes, pathText } from '../sys/os-path.ts';
@@ -91,7 +91,7 @@ export function openRoot({ directory, name }: EntryPlace, shown: string): OpenDi
 
 /** Returns true for the root of this process, or of process 1, under any name or mount. */
 function isRunningSystem(root: OpenDirectory): boolean {
-  if ([identityOf('/'), identityOf('/proc/1/root')].includes(root.identity)) return true;
+  if ([identityOfPlace('/'), identityOfPlace('/proc/1/root')].includes(root.identity)) return true;
   const mounts = readMounts();
   const whole = mounts.findLast(({ point }) => point === '/');
   const own = mounts.find(({ mountID }) => mountID === root.mountID);
@@ -99,10 +99,9 @@ function isRunningSystem(root: OpenDirectory): boolean {
 }
 
 /** Returns `DEVICE:INODE` of a file or directory, following symlinks; undefined if it cannot be seen. */
-function identityOf(place: string): string | undefined {
+function identityOfPlace(place: string): string | undefined {
   try {
-    const { dev, ino } = statSync(osPath(place), { bigint: true });
-    return `${dev}:${ino}`;
+    return identityOf(statSync(osPath(place), { bigint: true }));
   } catch {
     return undefined;
   }
@@ -166,7 +165,7 @@ export function mountWithin(directory: OpenDirectory): string | undefined {
 
 function isReplaceable(place: EntryPlace, root: OpenDirectory): boolean {
   // Processes that work in it would be left in a removed directory.
-  if (identityOf('.') === root.identity) return false;
+  if (identityOfPlace('.') === root.identity) return false;
   return canGiveOwner(root.status) && !isMountPoint(place, root);
 }
 
@@ -215,7 +214,8 @@ export function refuseReplacement(
         level === 0 ? `it is ${what}` : `${what} is in it`,
         protectedPath === '.' ? 'cd to another directory' : ELSEWHERE,
       );
-    if (inside === true && above.includes(identityOf(protectedPath))) refuse(`it is in ${what}`, ELSEWHERE);
+    if (inside === true && above.includes(identityOfPlace(protectedPath)))
+      refuse(`it is in ${what}`, ELSEWHERE);
   }
   if (root === undefined) return;
   if (isMountPoint(place, root)) {
@@ -245,7 +245,7 @@ function notReplaceable(directory: string, why: string, hint: string): Destinati
 function identitiesAbove(directory: OpenDirectory): (string | undefined)[] {
   const levels: (string | undefined)[] = [];
   for (let level = directory.self; ; level += '/..') {
-    const identity = identityOf(level);
+    const identity = identityOfPlace(level);
     // The parent of the system's root is the root itself.
     if (identity === undefined || identity === levels.at(-1)) return levels;
     levels.push(identity);
@@ -260,7 +260,7 @@ function identities(place: string): (string | undefined)[] {
   const levels: (string | undefined)[] = [];
   try {
     let level = realPath(place);
-    for (; level !== path.dirname(level); level = path.dirname(level)) levels.push(identityOf(level));
+    for (; level !== path.dirname(level); level = path.dirname(level)) levels.push(identityOfPlace(level));
   } catch {
     // It does not exist, or this process may not see it.
   }

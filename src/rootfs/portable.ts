@@ -1,5 +1,6 @@
 import * as fs from 'node:fs';
 import { platform, constants as osConstants } from 'node:os';
+import { O_PATH } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { join } from './directories.ts';
 import {
@@ -16,7 +17,7 @@ import {
 const { EINVAL, ENODATA, ENOTDIR, ENOTSUP, EPERM } = osConstants.errno;
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = fs.constants;
 /** Linux's flag for a descriptor that only refers to a directory, which needs no permission to read. */
-const O_PATH = platform() === 'linux' ? 0o10_000_000 : 0;
+const PATH_ONLY = platform() === 'linux' ? O_PATH : 0;
 
 const BILLION = 1_000_000_000n;
 const OPEN_NEW = O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW;
@@ -54,7 +55,7 @@ export class PortableFilesystem implements DiskFilesystem {
    */
   static open(path: Uint8Array, links = '/proc/self/fd'): PortableFilesystem | number {
     return valueOrErrno(() => {
-      const handle = fs.openSync(Buffer.from(path), O_PATH | O_RDONLY | O_DIRECTORY);
+      const handle = fs.openSync(Buffer.from(path), PATH_ONLY | O_RDONLY | O_DIRECTORY);
       const link = `${links}/${handle}`;
       if (fs.existsSync(link)) return new PortableFilesystem(Buffer.from(link), handle, links);
       const rootPath = fs.realpathSync.native(Buffer.from(path), { encoding: 'buffer' });
@@ -69,7 +70,7 @@ export class PortableFilesystem implements DiskFilesystem {
 
   openDirectory(parent: Directory, name: ByteName): number {
     if (this.#descriptors !== undefined) {
-      const flags = O_PATH | O_DIRECTORY | O_NOFOLLOW;
+      const flags = PATH_ONLY | O_DIRECTORY | O_NOFOLLOW;
       return valueOrErrno(() => fs.openSync(this.#path(parent, name), flags));
     }
     const stat = this.stat(parent, name);

@@ -155,7 +155,7 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
     return { init: program.startsWith('/') ? program : '/sbin/init', words, files: points };
   if (!NEEDED.every((paths) => paths.some((path) => has(path)))) throw noShell();
   const unsayable = [...container.args, container.workingDirectory].find((text) => text.includes('\0'));
-  if (unsayable !== undefined) throw withNul(unsayable);
+  if (unsayable !== undefined) throw nulByteError(unsayable);
   let file = INIT_NAME;
   while (tree.find(file as BytePath, false)) file += '-';
   const init = { path: file as BytePath, mode: 0o755, content: initScript(container, isReadOnly) };
@@ -196,7 +196,7 @@ function noShell(): UsageError {
   });
 }
 
-function withNul(text: string): UsageError {
+function nulByteError(text: string): UsageError {
   return new UsageError(`the command of the image has a NUL byte: ${printable(text)}`, {
     code: 'NUL_BYTE',
     hint: 'leave --for out and write an init by hand',

@@ -103,7 +103,7 @@ export function walk(
     closeSync(here.descriptor);
     here = next;
   };
-  let pending = partsOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
+  let pending = componentsOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
   let links = 0;
   let foreign: ForeignLink[] = [];
   /** Checks the targets of other users' links, once all names of a target are walked. */
@@ -137,9 +137,9 @@ export function walk(
         const exposedAt = exposed(here, link.stat);
         if (link.target.startsWith('/')) move(root('/', '/'));
         here = { ...here, exposedAt };
-        pending.unshift(...partsOf(link.target));
+        pending.unshift(...componentsOf(link.target));
       } else if (pending.includes('..') && isMissing(here, name)) {
-        pending = partsOf(path.normalize([name, ...pending].join('/')));
+        pending = componentsOf(path.normalize([name, ...pending].join('/')));
       } else if (isLast && stop !== undefined) {
         if (refuse) throwIfExposed(here.exposedAt, whole);
         const found = lstatSync(osPath(entryPath(here, name)), { throwIfNoEntry: false });
@@ -165,7 +165,7 @@ export function walk(
   }
 }
 
-function partsOf(name: string): string[] {
+function componentsOf(name: string): string[] {
   return name.split('/').filter((part) => part !== '' && part !== '.');
 }
 
@@ -243,7 +243,8 @@ function symlinkAt(above: Level, name: string, whole: string, trustLinks: boolea
   }
 }
 
-const WRITABLE_BY_OTHERS = 0o022;
+/** Bits of a mode: the group or others may write. */
+export const WRITABLE_BY_OTHERS = 0o022;
 const STICKY = 0o1000;
 
 /**

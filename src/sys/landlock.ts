@@ -64,28 +64,28 @@ export function giveUpWriting(except?: number, calls: SystemCalls | undefined = 
   if (!calls) return { reason: 'system calls cannot be made here' };
   const version = calls.landlock_create_ruleset(0, 0, VERSION);
   const rights = rightsOf(version);
-  if (rights === 0) return { reason: version < 0 ? textOf(version) : 'Landlock is of version 1' };
+  if (rights === 0) return { reason: version < 0 ? reasonOfErrno(version) : 'Landlock is of version 1' };
   const address = calls.address(memory);
   memory.writeBigUInt64LE(BigInt(rights), 0);
   const ruleset = calls.landlock_create_ruleset(address, RULESET_BYTES, 0);
-  if (ruleset < 0) return { reason: textOf(ruleset) };
+  if (ruleset < 0) return { reason: reasonOfErrno(ruleset) };
   try {
     if (except !== undefined) {
       const rule = RULESET_BYTES;
       memory.writeBigUInt64LE(BigInt(rights), rule);
       memory.writeInt32LE(except, rule + RULE_BYTES - 4);
       const added = calls.landlock_add_rule(ruleset, PATH_BENEATH, address + rule, 0);
-      if (added < 0) return { reason: textOf(added) };
+      if (added < 0) return { reason: reasonOfErrno(added) };
     }
     // landlock_restrict_self needs it or CAP_SYS_ADMIN. It binds this thread, which starts no program.
     calls.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     const restricted = calls.landlock_restrict_self(ruleset, 0);
-    return restricted < 0 ? { reason: textOf(restricted) } : { version };
+    return restricted < 0 ? { reason: reasonOfErrno(restricted) } : { version };
   } finally {
     calls.close(ruleset);
   }
 }
 
-function textOf(failure: number): string {
+function reasonOfErrno(failure: number): string {
   return REASONS[-failure] ?? `Landlock failed with errno ${-failure}`;
 }

@@ -248,6 +248,7 @@ const UNSUPPORTED: ReadonlySet<number> = new Set([
   constants.errno.EOPNOTSUPP,
 ]);
 
-function identityOf({ dev, ino }: Pick<BigIntStats, 'dev' | 'ino'>): string {
+/** Returns `DEVICE:INODE` of a file or directory. */
+export function identityOf({ dev, ino }: Pick<BigIntStats, 'dev' | 'ino'>): string {
   return `${dev}:${ino}`;
 }

@@ -251,7 +251,7 @@ const CONTROLS = new Map([
 ]);
 
 /** Returns the bytes of an escape. */
-function meaningOf(groups: Readonly<Record<string, string | undefined>>): string {
+function unescapedText(groups: Readonly<Record<string, string | undefined>>): string {
   const { byte, units, point, decimal, entity, character } = groups;
   if (byte !== undefined) return String.fromCharCode(Number.parseInt(byte, 16));
   if (units !== undefined) return bytesOf(JSON.parse(`"${units}"`) as string);
@@ -282,7 +282,7 @@ function unescaped({ text, starts, ends }: Form, escapes: RegExp): Form | undefi
   for (const { index, 0: escape, groups = {} } of text.matchAll(escapes)) {
     keep(index);
     end = index + escape.length;
-    const meaning = meaningOf(groups);
+    const meaning = unescapedText(groups);
     form.text += meaning;
     for (let count = 0; count < meaning.length; count += 1) {
       form.starts.push(starts[index]!);

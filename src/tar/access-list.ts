@@ -92,7 +92,7 @@ export function accessListBytes(text: string): Buffer | undefined {
 
 /** Returns the text of an access list, with numbers for names; undefined if the bytes are no access list. */
 export function accessListText(bytes: Uint8Array): string | undefined {
-  const parts = partsOf(bytes)?.map(({ tag, permissions, id }) => {
+  const parts = entriesOf(bytes)?.map(({ tag, permissions, id }) => {
     const word = words.get(tag);
     const rights = RIGHTS.map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-')).join('');
     return word === undefined || permissions > 7
@@ -104,7 +104,7 @@ export function accessListText(bytes: Uint8Array): string | undefined {
 
 /** Returns true if an access list adds nothing to a mode. */
 export function isPlainList(bytes: Uint8Array): boolean {
-  return partsOf(bytes)?.every(({ tag }) => [OWNER, OWNING_GROUP, OTHERS].includes(tag)) === true;
+  return entriesOf(bytes)?.every(({ tag }) => [OWNER, OWNING_GROUP, OTHERS].includes(tag)) === true;
 }
 
 /**
@@ -112,7 +112,7 @@ export function isPlainList(bytes: Uint8Array): boolean {
  * else its owning group, has the rights of the group.
  */
 export function modeWithList(mode: number, bytes: Uint8Array): number {
-  const permissions = new Map((partsOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
+  const permissions = new Map((entriesOf(bytes) ?? []).map((part) => [part.tag, part.permissions & 7]));
   const right = (tag: number | undefined, shift: number): number =>
     (tag === undefined ? undefined : permissions.get(tag)) ?? (mode >> shift) & 7;
   const groupTag = permissions.has(MASK) ? MASK : OWNING_GROUP;
@@ -134,7 +134,7 @@ function parsePart(fields: readonly string[]): AccessListEntry | undefined {
   return id >= noId ? undefined : { tag: named, permissions, id };
 }
 
-function partsOf(bytes: Uint8Array): AccessListEntry[] | undefined {
+function entriesOf(bytes: Uint8Array): AccessListEntry[] | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const count = (bytes.length - HEAD_SIZE) / PART_SIZE;
   if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== VERSION) return undefined;

@@ -250,8 +250,8 @@ export class TarReader implements EntryReader {
       size,
       mtimeSeconds: mtime === undefined ? header.mtime : mtime.seconds,
       mtimeNanoseconds: mtime === undefined ? 0 : mtime.nanoseconds,
-      deviceMajor: hasNumbers ? deviceNumber(pax?.deviceMajor ?? header.deviceMajor) : 0,
-      deviceMinor: hasNumbers ? deviceNumber(pax?.deviceMinor ?? header.deviceMinor) : 0,
+      deviceMajor: hasNumbers ? requireDeviceNumber(pax?.deviceMajor ?? header.deviceMajor) : 0,
+      deviceMinor: hasNumbers ? requireDeviceNumber(pax?.deviceMinor ?? header.deviceMinor) : 0,
       xattrs: pax?.xattrs && xattrsOf(pax.xattrs),
       sparse: extents,
     };
@@ -312,7 +312,7 @@ function owner(id: number, name: string): number {
   throw new MalformedTarError(`its ${name} ${id} does not fit in 32 bits`);
 }
 
-function deviceNumber(value: number): number {
+function requireDeviceNumber(value: number): number {
   if (value >= 0 && value <= 0xffff_ffff) return value;
   throw new MalformedTarError(`its device number ${value} does not fit in 32 bits`);
 }

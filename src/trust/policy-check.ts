@@ -120,7 +120,7 @@ async function checkSigstore(
   }
   const logs = await materials(logKeys, check, publicKey);
   const keys = 'keys' in by ? await materials(by.keys, check, publicKey) : undefined;
-  const authorities = 'fulcio' in by ? await materials([by.fulcio.authorities], check, textOf) : [];
+  const authorities = 'fulcio' in by ? await materials([by.fulcio.authorities], check, decodeText) : [];
   const certificates = keys && logs.length === 0 ? undefined : await import('./policy-certificates.ts');
   const verify = (signature: Signature, digest: Digest): void => {
     if (signature.form !== 'simple') throw new Refusal('it is a bundle, which no policy checks');
@@ -290,4 +290,4 @@ async function materials<T>(
 }
 
 const publicKey = (bytes: Buffer, name: string): PublicKey => parsePublicKey(bytes.toString('utf8'), name);
-const textOf = (bytes: Buffer): string => bytes.toString('utf8');
+const decodeText = (bytes: Buffer): string => bytes.toString('utf8');

@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseContentRange } from '../../src/registry/blob-source.ts';
-import { describeRateLimit, parseRetryAfter } from '../../src/registry/http/answer.ts';
-import { nextPage } from '../../src/registry/paging.ts';
+import { describeRateLimit, nextPage, parseRetryAfter } from '../../src/registry/http/answer.ts';
 import { tagsOf } from '../../src/registry/v2.ts';
 
 const now = Date.UTC(2026, 10, 24, 12, 0, 0);

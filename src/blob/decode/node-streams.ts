@@ -107,13 +107,13 @@ async function* decodeOne(
     used?.transfer(0);
     await feeding;
   } catch (error) {
-    throw explained(error);
+    throw asMalformedData(error);
   } finally {
     stream.destroy();
   }
 }
 
-function explained(error: unknown): unknown {
+function asMalformedData(error: unknown): unknown {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return error;
   if (error.code === 'Z_BUF_ERROR') return new MalformedDataError(ENDS_EARLY);
   if (/^ZSTD_error_(?:frameParameter_window|memory)/.test(error.code))
