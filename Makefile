@@ -1,5 +1,5 @@
-# The one front door: `make` builds, `make help` lists the targets. Every target sets up what it needs, also on a fresh clone;
-# what is up to date is not built again.
+# `make` builds, `make help` lists the targets. Every target also installs and builds its requirements on a fresh
+# clone. Files that are up to date are not built again.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

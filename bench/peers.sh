@@ -1,5 +1,5 @@
-# What each candidate runs, as functions for bash: sourced before every command that is timed.
-# $IMAGE is HOST:PORT/NAME:TAG of a plain http registry, $DEST an existing empty folder, $SCRATCH another on the same disk.
+# The commands of the candidates as bash functions. Every timed script sources this file first.
+# $IMAGE is HOST:PORT/NAME:TAG of a plain http registry, $DEST an empty folder, $SCRATCH another on the same disk.
 
 untar=(tar -x --numeric-owner -p --xattrs '--xattrs-include=*')
 repository=${IMAGE#*/}
@@ -8,25 +8,25 @@ blobs=http://${IMAGE%%/*}/v2/${repository%:*}/blobs
 layers() { # the digests of the image's layers, base layer first
   curl -fsS -H 'Accept: application/vnd.oci.image.manifest.v1+json' "${blobs%/blobs}/manifests/${IMAGE##*:}" | jq -r '.layers[].digest'
 }
-# A layer that turns a folder into a link makes tar complain, because nothing here applies whiteouts.
+# tar fails at a layer that replaces a folder by a link, since these commands apply no whiteouts.
 unpack() { "${untar[@]}" -f - -C "$DEST" 2>>"$SCRATCH/tar.err" || true; }
 
 inflate() { if [ "${IMAGE##*:}" = zstd ]; then zstd -dcq; else igzip -dc; fi; }
 
-# The limit: what the kernel and C tools need for the bytes alone, layer by layer, nothing verified.
+# The limit: the kernel and C tools process the bytes layer by layer, without verification.
 limit() { local d; for d in $(layers); do curl -fsS "$blobs/$d" | inflate | unpack; done; }
-# The same with the sha256 of each blob and of each plain layer taken.
+# The limit with the sha256 of each blob and of each tar.
 limit_sha256() {
   local d
   for d in $(layers); do
     curl -fsS "$blobs/$d" | tee >(sha256sum >>"$SCRATCH/sums") | igzip -dc | tee >(sha256sum >>"$SCRATCH/sums") | unpack
   done
 }
-# The same from files that are there already, see fetch_blobs.
+# The limit from the files of fetch_blobs.
 limit_local() { local d; for d in $(layers); do igzip -dc <"$BLOBS/$d" | unpack; done; }
-# Only so many processors, for all that comes after in the same script.
+# Limits the rest of the script to $1 processors.
 cores() { taskset -pc "0-$(($1 - 1))" $$ >/dev/null; }
-# All blobs at once, to files.
+# Downloads all blobs to files, at the same time.
 transfer() { fetch_blobs "$SCRATCH"; }
 fetch_blobs() { # FOLDER
   local d a=()
@@ -37,7 +37,7 @@ skopeo_umoci() {
   skopeo copy -q --src-tls-verify=false "docker://$IMAGE" "oci:$SCRATCH/oci:image"
   umoci raw unpack --image "$SCRATCH/oci:image" "$DEST"
 }
-# The tree goes beside the disk image, and stays: its removal is not timed.
+# The tree is beside the disk image and remains, since its removal is not timed.
 umoci_tree() {
   skopeo copy -q --src-tls-verify=false "docker://$IMAGE" "oci:$SCRATCH/oci:image"
   umoci raw unpack --image "$SCRATCH/oci:image" "$SCRATCH/tree"
@@ -57,7 +57,7 @@ podman_export() {
 }
 podman_clean() { run_podman rm -a -f >/dev/null 2>&1; umount "$SCRATCH/podman/overlay" 2>/dev/null; true; }
 crane_export() { "$CRANE_EXPORT" "$IMAGE" | "${untar[@]}" -f - -C "$DEST"; }
-# The layers as commits, the plain way.
+# Commits each layer by git add and git commit.
 git_add_all() {
   local d n=0
   git init -q "$DEST"

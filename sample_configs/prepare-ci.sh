@@ -1,7 +1,7 @@
 #!/bin/sh
-# As a CI job runs it: prepare-ci.sh IMAGE DIR
-# Prepares IMAGE twice, as an LXC container in DIR/lxc and as a runc bundle in DIR/runc; the second pull comes from the
-# cache. Credentials, if any: DLROOTFS_CREDS=user:password in the job's environment.
+# A CI job runs prepare-ci.sh IMAGE DIR.
+# It pulls IMAGE twice, as an LXC container in DIR/lxc and, from the cache, as a runc bundle in DIR/runc.
+# For a private image set DLROOTFS_CREDS=user:password in the job's environment.
 set -eu
 image=${1:?usage: prepare-ci.sh IMAGE DIR}
 dir=${2:?usage: prepare-ci.sh IMAGE DIR}

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# scripts/test.sh COMMAND… runs it with TMPDIR on an ext4 of its own; with TMPDIR as it is where that cannot be mounted.
-# Tests make and remove thousands of files: a disk without a journal, as virtual machines have, takes ten times as long for that.
-# After TEST_MINUTES (25) it kills the command and what descends from it, as root also orphans, and exits with 137.
+# scripts/test.sh COMMAND… runs COMMAND with TMPDIR on a new ext4; if that cannot be mounted, with TMPDIR unchanged.
+# Tests make and remove thousands of files, for which a disk without a journal takes ten times as long.
+# After TEST_MINUTES (25) it kills the command and its descendants, as root also orphans, and exits with 137.
 set -euo pipefail
 
 if [ "${1-}" != --mount ]; then
@@ -9,7 +9,7 @@ if [ "${1-}" != --mount ]; then
 else
   shift
   disk=$(mktemp -d)
-  # A subshell that is killed before it has reset its traps runs this one too.
+  # A subshell that is killed before it has reset its traps runs this trap, too.
   trap 'umount --lazy "$disk" 2>/dev/null || true; rm -f "$disk.ext4"; rmdir "$disk" 2>/dev/null || true' EXIT
   if truncate --size 16G "$disk.ext4" && mkfs.ext4 -q "$disk.ext4" && mount -o loop "$disk.ext4" "$disk"; then
     rm "$disk.ext4" # the mount keeps it
@@ -19,7 +19,7 @@ else
   mounts=$(readlink /proc/self/ns/mnt)
 fi
 
-# Kills the processes below process $1, but process $2; with a mount namespace also those in it whose parent has ended.
+# Kills the descendants of process $1 except process $2; with a mount namespace also its processes without a parent.
 kill_below() {
   local -A below=([$1]=1)
   local size=0 process fields stat

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds the image NAME from images/NAME/Containerfile with buildah and pushes it, gzip layers, to REPOSITORY:gzip (plain http).
-# usage: build.sh debian|manyfiles REPOSITORY WORKDIR     needs root, npm and what setup.ts installs
+# Builds the image NAME from images/NAME/Containerfile with buildah, and pushes it with gzip layers to REPOSITORY:gzip
+# by plain http. It needs root, npm and the packages of setup.ts.
+# usage: build.sh debian|manyfiles REPOSITORY WORKDIR
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 name=$1 repository=$2 work=$3

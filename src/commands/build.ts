@@ -46,7 +46,7 @@ interface Parts {
   decoder: Decoder | undefined;
 }
 
-/** What -v says about the second wall. */
+/** Returns the line of -v about Landlock. */
 function confinementText({ confinement }: Rootfs): string {
   return 'version' in confinement
     ? `Landlock ${confinement.version}: the thread that writes the rootfs can change no file outside of it`

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the tree of difficult.test.ts, as root, with the tools that people make such files with.
+# Makes the tree of difficult.test.ts, as root, with the usual tools.
 # usage: difficult-tree.sh TREE ARCHIVE1 ARCHIVE2 ARCHIVE3 ARCHIVE4 ARCHIVE5
-# TREE ends as what the layers give: every deletion and replacement is done in it too, by rm, mv and the rest.
+# TREE ends equal to the layers: every deletion and replacement is made in it, too, by rm, mv and others.
 set -euo pipefail
 tree=$1 first=$2 second=$3 third=$4 fourth=$5 fifth=$6
 export LC_ALL=C TZ=UTC
@@ -12,7 +12,7 @@ gnu=(tar --format=gnu --numeric-owner --no-recursion --null)
 whiteouts=$(mktemp -d)
 trap 'rm -rf "$whiteouts"' EXIT
 
-# --- 1: pax, with all that it can carry ---
+# --- 1: pax, with all kinds of records ---
 mkdir names modes links devices attributes holes times replaced hidden
 for name in $'caf\xe9' $'\xff\xfe\x80' $'two\nlines' $'tab\there' 'back\slash' '-n' ' blanks ' '"quotes"' $'\e[31mred' $'gr\303\274n' '%s' '*' '~' '.hidden' '...'; do
   printf %s "$name" >"names/$name"
@@ -54,21 +54,21 @@ mkdir gnu; cp -a names/. gnu; cp -a modes gnu/modes; echo x >gnu/time; touch -d 
 find gnu -exec touch -hd '2015-05-05 05:05:05' {} +
 find gnu -print0 | sort -z | "${gnu[@]}" -cf "$second" -T -
 
-# --- 3: what is there is replaced: links broken, kinds changed, capabilities moved ---
+# --- 3: replaced files: broken links, other types, moved capabilities ---
 rm links/a; echo two >links/a; rm links/d/e; ln links/a links/d/e
 rm links/to-a; ln -s b links/to-a
 ln links/b links/late
 cp attributes/capable attributes/copy; rm attributes/capable; cp attributes/copy attributes/capable; setcap cap_chown=p attributes/capable; rm attributes/copy
 rm attributes/user; echo again >attributes/user
 for name in file dir link fifo device; do for to in file dir link fifo; do
-  # A directory over a directory leaves what is in it.
+  # A directory that replaces a directory keeps its content.
   [ "$name$to" = dirdir ] || rm -rf "replaced/$name/$to"
   case $to in file) echo new >"replaced/$name/$to" ;; dir) mkdir -p "replaced/$name/$to"; echo new >"replaced/$name/$to/new" ;; link) ln -s new "replaced/$name/$to" ;;
     fifo) mkfifo "replaced/$name/$to" ;; esac
 done; done
 rm devices/null; mknod -m 0666 devices/null c 1 7
 chmod 0500 modes/d0755
-# links/b comes along so that links/late has its target in the layer; tar writes one of the two as a link.
+# The layer has links/b, too, as the target of links/late; tar writes one of the two as a link.
 find links/a links/b links/c links/d links/late links/to-a links attributes/capable attributes/user attributes replaced devices/null devices modes/d0755 -print0 |
   sort -zu | "${pax[@]}" -cf "$third" -T -
 
