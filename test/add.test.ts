@@ -163,7 +163,7 @@ test('add: every output has it, and verify counts it as part of the image', asyn
   assert.equal((await run(...ADDED, '--replace', '--dry-run')).exitCode, 9);
 });
 
-test('add: nothing of it is kept in the cache, and a secret is in no message', async () => {
+test('add: the cache keeps no added file, and no message has its content', async () => {
   await using setting = await open();
   const { stdout, stderr } = await setting.pullWell([...ADDED, '-v']);
   assert.doesNotMatch(stdout + stderr, /secret/);
@@ -171,7 +171,7 @@ test('add: nothing of it is kept in the cache, and a secret is in no message', a
   assert.deepEqual([found.status, found.stdout], [1, '']);
 });
 
-test('add: what cannot be added is named, and no DIR is made', async (t) => {
+test('add: a file that cannot be added is named, and no DIR is made', async (t) => {
   await using setting = await open();
   const { scratch } = setting;
   execFileSync('mkfifo', [scratch.join('fifo')]);
@@ -241,7 +241,7 @@ test('add: a plain user adds what it may read', { skip: noOtherUser }, async () 
   assert.equal(added.exitCode, 0, added.stderr);
 });
 
-test('add: a directory that holds nothing of the run may be the working directory', async () => {
+test('add: the working directory can be added if the run writes nothing into it', async () => {
   await using setting = await open();
   const argv = [setting.reference, '-o', '-', '--add', '.', '--no-cache', '--progress', 'none'];
   const { exitCode, stderr } = await runProgram(argv, { cwd: setting.scratch.join('tree') });

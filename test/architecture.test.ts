@@ -73,7 +73,7 @@ const imports: Import[] = files.flatMap((file) =>
   ].map((match) => ({ file, from: match[3] ?? match[4]!, typeOnly: match[2] !== undefined })),
 );
 
-test('every file stands in a room that the design names', () => {
+test('every file is in a room of the design', () => {
   assert.deepEqual(
     [...new Set(files.map(room))].filter(
       (name) => ![...Object.keys(ground), ...Object.keys(rooms), ...top].includes(name),
@@ -105,7 +105,7 @@ test('no imports go in a circle, of types and on demand neither', () => {
   assert.deepEqual(inCircles, []);
 });
 
-test('the rooms that only decide do no I/O, not by sys/ either', () => {
+test('the rooms that only decide do no I/O, also not through sys/', () => {
   const reaching = imports.filter(({ from }) => !from.startsWith('.') && !harmless.has(from));
   const impure = new Set(reaching.map(({ file }) => file));
   const wrong = imports.filter(
@@ -125,7 +125,7 @@ test('only registry/ opens sockets', () => {
   );
 });
 
-test('only cli.ts touches the process, but for the thread that writes', () => {
+test('only cli.ts and the writing thread use the process', () => {
   const users = files.filter((file) => /(?<![\w.'"-])process\.\w/.test(withoutComments(file)));
   assert.deepEqual(
     users.filter((file) => file !== 'cli.ts'),
@@ -133,7 +133,7 @@ test('only cli.ts touches the process, but for the thread that writes', () => {
   );
 });
 
-test('four places try again, as docs/faults.md lists them', () => {
+test('the four places of retries are those of docs/faults.md', () => {
   assert.deepEqual(naming(/\bnew RetryBudget\(/), ['blob/download.ts', 'registry/http/transport.ts']);
   assert.deepEqual(naming(/\bbackoff\(/), ['sys/retry.ts']);
   assert.deepEqual(naming(/\bisTransient\(/), [

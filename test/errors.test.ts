@@ -17,7 +17,7 @@ const kinds = [
   message: string,
 ) => InstanceType<typeof DlrootfsError>)[];
 
-test('every error but an interruption says what to do, also where who throws it knows nothing better', () => {
+test('every error but an interruption has a hint, also without one of its own', () => {
   assert.ok(kinds.length >= 9);
   for (const kind of kinds) {
     const { hint = '' } = new kind('something');

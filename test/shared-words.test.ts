@@ -30,7 +30,7 @@ function words(pattern: RegExp): string[] {
   return [...new Set(found)].toSorted();
 }
 
-test('every shared word stands in docs/threads.md, and no other', () => {
+test('docs/threads.md lists every shared word, and no other', () => {
   const declared = sharing.flatMap(({ name, text }) => {
     const [, body] = /^const Word = \{$(.*?)^\} as const;$/ms.exec(text) ?? [];
     assert.ok(body !== undefined, `${name} uses Atomics without a table of its words`);

@@ -12,7 +12,7 @@ async function writeAll(file: ArchiveFile, ...pieces: readonly Buffer[]): Promis
 }
 
 describe('an ArchiveFile', () => {
-  it('appears whole, in the place of the one before, and takes nothing else along', async (t) => {
+  it('appears complete, replaces the earlier file, and removes no other', async (t) => {
     const directory = temporaryDirectory(t);
     const name = path.join(directory, 'rootfs.tar');
     writeFileSync(name, 'old');
@@ -62,7 +62,7 @@ describe('an ArchiveFile', () => {
     assert.deepEqual(readdirSync(path.join(directory, 'there')), ['real.tar']);
   });
 
-  it('writes into a FIFO as it is', async (t) => {
+  it('writes into a FIFO without replacing it', async (t) => {
     const directory = temporaryDirectory(t);
     const name = path.join(directory, 'pipe');
     execFileSync('mkfifo', [name]);

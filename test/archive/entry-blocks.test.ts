@@ -42,7 +42,7 @@ describe('entryBlocks', () => {
     });
   }
 
-  it('says that a record is no UTF-8 only where it is none', () => {
+  it('marks a record as not UTF-8 only if it is not', () => {
     const { blocks } = entryBlocks(entry(`${'l'.repeat(200)}\xe9`, {}), undefined);
     assert.ok(blocks.includes('21 hdrcharset=BINARY\n'));
     assert.ok(!entryBlocks(entry(`${'l'.repeat(200)}\xc3\xa9`, {}), undefined).blocks.includes('hdrcharset'));

@@ -142,7 +142,7 @@ describe('the flattened archive', () => {
     assert.deepEqual([...readArchive(archive)[0]!.xattrs!.keys()], ['user.a', 'user.c']);
   });
 
-  it('keeps the names of an access list that nobody in the image has, also where etc leads nowhere', async () => {
+  it('keeps names in an access list that the image has no user for, also if etc is a dangling link', async () => {
     const list = 'user::rw-,user:alice:r--,group::r--,mask::r--,other::---';
     for (const etc of [symlink('etc', 'etc'), file('etc', ''), file('etc/passwd', 'bob:x:1:\n')]) {
       const archive = await flattened([tar(etc, file('f', '', { pax: { 'SCHILY.acl.access': list } }))]);
@@ -171,7 +171,7 @@ describe('the flattened archive', () => {
     }
   });
 
-  it('has the mode that the entry of a symlink says, which none has on disk', async () => {
+  it('keeps the mode of a symlink entry, which no file system stores', async () => {
     assert.deepEqual(await lines([symlink('a', 'b', { mode: 0o600 })]), ['l0600 a -> b']);
   });
 
@@ -189,7 +189,7 @@ describe('the flattened archive', () => {
     assert.ok(expected.equals(await flattened(items.map((item) => tar(item)))));
   });
 
-  it('needs no temporary file where layers have the order of names, and one where they have not', async () => {
+  it('needs a temporary file only if layers are not in the order of names', async () => {
     const before = spool.files;
     await flattened([tar(file('a', '1'), file('c', '3')), tar(file('b', '2'))]);
     assert.equal(spool.files, before);
@@ -213,7 +213,7 @@ describe('the flattened archive', () => {
     assert.ok(zstd.equals(await flattened(layers, { compression: 'zstd' })));
   });
 
-  it('says what it read and wrote', async () => {
+  it('reports the bytes that it read and wrote', async () => {
     const archives = [tar(file('a', '1'), file('b', '2')), tar(whiteout('a'), symlink('.', 'x'))];
     const output = new Collector();
     const counts = await flatten(layersOf(archives), output);
@@ -302,7 +302,7 @@ describe('flatten refuses', () => {
     assert.equal(output.bytes.length, 0);
   });
 
-  it('a layer that is another one when it is read again', async () => {
+  it('a layer whose bytes differ at the second reading', async () => {
     for (const second of [tar(file('a', 'longer than before')), tar()]) {
       const contents = [tar(file('a', 'text')), second];
       const layer = {
@@ -319,7 +319,7 @@ describe('flatten refuses', () => {
     }
   });
 
-  it('to call the fault of the output the image’s', async () => {
+  it('to report an error of the output as one of the image', async () => {
     const broken = new Writable({
       write: (_chunk, _encoding, done) => done(new Error('ENOSPC: no space left on device')),
     });
@@ -330,7 +330,7 @@ describe('flatten refuses', () => {
     );
   });
 
-  it('to go on when it is told to stop', async () => {
+  it('to continue after an abort', async () => {
     const abort = new AbortController();
     const stopped = new Error('stopped');
     const output = new Writable({

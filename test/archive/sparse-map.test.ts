@@ -139,7 +139,7 @@ describe('sparse files in the flattened archive', () => {
     ['data to the end', 5000, [[4096, 'x'.repeat(904)]]],
   ];
   for (const [title, size, extents] of files) {
-    it(`are what GNU tar and our reader take them for: ${title}`, async (t) => {
+    it(`are read alike by GNU tar and by our reader: ${title}`, async (t) => {
       const layer = tar(sparse('f', size, extents, '0.1'));
       const archive = await flattened([layer]);
       const content = contentOf(readArchive(layer)[0]!);

@@ -25,7 +25,7 @@ async function pause(ticks: number): Promise<void> {
   for (let left = ticks; left > 0; left -= 1) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-test('whatever the pace of either side, what is read is what came', async () => {
+test('the reader gets all bytes in order, at any pace of both sides', async () => {
   await using shop = await Workshop.open();
   await fc.assert(
     fc.asyncProperty(run, async ({ held, steps, reads }) => {
@@ -120,7 +120,7 @@ test('a file that cannot be written is replaced by a copy, while it is written a
   await first.close();
 });
 
-test('where the other file cannot be written either, its directory is named', async () => {
+test('if the second file cannot be written either, its directory is named', async () => {
   await using shop = await Workshop.open();
   const readOnly = path.join(shop.directory, 'read-only');
   writeFileSync(readOnly, '');

@@ -142,7 +142,7 @@ test('a tag that is a symlink is none: the convention wants an ordinary file', a
   assert.match(stderr, /it holds \S+, and no CACHEDIR\.TAG of dlrootfs/);
 });
 
-describe('a directory without the tag that holds other things is no cache', () => {
+describe('a directory with other files and without the tag is no cache', () => {
   const OLD_CACHE = ['blobs/sha256/', 'blobs/sha512/', 'partial/', 'tags/'];
   const rows: readonly [name: string, holds: readonly string[], named: string][] = [
     ['a file', ['notes.txt'], 'notes.txt'],
@@ -327,7 +327,7 @@ test('a rename above an open cache: its files stay those of the directory that w
   assert.deepEqual(contentsOf(other), before);
 });
 
-test('the note of a tag has the tag itself, and notes of earlier versions are read', async () => {
+test('the record of a tag has the tag itself, and records of earlier versions are read', async () => {
   using scratch = new Scratch();
   const directory = scratch.join('cache');
   const open = () =>

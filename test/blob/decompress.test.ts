@@ -101,7 +101,7 @@ const ways: readonly [string, Codec, By][] = [
   ['xz', 'xz', 'C'],
 ];
 
-test('what Node carries is called in C here', () => {
+test('the libraries of Node are called in C here', () => {
   assert.ok(nativeDecoders());
   assert.ok(systemCalls());
 });
@@ -141,7 +141,7 @@ for (const [codec, fromEnd] of [
 }
 
 for (const [name, codec, by] of ways) {
-  test(`${name}: what was packed comes out, however the bytes arrive`, async () => {
+  test(`${name}: the content is decoded, in any pieces of input`, async () => {
     const packed = pack(codec, long);
     for (const lengths of [[1_000_000], [65_536], [1, 4096, 7]]) {
       assert.ok((await unpack(packed, lengths, by)).equals(long));
@@ -204,7 +204,7 @@ for (const [name, codec, by] of ways) {
 
   if (by === 'decoder') continue;
 
-  test(`${name}: leaving early frees what was at work`, async () => {
+  test(`${name}: leaving early frees the decoder`, async () => {
     const packed = pack(codec, long);
     const chunks = await decompress(cut(packed, [1000]), by);
     for await (const chunk of chunks) {
@@ -214,7 +214,7 @@ for (const [name, codec, by] of ways) {
     assert.ok((await unpack(packed, [4096], by)).equals(long));
   });
 
-  test(`${name}: what the source throws comes through`, async () => {
+  test(`${name}: an error of the source is thrown as it is`, async () => {
     const packed = pack(codec, long);
     const broken = new Error('line cut');
     async function* source() {
@@ -259,7 +259,7 @@ for (const [name, by] of [
     await assert.rejects(unpack(Buffer.concat([header, checksum, bare]), [11], by), MalformedDataError);
   });
 
-  test(`zstd ${name}: skippable frames anywhere are passed over`, async () => {
+  test(`zstd ${name}: skippable frames are skipped at any place`, async () => {
     const skippable = Buffer.concat([
       Buffer.from([0x5a, 0x2a, 0x4d, 0x18, 5, 0, 0, 0]),
       Buffer.from('extra'),
@@ -306,7 +306,7 @@ for (const [options, outcome] of xzOptions) {
   });
 }
 
-test('bzip2: a block that grows 50 times is let out piece by piece', async () => {
+test('bzip2: a block that grows 50 times is returned in pieces', async () => {
   const zeros = Buffer.alloc(60_000_000);
   const chunks = await decompress([pack('bzip2', zeros)], 'C');
   let length = 0;

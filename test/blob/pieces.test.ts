@@ -5,7 +5,7 @@ import { type Piece, Pieces } from '../../src/blob/pieces.ts';
 
 const MiB = 2 ** 20;
 
-test('every byte is handed out once, whoever gives up what and when', () => {
+test('every byte is assigned once, in any order of failures', () => {
   const steps = fc.array(fc.record({ connection: fc.nat(6), bytes: fc.nat(20 * MiB) }), { minLength: 1 });
   fc.assert(
     fc.property(
@@ -45,7 +45,7 @@ test('every byte is handed out once, whoever gives up what and when', () => {
   );
 });
 
-test('what is there is not handed out, and what is there and what is missing are all', () => {
+test('stored bytes are not assigned; stored and missing ones together are the blob', () => {
   const lengths = fc.array(fc.integer({ min: 1, max: 20 * MiB }), { minLength: 1, maxLength: 9 });
   fc.assert(
     fc.property(lengths, fc.boolean(), fc.nat(9), (stretches, begins, taken) => {

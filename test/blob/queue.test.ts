@@ -94,7 +94,7 @@ for (const [name, cached] of [
     await store.close();
   });
 
-  test(`${name}: a link that brings nothing ends in the network error, with the place it got to`, async () => {
+  test(`${name}: a connection without progress ends in a network error with its position`, async () => {
     await using shop = await Workshop.open();
     const { registry, layers } = await start([packed[0]!]);
     await using _ = registry;
@@ -105,7 +105,7 @@ for (const [name, cached] of [
     await store.close();
   });
 
-  test(`${name}: the first failure ends all, and is what is thrown`, async () => {
+  test(`${name}: the first failure ends all downloads, and is thrown`, async () => {
     await using shop = await Workshop.open();
     const { registry, layers } = await start(packed);
     await using _ = registry;
@@ -163,7 +163,7 @@ for (const [name, cached] of [
     await store.close();
   });
 
-  test(`${name}: wrong bytes that a reader has seen are known as such, and the next pull heals`, async () => {
+  test(`${name}: wrong bytes that were read are reported as such, and the next pull succeeds`, async () => {
     await using shop = await Workshop.open();
     const { registry, layers } = await start([packed[0]!, { tar: tars[3]!, compression: 'none' }]);
     await using _ = registry;
@@ -206,7 +206,7 @@ for (const [name, cached] of [
     await store.close();
   });
 
-  test(`${name}: a size that was learnt from a wrong answer is forgotten`, async () => {
+  test(`${name}: a size from a wrong response is not used again`, async () => {
     await using shop = await Workshop.open();
     const { registry, layers } = await start([{ tar: tars[3]!, compression: 'none' }]);
     await using _ = registry;
@@ -264,7 +264,7 @@ for (const [name, cached] of [
     await store.close();
   });
 
-  test(`${name}: layers without a checksum come out, and it is said`, async () => {
+  test(`${name}: layers without a checksum are returned, with a notice`, async () => {
     await using shop = await Workshop.open();
     const { registry, layers } = await start(packed);
     await using _ = registry;

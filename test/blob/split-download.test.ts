@@ -114,7 +114,7 @@ test('a part with wrong bytes is noticed, and held layers get the right ones', a
   assert.ok((await shop.pull([layer], { hold: true }))[0]!.equals(big));
 });
 
-test('a run that is killed in the middle is gone on with from its front', async () => {
+test('a killed run is resumed from the end of its complete part', async () => {
   await using shop = await Workshop.open();
   const { registry, layer } = await slow();
   await using _ = registry;

@@ -70,7 +70,7 @@ test('an abort ends every connection of a blob at once', async () => {
   assert.equal(script.open, 0);
 });
 
-test('what a file with a hole has is noted before it has one: a run that is killed then leaves no hole for bytes', async () => {
+test('the ranges of a file are recorded before it has a hole, so that no run takes a hole for bytes', async () => {
   await using shop = await Workshop.open();
   const gate = Promise.withResolvers<void>();
   const script = new ScriptedLayer(blob, (number) => (number === 0 ? { gate: gate.promise } : slow));
@@ -82,7 +82,7 @@ test('what a file with a hole has is noted before it has one: a run that is kill
   assert.ok((await pulled)[0]!.equals(blob));
 });
 
-test('a cache where it cannot be noted how far a blob is is named', async () => {
+test('a cache in which the ranges of a blob cannot be recorded is named', async () => {
   await using shop = await Workshop.open();
   const script = new ScriptedLayer(blob, () => slow);
   const partial = `${script.layer.digest!.replace(':', '-')}.ranges`;
@@ -94,7 +94,7 @@ test('a cache where it cannot be noted how far a blob is is named', async () => 
   assert.equal(script.open, 0);
 });
 
-test('whatever connections do, the bytes are right or there is an error, and none stays open', async () => {
+test('with any faults of connections, the bytes are right or an error is thrown, and no connection stays open', async () => {
   await Promise.all(
     Array.from({ length: 8 }, async (_, round) => {
       await using shop = await Workshop.open();

@@ -58,7 +58,7 @@ function partialPath(shop: Workshop, digest: string): string {
   return path.join(shop.cache, 'partial', digest.replace(':', '-'));
 }
 
-test('what was pulled once comes from the store, and everything there is ours alone', async () => {
+test('a second pull reads the store, and only our user can read the store', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(500_000);
   const { registry, layer } = await oneBlob(bytes);
@@ -165,7 +165,7 @@ for (const [name, when, damage] of damages) {
   });
 }
 
-test('a damaged blob is healed without a word to the reader when layers are held', async () => {
+test('a damaged blob is fetched again unnoticed if layers are held', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(500_000);
   const { registry, layer } = await oneBlob(bytes);
@@ -358,7 +358,7 @@ describe('a full disk', () => {
     }));
 });
 
-test('what an interrupted run left is gone on with, after it was read again', async () => {
+test('the bytes of an interrupted run are resumed, after they were read again', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(3_000_000);
   const { registry, layer } = await oneBlob(bytes);
@@ -483,7 +483,7 @@ test('bytes of an earlier run are checked before anything is made of them', asyn
   assert.equal(shop.given, 0);
 });
 
-test('a server that sends more than the blob has: no byte of that is taken, and nothing is kept', async () => {
+test('a server that sends too many bytes: none is used, and none is kept', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(50_000);
   const { registry, layer } = await oneBlob(bytes);
@@ -546,7 +546,7 @@ test('two runs at once fetch a blob once', async () => {
   assert.ok(runs.some(({ stderr }) => /another run is downloading it; waiting for that run/.test(stderr)));
 });
 
-test('a run that was killed leaves nothing that stops the next, which goes on where it was', async () => {
+test('a killed run leaves nothing that stops the next one, which resumes its download', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(4_000_000);
   const { registry, layer, url } = await oneBlob(bytes);
@@ -599,7 +599,7 @@ test('without locks every run has a file of its own', async () => {
   for (const store of stores) await store.close();
 });
 
-test('the store stays within its bound: what was used longest ago goes, never what this run uses', async () => {
+test('the store stays within its limit: the least recently used blobs are removed, never those of this run', async () => {
   await using shop = await Workshop.open();
   const registry = await FakeRegistry.start();
   await using _ = registry;
@@ -682,7 +682,7 @@ test('eviction chooses by last use and spares what is pinned', () => {
   assert.deepEqual(names(0), ['b', 'd', 'a']);
 });
 
-test('what was left by runs long ago is recognised', () => {
+test('files of old killed runs are recognised', () => {
   const day = 86_400_000;
   const file = (name: StoredFile['name'], days: number) => ({
     name,

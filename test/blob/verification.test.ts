@@ -10,7 +10,7 @@ import { noise, Workshop } from './support/workshop.ts';
 
 const failureOf = async (fault: string) => new Error(`it ${fault}`);
 
-test('a file is right, or it is said what is the matter; an abort ends looking', async () => {
+test('a file is right, or its fault is returned; an abort ends the check', async () => {
   await using shop = await Workshop.open();
   const bytes = noise(5 * 2 ** 20);
   const name = path.join(shop.directory, 'blob');

@@ -59,7 +59,7 @@ test('version', { skip: built }, async () => {
   assert.deepEqual(await run([executable, 'version']), { status: 0, output: `${version}\n` });
 });
 
-test('NODE_OPTIONS is nothing to it', { skip: built }, async () => {
+test('it ignores NODE_OPTIONS', { skip: built }, async () => {
   const environment = { NODE_OPTIONS: '--require /nowhere.js --no-such-flag', NODE_PENDING_DEPRECATION: '1' };
   assert.deepEqual(await run([executable, 'version'], environment), { status: 0, output: `${version}\n` });
 });
@@ -84,7 +84,7 @@ for (const [what, mount] of [
 }
 
 test(
-  'its native library leaves no file behind, and is loaded from none that has a name',
+  'its native library is loaded from a file without a name, and leaves none',
   { skip: built || missing('strace') },
   async () => {
     using scratch = new Scratch();
@@ -114,6 +114,6 @@ test(
   },
 );
 
-test('it is one file of a size to carry', { skip: built }, () => {
+test('it is one file of limited size', { skip: built }, () => {
   assert.ok(statSync(executable).size < 140e6);
 });

@@ -125,7 +125,7 @@ test(
   },
 );
 
-test('the licences of all that is in the binary are with it', { skip: built }, async () => {
+test('the licences of all parts of the binary are installed with it', { skip: built }, async () => {
   const text = readFileSync(`${root}dist/copyright`, 'utf8');
   const { inputs } = await bundleForExecutable();
   const packages = inputs.flatMap((path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1] ?? []);

@@ -82,7 +82,7 @@ function exampleRunner(
   };
 }
 
-test('the example of the library runs as it stands in its document', { skip: built }, async () => {
+test('the example of the library runs unchanged', { skip: built }, async () => {
   using scratch = consumer();
   assert.equal(typecheck(scratch, example), '');
   await using registry = await FakeRegistry.start();
@@ -103,7 +103,7 @@ test('the example of the library runs as it stands in its document', { skip: bui
   assert.match(failed.output, /^NOT_FOUND: .*\(.+\)$/m);
 });
 
-test('the example of verify and diff runs as it stands in its document', { skip: built }, async () => {
+test('the example of verify and diff runs unchanged', { skip: built }, async () => {
   using scratch = consumer();
   assert.equal(typecheck(scratch, comparison), '');
   await using registry = await FakeRegistry.start();
@@ -136,7 +136,7 @@ const printed: readonly RegExp[] = [
   /^library\/alpine:latest: \d+ bytes downloaded\nlibrary\/alpine:latest \d+\n(\d) of \1 blobs removed\n$/,
 ];
 
-test('the examples of the other functions run as they stand in their document', { skip: built }, async () => {
+test('the examples of the other functions run unchanged', { skip: built }, async () => {
   using scratch = consumer();
   await using registry = await FakeRegistry.start();
   const layers = [
@@ -179,7 +179,7 @@ await Promise.all(Object.entries(calls).map(([name, call]) => call.then(() => co
   assert.deepEqual([exitCode, output], [0, '']);
 });
 
-test('its types say what is wrong with a call', { skip: built }, () => {
+test('its types refuse a wrong call', { skip: built }, () => {
   using scratch = consumer();
   const source = `import { pull, UsageError, type PullEvent, type PullSummary, type Platform } from 'dlrootfs';
 const platform: Platform = { os: 'linux', architecture: 'arm64' };

@@ -115,7 +115,7 @@ test('flags: -- ends the flags', () => {
   assert.deepEqual(splitArguments(['--', '-d', 'x']), { flags: [], words: ['-d', 'x'] });
 });
 
-test('flags: a near miss is hinted at', () => {
+test('flags: the hint names a similar flag', () => {
   assert.throws(() => parseArguments(['ubuntu', '--plaform=x']), { hint: 'did you mean --platform?' });
 });
 
@@ -159,7 +159,7 @@ for (const [line, message] of useless) {
   });
 }
 
-test('flags: what has an effect is not refused', () => {
+test('flags: a flag with an effect is not refused', () => {
   for (const line of [
     'ubuntu --for runc,lxc --rootless',
     'ubuntu --for lxc --force',

@@ -390,7 +390,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   ['--dest x', 2, 'no image is named', 'write dlrootfs IMAGE[:TAG] -d DIR'],
 ];
 
-test('likely mistakes have an answer that helps', async (t) => {
+test('likely mistakes have an error and a hint', async (t) => {
   using scratch = new Scratch();
   for (const [line, exitCode, error, hint] of mistakes) {
     await t.test(line, async () => {
@@ -528,7 +528,7 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
   }
 });
 
-test('what is fulfilled anyway is no mistake, and neither are other spellings', async (t) => {
+test('flags without need and other spellings are accepted', async (t) => {
   using scratch = new Scratch();
   await using registry = await FakeRegistry.start();
   registry.push('team/app', '1', { layers: [] });

@@ -159,7 +159,7 @@ test('64 open files are enough, with -g too', async () => {
   }
 });
 
-test('a working directory that was removed is an error, but for what needs none', async () => {
+test('a working directory that was removed is an error for commands that need one', async () => {
   await using setting = await Setting.open(small);
   const { path } = setting.scratch;
   const gone = (words: string) => inShell(`mkdir gone; cd gone; rmdir ../gone; exec $PROGRAM ${words}`, path);
@@ -238,7 +238,7 @@ test('an image from a standard input that is closed or empty is an error', async
   assert.deepEqual(readdirSync(scratch.path), []);
 });
 
-test('where standard output and error are one file, each line has a line of its own', async () => {
+test('if standard output and error are one file, no two lines are mixed', async () => {
   await using setting = await Setting.open(small);
   const line = `$PROGRAM ${setting.reference} -d out -v --no-cache >log 2>&1`;
   const { exitCode } = await inShell(line, setting.scratch.path);

@@ -59,7 +59,7 @@ const base: readonly Item[] = [
   sparse('holes', 100_000, [[0, 'a'], [60_000, 'b']], '1.0'), // prettier-ignore
 ];
 
-test('diff tells what is removed, added and changed, and nothing else', async () => {
+test('diff prints removed, added and changed paths, and no others', async () => {
   using scratch = new Scratch();
   const one = pushed(base);
   const other = pushed(base, [
@@ -122,7 +122,7 @@ test('diff finds a byte in a sparse file, and none where only the holes differ',
 });
 
 test(
-  'diff is empty just where the directories of two images are the same',
+  'diff is empty if and only if the directories of two images are equal',
   { skip: needsRoot, timeout: 600_000 },
   async () => {
     using scratch = new Scratch();

@@ -100,27 +100,31 @@ const realGit = `PATH=${process.env['PATH']} exec git "$@"`;
 
 const notedGit = (directory: string) => `{ echo "$@"; /usr/bin/env; } >>${directory}/noted\n${realGit}`;
 
-test('-g: git is run once, to make the branches, and knows no set-up', { skip: missing('git') }, async () => {
-  await withProgram(notedGit, async (scratch, run) => {
-    const { exitCode, stderr } = await run.result;
-    assert.equal(exitCode, 0, stderr);
-    const lines = readFileSync(scratch.join('noted'), 'utf8').trim().split('\n');
-    assert.equal(lines[0], '-c core.bare=true -c core.logAllRefUpdates=false update-ref --stdin');
-    assert.deepEqual(lines.filter((line) => /^(?:HOME|GIT_|XDG)/.test(line)).toSorted(), [
-      'GIT_CONFIG_GLOBAL=/dev/null',
-      'GIT_CONFIG_NOSYSTEM=1',
-      'GIT_DIR=.',
-      // simple-git adds this word.
-      'GIT_TEST_DISALLOW_ABBREVIATED_OPTIONS=true',
-      'HOME=/dev/null',
-      'XDG_CONFIG_HOME=/dev/null',
-    ]);
-    assert.deepEqual(readdirSync(scratch.path).toSorted(), ['above', 'bin', 'noted', 'out']);
-    assert.equal(git(scratch.join('out'), 'fsck', '--strict', '--full'), '');
-  });
-});
+test(
+  '-g: git runs once, to make the branches, without any configuration',
+  { skip: missing('git') },
+  async () => {
+    await withProgram(notedGit, async (scratch, run) => {
+      const { exitCode, stderr } = await run.result;
+      assert.equal(exitCode, 0, stderr);
+      const lines = readFileSync(scratch.join('noted'), 'utf8').trim().split('\n');
+      assert.equal(lines[0], '-c core.bare=true -c core.logAllRefUpdates=false update-ref --stdin');
+      assert.deepEqual(lines.filter((line) => /^(?:HOME|GIT_|XDG)/.test(line)).toSorted(), [
+        'GIT_CONFIG_GLOBAL=/dev/null',
+        'GIT_CONFIG_NOSYSTEM=1',
+        'GIT_DIR=.',
+        // simple-git adds this word.
+        'GIT_TEST_DISALLOW_ABBREVIATED_OPTIONS=true',
+        'HOME=/dev/null',
+        'XDG_CONFIG_HOME=/dev/null',
+      ]);
+      assert.deepEqual(readdirSync(scratch.path).toSorted(), ['above', 'bin', 'noted', 'out']);
+      assert.equal(git(scratch.join('out'), 'fsck', '--strict', '--full'), '');
+    });
+  },
+);
 
-test('-g: where git fails that is said, and nothing is left', async () => {
+test('-g: a failure of git is an error, and nothing is left', async () => {
   await withProgram(
     () => 'echo "fatal: it is Monday" >&2; exit 128',
     async (scratch, run) => {

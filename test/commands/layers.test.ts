@@ -180,7 +180,7 @@ test('--layers: what --json and the original lines say', async () => {
   assert.equal(whole.id, summary.id);
 });
 
-test('--layers: what is refused', async () => {
+test('--layers: wrong values and combinations are refused', async () => {
   await using setting = await Setting.open();
   const rows: [wanted: string, exitCode: number, says: RegExp][] = [
     ['4', 3, /^error: .*lib\/img:1 has 3 layers, not 4\nhint: write --layers with a number from 0 to 3; /m],

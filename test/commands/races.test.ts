@@ -234,7 +234,7 @@ test('races: a link of the user that leads to what is of root is not followed', 
   await stage.setting.pullWell(['-d', 'home/mine/new']);
 });
 
-test('races: the name of a stage does not make a directory one', { skip }, async () => {
+test('races: a directory with the name of a stage is not removed as one', { skip }, async () => {
   await using stage = await Stage.open();
   const { box, setting } = stage;
   fill(path.join(box, 'roots'));

@@ -166,7 +166,7 @@ test('userns: verify sees the owners inside, and one that was given to another',
   assert.deepEqual([touched.exitCode, touched.stdout], [9, lines.join('')]);
 });
 
-test('userns: a device is what is still not restored', { skip }, async () => {
+test('userns: only devices are not restored', { skip }, async () => {
   await using setting = await open();
   const device = { layers: [{ tar: tar(character('null', 1, 3), file('x', '', { uid: 7 })) }] };
   setting.registry.push('lib/img', '1', device);
@@ -281,7 +281,7 @@ test('userns: later commands on DIR need no --userns', { skip }, async () => {
 });
 
 test(
-  'userns: what keeps a later command from following is said, and DIR is as it was',
+  'userns: the reason that stops a later command is reported, and DIR is unchanged',
   { skip },
   async () => {
     await using setting = await open();

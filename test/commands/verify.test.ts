@@ -131,7 +131,7 @@ const varied: readonly (readonly Item[])[] = [
 const notice = (count: string): string =>
   `notice: ${count} may not be read by this user and could not be compared: run as root\n`;
 
-describe('verify says nothing of what a pull has made', () => {
+describe('verify reports nothing in a directory after a pull', () => {
   const kinds: Readonly<Record<string, readonly string[]>> = {
     'as it is': [],
     'without json': ['--no-json'],
@@ -273,7 +273,7 @@ const fileSystems: Readonly<Record<string, string>> = {
 };
 
 for (const [name, mounting] of Object.entries(fileSystems)) {
-  test(`verify says nothing of what ${name} cannot keep`, { skip: needsRoot }, async (t) => {
+  test(`verify reports nothing that ${name} cannot keep`, { skip: needsRoot }, async (t) => {
     using place = new Place();
     mkdirSync(place.join('mounted'));
     const { status } = spawnSync('sh', ['-c', mounting, place.join('mounted')], { cwd: place.path });
@@ -456,7 +456,7 @@ const plantings: readonly Planted[] = [
   ],
 ];
 
-test('verify tells each difference, and nothing else', { skip: needsRoot }, async (t: TestContext) => {
+test('verify reports each difference, and nothing else', { skip: needsRoot }, async (t: TestContext) => {
   using place = new Place();
   const image = pushed([
     dir('./'),

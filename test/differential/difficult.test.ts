@@ -51,7 +51,7 @@ describe('a tree of difficult files', { skip: needs }, () => {
       assert.ok(expected.includes(name), name);
   });
 
-  test('comes out of a registry as it went in, as gzip and as zstd', async () => {
+  test('is unchanged after a push and a pull, as gzip and as zstd', async () => {
     for (const compression of ['gzip', 'zstd']) {
       await using registry = await DockerRegistry.start();
       const reference = registry.reference('difficult');

@@ -350,7 +350,7 @@ describe('ext4', { skip: missing('mke2fs', 'debugfs') }, () => {
     );
   });
 
-  test('what debugfs cannot be told is counted, and does no harm', async () => {
+  test('names and values that debugfs cannot take are counted, and have no other effect', async () => {
     const xattrs = { 'user.a': 'x' };
     await using setting = await Setting.open({
       layers: [
@@ -411,7 +411,7 @@ describe('ext4', { skip: missing('mke2fs', 'debugfs') }, () => {
   });
 });
 
-test('what does not go together is said before anything is fetched', async () => {
+test('contradicting flags are an error before anything is fetched', async () => {
   await using setting = await Setting.open(image);
   for (const [flags, says] of [
     [['-o', 'x.squashfs', '--size', '1G'], /--size is the size of an ext4/],

@@ -13,25 +13,30 @@ const image = {
 };
 const needs = missing('mke2fs', 'debugfs');
 
-test('--for qemu: what starts the disk is beside it, and an init in it', { skip: needs }, async () => {
-  await using setting = await Setting.open(image);
-  const flags = ['-o', 'my disk.ext4', '--for', 'qemu'];
-  const { stdout, stderr } = await setting.pullWell(flags);
-  assert.deepEqual(setting.names, ['my disk.ext4', 'my disk.qemu.sh']);
-  const place = setting.scratch.path;
-  assert.ok(
-    (stdout + stderr).includes(`KERNEL=vmlinuz INITRD=initrd.img '${place}/my disk.qemu.sh'`),
-    stdout + stderr,
-  );
-  assert.equal(statSync(setting.scratch.join('my disk.qemu.sh')).mode & 0o777, 0o755);
-  const asked = (command: string) =>
-    spawnSync('debugfs', ['-R', command, setting.scratch.join('my disk.ext4')], { encoding: 'utf8' }).stdout;
-  assert.match(asked('cat /.dlrootfs-init'), /^#!\/bin\/sh\n[^]* A=b \/bin\/app /);
-  assert.match(asked('stat /.dlrootfs-init'), /Mode:\s+0755/);
-  for (const name of ['proc', 'sys', 'run', 'tmp', 'work'])
-    assert.match(asked(`stat /${name}`), /Type: directory/, name);
-  assert.equal(spawnSync('e2fsck', ['-fn', setting.scratch.join('my disk.ext4')]).status, 0);
-});
+test(
+  '--for qemu: the script that starts the disk is beside it, and an init is in it',
+  { skip: needs },
+  async () => {
+    await using setting = await Setting.open(image);
+    const flags = ['-o', 'my disk.ext4', '--for', 'qemu'];
+    const { stdout, stderr } = await setting.pullWell(flags);
+    assert.deepEqual(setting.names, ['my disk.ext4', 'my disk.qemu.sh']);
+    const place = setting.scratch.path;
+    assert.ok(
+      (stdout + stderr).includes(`KERNEL=vmlinuz INITRD=initrd.img '${place}/my disk.qemu.sh'`),
+      stdout + stderr,
+    );
+    assert.equal(statSync(setting.scratch.join('my disk.qemu.sh')).mode & 0o777, 0o755);
+    const asked = (command: string) =>
+      spawnSync('debugfs', ['-R', command, setting.scratch.join('my disk.ext4')], { encoding: 'utf8' })
+        .stdout;
+    assert.match(asked('cat /.dlrootfs-init'), /^#!\/bin\/sh\n[^]* A=b \/bin\/app /);
+    assert.match(asked('stat /.dlrootfs-init'), /Mode:\s+0755/);
+    for (const name of ['proc', 'sys', 'run', 'tmp', 'work'])
+      assert.match(asked(`stat /${name}`), /Type: directory/, name);
+    assert.equal(spawnSync('e2fsck', ['-fn', setting.scratch.join('my disk.ext4')]).status, 0);
+  },
+);
 
 test('files that are there are not replaced but with --force', { skip: needs }, async () => {
   await using setting = await Setting.open(image);
@@ -56,7 +61,7 @@ test('an image without a shell leaves nothing', { skip: needs }, async () => {
   assert.deepEqual(setting.names, []);
 });
 
-test('what does not go together is said before anything is fetched', async () => {
+test('contradicting flags are an error before anything is fetched', async () => {
   await using setting = await Setting.open(image);
   for (const [flags, says] of [
     [['--for', 'qemu'], /--for qemu starts a disk image, not a directory/],

@@ -29,7 +29,7 @@ test('a link that drops every 2 MiB: every byte comes once, each break is said, 
   assert.doesNotMatch(stderr, /from byte 0$/m);
 });
 
-test('the same with a server that knows no ranges ends in an error within its tries, and nothing is left', async () => {
+test('the same with a server without ranges ends in an error after the retries, and nothing is left', async () => {
   await using setting = await Setting.open(
     { layers: [{ tar: tar(noise('big', 3 * 2 ** 20)) }] },
     { ranges: false, faults: [{ path: /\/blobs\//, skip: 1, cutAfter: 2 * 2 ** 20, times: 999 }] },

@@ -74,7 +74,7 @@ const endings: readonly Ending[] = [
   },
 ];
 
-test('nothing is kept to go on with where no download is missing, or none can go on', async () => {
+test('no download is reported as kept if none is missing or can be resumed', async () => {
   await using setting = await Setting.open();
   const words = [setting.reference, '--cache-dir', setting.store, '-o', '-'];
   const [program, ...first] = programCommand;
@@ -138,7 +138,7 @@ for (const { what, flags = [], end, exitCode, lost } of endings) {
   });
 }
 
-test('nothing is said of what is kept where nothing is', async () => {
+test('no kept download is reported if none is kept', async () => {
   const image = { layers: [{ tar: tar(noise('big', 4 * MIB)) }] };
   const cases: readonly (readonly [flags: readonly string[], faults: readonly Fault[]])[] = [
     [['--no-cache'], [{ path: /\/blobs\//, skip: 1, times: 99, cutAfter: 2 * MIB }]],

@@ -56,7 +56,7 @@ test('checksums are what zlib and SHA-1 say, in one piece and in several, native
   check(buffer.length, 5553);
 });
 
-test('a pack is what git takes for one', async (t) => {
+test('git accepts a pack', async (t) => {
   const directory = scratch(t);
   git(directory, 'init', '--quiet');
   const packs = path.join(directory, '.git/objects/pack');

@@ -370,7 +370,7 @@ test('a change of a file without a content of its own is refused', () => {
   assert.throws(() => changes.written('b', { type: 'symlink', mode: 0 }, ''), /content 2 came for file 1/);
 });
 
-test('what fails after commit has returned is what the next call throws', async (t) => {
+test('a failure after commit has returned is thrown by the next call', async (t) => {
   const rows: [what: string, next: (layers: GitLayers) => Promise<void>][] = [
     ['commit', (layers) => layers.commit({ id: idOf(1) })],
     ['finish', (layers) => layers.finish()],
@@ -467,7 +467,7 @@ test('a pull that is given up leaves no file of git behind but an empty reposito
   assert.throws(() => git(directory, 'rev-parse', '--verify', 'HEAD'), noCommit);
 });
 
-test('what aborts the pull is what commit and finish throw', async (t) => {
+test('commit and finish throw the reason of the abort', async (t) => {
   const directory = scratch(t);
   const abort = new AbortController();
   const layers = new StageLayers(directory, abort.signal);

@@ -32,7 +32,7 @@ test('ids of blobs come back, and the packs are there when it has finished', asy
 
 const said = (error: unknown): boolean => error instanceof GitError && /ENOENT/.test(error.message);
 
-test('what fails in it is what stopped the one who writes', async () => {
+test('the writer stops with the error of the packer', async () => {
   using scratch = new Scratch();
   const packer = new Packer(path.join(scratch.path, 'nowhere'), new FileRecords());
   const writer = new ContentWriter(packer.ring);
@@ -59,7 +59,7 @@ test('stopped at any moment, the thread ends by itself (terminate() may end the 
   }
 });
 
-test('stopped, it lets go of the one who writes', async () => {
+test('stopped, it releases the waiting writer', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.git/objects/pack'), { recursive: true });
   const packer = new Packer(scratch.path, new FileRecords());

@@ -370,7 +370,7 @@ test('an archive may be packed in all ways that a layer may', async () => {
   }
 });
 
-test('what is not there, or is something else, is said', async () => {
+test('a missing file, or one of another type, is an error', async () => {
   using scratch = new Scratch();
   writeFileSync(scratch.join('x'), 'x');
   mkdirSync(scratch.join('d'));

@@ -177,7 +177,7 @@ for (const [name, wanted, build, expected] of chosen) {
   });
 }
 
-test('where nothing fits the error lists what there is', async () => {
+test('if no platform matches, the error lists the available ones', async () => {
   const documents = new Documents();
   const nested = documents.index(documents.named('linux/s390x'));
   const rows = [
@@ -202,7 +202,7 @@ test('where nothing fits the error lists what there is', async () => {
   });
 });
 
-test('only what may fit is fetched', async () => {
+test('only manifests that may match are fetched', async () => {
   const documents = new Documents();
   await documents.choose(
     'linux/amd64',
@@ -213,7 +213,7 @@ test('only what may fit is fetched', async () => {
   assert.equal(documents.fetches, 1);
 });
 
-test('nesting and fetching have their ends', async () => {
+test('nesting and fetching are limited', async () => {
   const documents = new Documents();
   let index = documents.index(documents.named('linux/amd64'));
   for (let depth = 0; depth < 10; depth += 1) index = documents.index(index);

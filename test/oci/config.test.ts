@@ -65,7 +65,7 @@ const lenient: readonly (readonly [string, unknown])[] = [
 ];
 
 for (const [name, document] of lenient) {
-  test(`${name} will do`, () => {
+  test(`${name} is accepted`, () => {
     const config = parseConfig(bytesOf(document));
     assert.deepEqual(config.diffIDs, []);
     assert.equal(config.platform.os, '');

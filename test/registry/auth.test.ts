@@ -424,7 +424,7 @@ for (const [what, body, status] of answers) {
   });
 }
 
-test('403 says what can be known, 404 that it is not there', async () => {
+test('403 lists the possible reasons, 404 means that it does not exist', async () => {
   await withRegistry({}, {}, async ({ registry, client }) => {
     const denied = JSON.stringify({
       errors: [{ code: 'DENIED', message: 'requested access is denied\u001b[31m' }],
@@ -442,7 +442,7 @@ test('403 says what can be known, 404 that it is not there', async () => {
   });
 });
 
-test('no credentials are looked for where none are asked for', async () => {
+test('no credentials are read if none are demanded', async () => {
   using scratch = new Scratch();
   mkdirSync(scratch.join('.docker'));
   writeFileSync(scratch.join('.docker/config.json'), JSON.stringify({ credsStore: 'nowhere' }));

@@ -244,7 +244,7 @@ test('an abort ends a request, a body, a wait and a connection attempt at once, 
   }
 });
 
-test('an abort at any moment of the first request is the one error there is', async () => {
+test('an abort at any moment of the first request is the only error', async () => {
   const reason = new Error('interrupted');
   const unhandled: unknown[] = [];
   const note = (error: unknown) => unhandled.push(error);
@@ -264,7 +264,7 @@ test('an abort at any moment of the first request is the one error there is', as
   assert.deepEqual(unhandled, []);
 });
 
-test('an abort while the connection is being prepared is heard at once', async () => {
+test('an abort while the connection is being prepared ends it at once', async () => {
   const reason = new Error('interrupted');
   const controller = new AbortController();
   const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
@@ -274,7 +274,7 @@ test('an abort while the connection is being prepared is heard at once', async (
   await assert.rejects(exchange.head, reason);
 });
 
-test('what nobody reads is not received: the server waits', async () => {
+test('bytes that nobody reads are not received: the server waits', async () => {
   const answers: ServerResponse[] = [];
   const server = createHttpServer(
     (_, response) => void answers.push(response.end(Buffer.alloc(48 * 2 ** 20))),
@@ -342,7 +342,7 @@ test('a body that is left early frees its connection', async () => {
   });
 });
 
-test('back-off doubles, is half chance, and never longer than a minute', () => {
+test('the delay doubles, is half random, and at most a minute', () => {
   const policy = { retries: 99, delay: 500 };
   assert.deepEqual(
     [1, 2, 3].map((attempt) => backoff(policy, attempt, 1)),

@@ -39,7 +39,7 @@ test('a mirror that has everything is all that is asked', async () => {
   assert.equal(both.mirror.requests.length, 5);
 });
 
-test('what a mirror does not have comes from the registry, without a fuss', async () => {
+test('what a mirror does not have comes from the registry, without a notice', async () => {
   await using both = await pair({ mirrored: false });
   await using client = await RegistryClient.open(both.reference, { mirrors: [both.mirror.host] });
   assert.deepEqual(await client.pull(), layers);
@@ -181,7 +181,7 @@ test('a blob that is asked for again comes from elsewhere: the first was wrong',
   assert.deepEqual(await client.blob(layer!), layers[0]);
 });
 
-test('a mirror that lies about a digest is left for the registry', async () => {
+test('a mirror that sends a wrong digest is replaced by the registry', async () => {
   await using both = await pair({ mirrored: false });
   const { digest } = both.origin.push('team/app', 'latest', { layers });
   const other = both.mirror.push('team/other', 'x', { layers: [] });

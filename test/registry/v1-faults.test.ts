@@ -79,7 +79,7 @@ test('several registries: all are dead', async () => {
   });
 });
 
-test('several registries: what one answered counts more than that another is dead', async () => {
+test('several registries: the answer of one is reported, not the failure of another', async () => {
   await withRegistry(
     { ...two, faults: [{ path: /tags/, status: 404, times: 99 }] },
     { retry: 1 },

@@ -1156,7 +1156,7 @@ for (const [what, options] of ways) {
   });
 }
 
-test('docker-registry-client is refused by the server what it should be', async () => {
+test('the server refuses docker-registry-client as documented', async () => {
   await using registry = await FakeV1Registry.start({ private: /private/, users: { bob: 'x' } });
   registry.push('team/private', '1.0', { layers });
   registry.push('team/app', '1.0', { layers });

@@ -26,7 +26,7 @@ function counting(filesystem: Filesystem): { filesystem: Filesystem; calls: Map<
 const many = (count: number, item: (index: number) => Item): Item[] =>
   Array.from({ length: count }, (_, index) => item(index));
 
-describe('what a layer hides again and again is looked at once', () => {
+describe('a directory that a layer hides many times is read once', () => {
   const names = 100;
   const times = 50;
   const lower = many(names, (index) => file(`d/s${index % 10}/f${index}`));

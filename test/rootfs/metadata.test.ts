@@ -414,7 +414,7 @@ describe('metadata, as root', { skip }, () => {
 
   for (const mode of ['stage', 'empty'] as const) {
     for (const inherited of ['setgid', 'default access list'] as const) {
-      test(`nothing of what DIR would hand down reaches the image: ${inherited}, ${mode}`, (t) => {
+      test(`the image inherits nothing from DIR: ${inherited}, ${mode}`, (t) => {
         const directory = join(temporaryDirectory(t), 'root');
         mkdirSync(directory);
         if (inherited === 'setgid') {
@@ -451,7 +451,7 @@ describe('metadata, as root', { skip }, () => {
     }
   }
 
-  test('a setgid directory of the image hands nothing down', (t) => {
+  test('no entry inherits from a setgid directory of the image', (t) => {
     const layer = tar(
       dir('d', { mode: 0o2775, gid: 7 }),
       dir('d/e', { mode: 0o755 }),

@@ -242,7 +242,7 @@ for (const [text, name] of signals) {
   test(`stop signal ${JSON.stringify(text)} is ${name}`, () => assert.equal(signalName(text), name));
 }
 
-test('what cannot be said is told', () => {
+test('settings that a runtime cannot express are reported', () => {
   const config = { Env: ['A=1\n2'], Cmd: ['/x', 'a\nb'], WorkingDir: '/a\nb' };
   assert.deepEqual(lxcConfig(container(config), { includes: [] }).notices.length, 1);
   assert.deepEqual(lxcConfig(container(config, { shell: false }), { includes: [] }).notices.length, 3);

@@ -60,7 +60,7 @@ describe('a thread that gives up writing', { skip }, () => {
     closeSync(open);
   });
 
-  test('everywhere still writes what is open; this thread and others do all', async () => {
+  test('everywhere can still write open files; this thread and others can do all', async () => {
     using scratch = new Scratch();
     const place = prepare(scratch.join('place'));
     const open = openSync(scratch.join('open'), 'w');

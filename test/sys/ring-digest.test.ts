@@ -12,7 +12,7 @@ function bothEnds() {
   return { one: new RingDigest(memory, ring), other: new RingDigest(memory, ring), digestOf };
 }
 
-test('a thread that knows less of the stream than the other takes in nothing', (t) => {
+test('a thread that has read less of the stream hashes nothing', (t) => {
   const { one, other, digestOf } = bothEnds();
   if (!one.begin(0)) return t.skip('needs the functions of OpenSSL');
   assert.equal(one.step(5000, CAPACITY), 5000);

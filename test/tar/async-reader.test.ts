@@ -47,7 +47,7 @@ describe('an AsyncTarReader', () => {
     });
   }
 
-  it('skips what nobody asked for', async () => {
+  it('skips data that was not requested', async () => {
     const reader = new AsyncTarReader(arriving(archive, 700), 'layer test');
     const paths: string[] = [];
     for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
@@ -62,7 +62,7 @@ describe('an AsyncTarReader', () => {
     assert.equal(await reader.data(), undefined);
   });
 
-  it('leaves what follows the end mark in the iterator', async () => {
+  it('leaves the bytes after the end mark in the iterator', async () => {
     const chunks = arriving(Buffer.concat([tar(file('f')), Buffer.from('garbage!'.repeat(64))]), 512);
     const reader = new AsyncTarReader(chunks, 'layer test');
     assert.equal((await reader.next())?.path, 'f');
