@@ -203,8 +203,7 @@ export class Download {
   /** @throws CorruptBlobError if the response is about another blob than the received bytes */
   #check(response: BlobResponse): void {
     this.#size = this.#sizeBy(response);
-    // With a digest, any content at that address must be the same bytes; without one, only the entity tag
-    // tells.
+    // With a digest, any content must be the same bytes. Without one, only the entity tag shows a change.
     const changed = this.#etag !== undefined && response.etag !== this.#etag && !this.#layer.checksum;
     this.#etag = response.etag;
     if (changed && this.#buffer.received > 0) {
