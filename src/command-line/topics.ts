@@ -122,7 +122,7 @@ As root, chroot DIR /bin/sh runs a command in it; as a plain user, unshare -r -R
   --prepare  also adds missing mount points, and fills missing or empty /etc/hosts, /etc/hostname and /etc/resolv.conf
   --rootless  with --for runc: for a plain user, also when root runs the pull
   --force  replaces configurations that are there
-An image whose command is an init, such as /sbin/init, boots: by lxc-start -n web instead of lxc-execute, or by systemd-nspawn -M web. The file for that has Boot=yes; systemd-nspawn -D DIR needs -b. The pull prints the command that fits.
+An image whose command is an init, such as /sbin/init, boots: by lxc-start -n web instead of lxc-execute, or by systemd-nspawn, whose file has Boot=yes. The pull prints the command that fits.
 A container of runc or LXC has no network but loopback. For the network of the host remove network from namespaces in config.json. For the bridge of LXC use the lines that are comments in its file.
 
 # disks: DISK IMAGES: disk images, and what starts them in qemu
