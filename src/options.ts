@@ -183,7 +183,7 @@ const LEAVE_ONE_OUT = 'leave one of them out';
 const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, string, string])[] = [
   [
     ({ merge, git }) => merge === true && git === true,
-    'merge does not go with git: a git branch holds the layers of one image',
+    'cannot use merge with git: a git branch holds the layers of one image',
     LEAVE_ONE_OUT,
   ],
   [
@@ -193,12 +193,12 @@ const CONTRADICTIONS: readonly (readonly [(request: PullRequest) => boolean, str
   ],
   [
     ({ offline, cache }) => offline === true && cache === false,
-    '--offline does not go with --no-cache: it uses nothing but the cache',
+    'cannot use --offline with --no-cache: it uses only the cache',
     LEAVE_ONE_OUT,
   ],
   [
     (request) => request.git === true && partOf(request) !== undefined,
-    'a part of an image does not go with git: a git branch holds a whole layer',
+    'cannot use git for a part of an image: a git branch holds a whole layer',
     'leave out -g, or --path and --exclude',
   ],
 ];

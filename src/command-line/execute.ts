@@ -124,17 +124,17 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   const contradiction = NOT_WITH_OUTPUT.find((name) => given.has(name));
   if (contradiction !== undefined) {
     const spelled = given.get(contradiction)!;
-    throw new UsageError(`${spelled} does not go with ${given.get('output')!}`, {
+    throw new UsageError(`cannot use ${spelled} with ${given.get('output')!}`, {
       hint: `leave out ${spelled}, or ${given.get('output')!} for a directory`,
     });
   }
   const runtime = runtimes.find((name) => values.for?.includes(name));
   if (runtime !== undefined)
-    throw new UsageError(`--for ${runtime} goes with a directory, not with -o`, {
+    throw new UsageError(`cannot use --for ${runtime} with -o: it needs a directory`, {
       hint: 'use -d DIR, or --for qemu',
     });
   if (output === '-' && values.json === true)
-    throw new UsageError('--json does not go with -o -: the archive is on standard output', {
+    throw new UsageError('cannot use --json with -o -: the archive is on standard output', {
       hint: 'use -o FILE.tar, or --progress json for standard error',
     });
   if (output === '-' && stdout.isTTY === true)

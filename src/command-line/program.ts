@@ -212,10 +212,10 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
   if (foreign) {
     const takers = Object.keys(commands).filter((name) => commands[name]!.options.includes(foreign.option!));
     const isPull = command === 'pull';
-    throw new UsageError(`${foreign.spelled} does not go with ${isPull ? 'a pull' : command}`, {
+    throw new UsageError(`cannot use ${foreign.spelled} with ${isPull ? 'a pull' : command}`, {
       hint: isPull
         ? `use it with dlrootfs ${takers.join(' or ')}`
-        : `see dlrootfs help ${command} for what does`,
+        : `write dlrootfs help ${command} for its flags`,
     });
   }
   if (command === 'pull') {

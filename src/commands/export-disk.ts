@@ -62,7 +62,7 @@ export async function diskExporter(
       hint: 'leave it out, or use -o FILE.ext4',
     });
   if (part && virtualMachines.length > 0)
-    throw new UsageError('--for does not go with a part of an image', {
+    throw new UsageError('cannot use --for with a part of an image', {
       hint: 'leave out --for, or --path and --exclude',
     });
   const files = virtualMachines.map(() => machinePath(output));

@@ -53,7 +53,7 @@ const refused: readonly (readonly [sentence: string, argv: readonly string[], me
   ['`-g true` leaves a stray word', ['ubuntu', '-g', 'true'], /^unexpected word: true$/],
   ['an empty image', [''], /^no image is named$/],
   ['flags without an image', ['-d', 'x'], /^no image is named$/],
-  ['a flag that goes with pull only', ['version', '-d', 'x'], /^-d does not go with version$/],
+  ['a flag of pull only', ['version', '-d', 'x'], /^cannot use -d with version$/],
   ['control characters are never printed raw', ['ubuntu', '\u001b[31m'], /^unexpected word: \\x1b\[31m$/],
 ];
 

@@ -185,11 +185,11 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     '-u has no password, and this is not a terminal to ask for it',
     'pipe the password to --password-stdin, or set DLROOTFS_CREDS=USER:PASSWORD',
   ],
-  ['alpine -o x.tar -d y', 2, '-d does not go with -o', 'leave out -d, or -o for a directory'],
+  ['alpine -o x.tar -d y', 2, 'cannot use -d with -o', 'leave out -d, or -o for a directory'],
   [
     'alpine --output x.tar --dest y',
     2,
-    '--dest does not go with --output',
+    'cannot use --dest with --output',
     'leave out --dest, or --output for a directory',
   ],
   ['alpine -qx', 2, 'unknown flag: -qx', 'dlrootfs --help --all lists all flags'],
@@ -273,7 +273,7 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'tags takes a repository without a tag, not alpine:3.20',
     'write dlrootfs tags alpine, or dlrootfs inspect alpine:3.20',
   ],
-  ['alpine --contents', 2, '--contents does not go with a pull', 'use it with dlrootfs verify'],
+  ['alpine --contents', 2, 'cannot use --contents with a pull', 'use it with dlrootfs verify'],
   ['inspect', 2, 'inspect needs an image', 'write dlrootfs inspect IMAGE'],
   [
     'cache empty-it',

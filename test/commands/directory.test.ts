@@ -473,10 +473,10 @@ describe('the json of a DIR, which verify looks at', () => {
 describe('--merge', () => {
   test('goes neither with -g nor with -o', async () => {
     await withImages(async (pull) => {
-      assertRefused(await pull(['base:1', '--merge', '-g']), /^error: merge does not go with git/m, 2);
+      assertRefused(await pull(['base:1', '--merge', '-g']), /^error: cannot use merge with git/m, 2);
       assertRefused(
         await pull(['base:1', '--merge', '-o', 'x.tar']),
-        /^error: --merge does not go with -o/m,
+        /^error: cannot use --merge with -o/m,
         2,
       );
     });

@@ -218,7 +218,7 @@ test('offline: for another platform than the one in the cache', async () => {
 test('offline: flags that contradict it', async () => {
   const { exitCode, stderr } = await runProgram(['alpine', '--offline', '--no-cache']);
   assert.equal(exitCode, 2);
-  assert.match(stderr, /^error: --offline does not go with --no-cache: /);
+  assert.match(stderr, /^error: cannot use --offline with --no-cache: /);
   assert.equal((await runProgram(['tags', 'alpine', '--offline'])).exitCode, 2);
 });
 

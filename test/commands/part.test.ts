@@ -232,7 +232,7 @@ describe('a part that cannot be', () => {
       /cannot select \/etc\/os: a pattern of --exclude excludes \/etc/,
     ],
     [['--exclude', '/'], 2, /"\/" is no pattern of paths/],
-    [['--path', 'etc', '-g'], 2, /a part of an image does not go with git/],
+    [['--path', 'etc', '-g'], 2, /cannot use git for a part of an image/],
   ] as const)
     test(flags.join(' '), async () => {
       using place = new Place();

@@ -66,9 +66,9 @@ test('contradicting flags are an error before anything is fetched', async () => 
   for (const [flags, says] of [
     [['--for', 'qemu'], /--for qemu starts a disk image, not a directory/],
     [['-o', 'x.tar', '--for', 'qemu'], /--for qemu starts a disk image, not an archive/],
-    [['-o', 'x.ext4', '--for', 'runc'], /--for runc goes with a directory/],
+    [['-o', 'x.ext4', '--for', 'runc'], /cannot use --for runc with -o: it needs a directory/],
     [['-o', 'x.ext4', '--force'], /--force has no effect without --for/],
-    [['-o', 'x.ext4', '--for', 'qemu', '--path', 'bin'], /--for does not go with a part of an image/],
+    [['-o', 'x.ext4', '--for', 'qemu', '--path', 'bin'], /cannot use --for with a part of an image/],
     [['-o', 'x\ny.ext4', '--for', 'qemu'], /control characters/],
   ] as const) {
     const { exitCode, stderr } = await setting.pull(flags);
