@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { DestinationError } from '../errors.ts';
 import { giveUpWriting } from '../sys/landlock.ts';
+import { hasErrno } from '../sys/os-error.ts';
 import { RingDigest } from '../sys/ring-digest.ts';
 import { replyOf } from '../sys/thread-calls.ts';
 import { TarReader } from '../tar/reader.ts';
@@ -20,13 +21,18 @@ import { RingReader } from '../sys/ring.ts';
 import type { Notice, OpenedRoot, Replies, RootfsOrder, ThreadData } from './rootfs.ts';
 import type { Run } from './run.ts';
 
-const { ENOSYS } = constants.errno;
+const { EACCES, ENOSYS } = constants.errno;
 
 /** Most bytes read from the ring at once to discard them. */
 const DRAIN_BYTES = 1024 * 1024;
 /** Milliseconds between two notices about entries, and entries between two reads of the clock. */
 const TELL_MILLISECONDS = 1000;
 const ENTRIES_PER_LOOK = 128;
+
+/** The hint where the kernel denies what the modes of directories allow. */
+const DENIED =
+  'see whether SELinux, AppArmor or a network disk denies it (dmesg); if none does, report it: ' +
+  'the image may have tried to leave DIR, which Landlock prevents';
 
 /** Bytes hashed at once, in about 0.1 ms. */
 const HASH_BYTES = 128 * 1024;
@@ -44,6 +50,8 @@ class Writer {
   readonly #tell: Tell;
   readonly #digest: RingDigest;
   #run: Run | undefined;
+  /** Landlock binds the thread. */
+  #isConfined = false;
 
   constructor(data: ThreadData, tell: Tell) {
     this.#data = data;
@@ -59,7 +67,21 @@ class Writer {
 
   /** @throws DlrootfsError; RingAborted if the main thread has aborted */
   obey(order: RootfsOrder): Replies[RootfsOrder['kind']] {
-    return explained(undefined, this.#name, () => this.#obey(order));
+    try {
+      return explained(undefined, this.#name, () => this.#obey(order));
+    } catch (error) {
+      throw this.#withDenial(error);
+    }
+  }
+
+  /**
+   * Replaces the hint of EACCES in a rootfs that this run has made: its directories are the caller's, so
+   * their modes deny nothing.
+   */
+  #withDenial(error: unknown): unknown {
+    const isNew = this.#data.options.mode === 'stage';
+    if (!this.#isConfined || !isNew || !(error instanceof DestinationError)) return error;
+    return hasErrno(error.cause, EACCES) ? error.withHint(DENIED) : error;
   }
 
   #obey(order: RootfsOrder): Replies[RootfsOrder['kind']] {
@@ -121,6 +143,7 @@ class Writer {
     }
     // Before the first byte of an image is read: a name that is let through by mistake then leads nowhere.
     const confinement = giveUpWriting(filesystem.root.handle);
+    this.#isConfined = 'version' in confinement;
     const backend = filesystem instanceof PortableFilesystem ? 'node' : 'libc';
     const shared = backend === 'libc' ? new FileJobs(memory.jobs, this.#source) : undefined;
     this.#source.beforeWait = shared && (() => this.#workBeforeWait(shared));
