@@ -1,5 +1,5 @@
-# `make` builds, `make help` lists the targets. Every target also installs and builds its requirements on a fresh
-# clone. Files that are up to date are not built again.
+# `make` builds, `make help` lists the targets. Every target also installs and builds its requirements on a
+# fresh clone. Files that are up to date are not built again.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -1,5 +1,6 @@
 # The commands of the candidates as bash functions. Every timed script sources this file first.
-# $IMAGE is HOST:PORT/NAME:TAG of a plain http registry, $DEST an empty folder, $SCRATCH another on the same disk.
+# $IMAGE is HOST:PORT/NAME:TAG of a plain http registry, $DEST an empty folder, $SCRATCH another on the same
+# disk.
 
 untar=(tar -x --numeric-owner -p --xattrs '--xattrs-include=*')
 repository=${IMAGE#*/}

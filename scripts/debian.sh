@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the missing packages of scripts/debian-packages.txt, as root on Debian or Ubuntu.
-# Without root it lists the missing packages in one line; tests that need them are skipped, each with the reason.
-# A package marked with `?` is only for releases: it is installed if the distribution has it, and never listed.
+# Without root it lists the missing packages in one line; tests that need them are skipped, each with the
+# reason. A package marked with `?` is only for releases: it is installed if the distribution has it, and
+# never listed.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# install.sh PREFIX [BINARY]: installs the binary, its manual page, the shells' completions, documents, samples and
-# licences. install.sh --remove PREFIX: removes these files, and the directories that only they need.
+# install.sh PREFIX [BINARY]: installs the binary, its manual page, the shells' completions, documents,
+# samples and licences. install.sh --remove PREFIX: removes these files, and the directories that only they
+# need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

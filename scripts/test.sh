@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# scripts/test.sh COMMAND… runs COMMAND with TMPDIR on a new ext4; if that cannot be mounted, with TMPDIR unchanged.
+# scripts/test.sh COMMAND… runs COMMAND with TMPDIR on a new ext4; if that cannot be mounted, with TMPDIR
+# unchanged.
 # Tests make and remove thousands of files, for which a disk without a journal takes ten times as long.
 # After TEST_MINUTES (25) it kills the command and its descendants, as root also orphans, and exits with 137.
 set -euo pipefail
@@ -19,7 +20,8 @@ else
   mounts=$(readlink /proc/self/ns/mnt)
 fi
 
-# Kills the descendants of process $1 except process $2; with a mount namespace also its processes without a parent.
+# Kills the descendants of process $1 except process $2; with a mount namespace also its processes without a
+# parent.
 kill_below() {
   local -A below=([$1]=1)
   local size=0 process fields stat

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds the image NAME from images/NAME/Containerfile with buildah, and pushes it with gzip layers to REPOSITORY:gzip
-# by plain http. It needs root, npm and the packages of setup.ts.
+# Builds the image NAME from images/NAME/Containerfile with buildah, and pushes it with gzip layers to
+# REPOSITORY:gzip by plain http. It needs root, npm and the packages of setup.ts.
 # usage: build.sh debian|manyfiles REPOSITORY WORKDIR
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
