@@ -47,13 +47,16 @@ export async function readPublicKey(file: string, signal?: AbortSignal): Promise
   return parsePublicKey(await readNamedFile(file, 'the key', HINT, signal), file);
 }
 
+/** A block of PEM. Its body has no five dashes, so that the search takes linear time. */
+const PEM = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-{1,4}[^-]+)*-----END \1-----/;
+
 /**
  * Parses a public key in PEM: ECDSA, Ed25519, or RSA of 2048 to 16,384 bits.
  *
  * @throws UsageError
  */
 export function parsePublicKey(text: string, name: string): PublicKey {
-  const [block, label] = /-----BEGIN ([A-Z0-9 ]+)-----[^]*?-----END \1-----/.exec(text) ?? [];
+  const [block, label] = PEM.exec(text) ?? [];
   const refuse = (reason: string): UsageError =>
     new UsageError(`cannot use the key ${printable(name)}: ${reason}`, { hint: HINT });
   if (block === undefined) throw refuse('it has no key in PEM');

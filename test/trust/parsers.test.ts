@@ -120,6 +120,17 @@ describe('bytes of any kind', () => {
   });
 });
 
+test('beginnings of keys, and no end: refused in linear time', () => {
+  const lines = (line: string) => line.repeat(Math.floor((4 * 1024 * 1024) / line.length));
+  for (const label of ['PUBLIC KEY', 'RSA PRIVATE KEY', '']) {
+    const text = lines(`-----BEGIN ${label}-----\n`);
+    assert.throws(() => parsePublicKey(text, 'it'), /it has no key in PEM/);
+  }
+  const armor = '-----BEGIN PGP PUBLIC KEY BLOCK-----\n';
+  for (const text of [lines(armor), armor + lines(' \n'), armor + lines('a: b\n'), armor + lines('\n-')])
+    assert.equal(keyringOf([Buffer.from(text)]).length, 0);
+});
+
 test('a payload of another type does not count, whoever has signed it', () => {
   const cosign = 'cosign container image signature';
   const atomic = 'atomic container signature';
