@@ -1,4 +1,4 @@
-import { undefinedIfNotFound } from '../errors.ts';
+import { DlrootfsError, undefinedIfNotFound } from '../errors.ts';
 import {
   type Attachments,
   MAX_DOCUMENT_BYTES,
@@ -42,10 +42,18 @@ export class LayoutAttachments implements Attachments {
       ({ artifactType, mediaType, platform }) =>
         isWanted(artifactType) && platform === undefined && manifestKind(mediaType) === 'manifest',
     );
+    const unreadable: Descriptor[] = [];
     for (const entry of possible.slice(0, MAX_READ)) {
-      const artifact = parseArtifact(await this.#manifest(entry), `manifest ${entry.digest}`);
-      if (artifact.subject === digest) descriptors.push({ ...entry, artifactType: artifact.type });
+      try {
+        const artifact = parseArtifact(await this.#manifest(entry), `manifest ${entry.digest}`);
+        if (artifact.subject === digest) descriptors.push({ ...entry, artifactType: artifact.type });
+      } catch (error) {
+        // It may be of another image. The caller reads it after the others, and gets the error then.
+        if (!(error instanceof DlrootfsError)) throw error;
+        unreadable.push(entry);
+      }
     }
+    descriptors.push(...unreadable);
     return {
       descriptors: descriptors.filter(({ artifactType }) => isWanted(artifactType)),
       isCut: possible.length > MAX_READ,
