@@ -217,6 +217,11 @@ export function isRegistry(text: string): boolean {
   return domain.test(text) && URL.canParse(`http://${text}`);
 }
 
+/** True for the name of a repository, without its registry. */
+export function isRepository(text: string): boolean {
+  return text.length <= MAX_PATH && text.split('/').every((part) => component.test(part));
+}
+
 function checkDomain(registry: string, text: string): void {
   const match = domain.exec(registry);
   if (match === null) {

@@ -120,6 +120,15 @@ test('a location that leaves no repository is a usage error', () => {
   assert.throws(() => places('quay.io/a', [], { prefix: 'quay.io/a', location: 'host' }), UsageError);
 });
 
+for (const [name, table] of Object.entries<Readonly<Record<string, unknown>>>({
+  'a port follows the prefix': { prefix: 'quay.io', location: 'example.com/mirror' },
+  'dots in the location': { prefix: 'quay.io:443', location: 'example.com/../mirror' },
+  'a mirror': { prefix: 'quay.io', mirror: [{ location: 'example.com/mirror' }] },
+}))
+  test(`a location that leaves a name no repository can have is a usage error: ${name}`, () => {
+    assert.throws(() => places('quay.io:443/a', [], table), UsageError);
+  });
+
 for (const location of ['1.2.3.4.5', 'me:secret@host', 'host?x', 'host#x', 'ho st', 'host:99999']) {
   test(`a location that is no registry is a usage error: "${location}"`, () => {
     assert.throws(

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { UsageError, printable } from '../../errors.ts';
 import { isObject, type JsonObject, textOf } from '../../oci/json.ts';
-import { isRegistry, type Reference } from '../../oci/reference.ts';
+import { isRegistry, isRepository, type Reference } from '../../oci/reference.ts';
 import { configDirectories, listConfigDirectory, readConfigFile } from '../../sys/config-files.ts';
 import type { RegistryOptions } from '../registry-options.ts';
 
@@ -61,14 +61,15 @@ function relocate(
   if (location === undefined) return { registry, repository };
   const name = `${registry}/${repository}`;
   const moved = location.replace(/\/+$/, '') + name.slice(matchLength(prefix, name) ?? name.length);
-  const slash = moved.indexOf('/');
-  if (slash <= 0 || slash === moved.length - 1 || !isRegistry(moved.slice(0, slash))) {
+  const [host = ''] = moved.split('/', 1);
+  const path = moved.slice(host.length + 1);
+  if (!isRegistry(host) || !isRepository(path)) {
     const reason = `does not lead from ${printable(name)} to HOST[:PORT]/REPOSITORY`;
     throw new UsageError(`cannot use registries.conf: the location for ${printable(prefix)} ${reason}`, {
       hint: 'correct location and prefix in registries.conf',
     });
   }
-  return { registry: moved.slice(0, slash), repository: moved.slice(slash + 1) };
+  return { registry: host, repository: path };
 }
 
 /**
