@@ -1,7 +1,7 @@
 import { NetworkError, RateLimitError, UnauthorizedError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
-import { reasonFor } from './refusal.ts';
+import { reasonFor, TooMany } from './refusal.ts';
 import { type Found, type Signature, signaturesOf } from './search.ts';
 
 /** The result of checking the signatures of an image. */
@@ -30,7 +30,10 @@ export async function judge<T>(
   const reasons: string[] = [];
   let unanswered: unknown;
   const note = (error: unknown, place?: string): void => {
-    reasons.push(place === undefined ? reasonFor(error) : `${place}: ${reasonFor(error)}`);
+    const reason = reasonFor(error);
+    // Said first, and once: an error lists only some reasons.
+    if (error instanceof TooMany && !reasons.includes(reason)) reasons.unshift(reason);
+    else if (!(error instanceof TooMany)) reasons.push(place === undefined ? reason : `${place}: ${reason}`);
     if (isUnanswered(error)) unanswered ??= error;
   };
   for (const signed of [...indexes, ...(digest === undefined ? [] : [digest])]) {

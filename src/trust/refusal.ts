@@ -4,6 +4,9 @@ import { osErrorOf } from '../sys/os-error.ts';
 /** The reason why one signature is refused; another may be valid. */
 export class Refusal extends Error {}
 
+/** Signatures were not looked at, since there are too many. */
+export class TooMany extends Refusal {}
+
 /** Longest reason, in characters. */
 const MAX_REASON = 300;
 

@@ -3,7 +3,7 @@ import { type Attachments, parseArtifact } from '../oci/artifact.ts';
 import { algorithmOf, type Digest, hexOf } from '../oci/digest.ts';
 import type { Descriptor } from '../oci/manifest.ts';
 import { SIGNATURE_PREDICATE } from './bundle.ts';
-import { Refusal } from './refusal.ts';
+import { Refusal, TooMany } from './refusal.ts';
 
 const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 /** The older payload, stored as a referrer. */
@@ -39,6 +39,10 @@ const WIDTH = 6;
 /** Limit on the candidates of one manifest that are checked. */
 const MAX_CANDIDATES = 200;
 
+/** Limits on the signatures of an image that are read, and on their bytes with the manifests of referrers. */
+const MAX_SIGNATURES = 1000;
+const MAX_BYTES = 64 * 1024 * 1024;
+
 /** The candidates of a manifest, and why the list may be incomplete. */
 export interface Found {
   readonly candidates: readonly Candidate[];
@@ -56,7 +60,8 @@ export class SignatureSearch {
 
   /** @param open called at the first search */
   constructor(open: () => Promise<Attachments | undefined>) {
-    this.#open = open;
+    let limited: Promise<Attachments | undefined> | undefined;
+    this.#open = () => (limited ??= open().then((source) => source && withLimits(source)));
   }
 
   /** Starts to request the signatures of a manifest, ahead of the call of `find` or of `tagged`. */
@@ -115,6 +120,31 @@ export class SignatureSearch {
   }
 }
 
+/** Limits the number of blobs that are read, and the bytes of blobs and manifests. */
+function withLimits(source: Attachments): Attachments {
+  let blobs = 0;
+  let bytes = 0;
+  const count = (size: number): void => {
+    bytes += size;
+    if (bytes > MAX_BYTES) throw new TooMany(`the image has more than ${MAX_BYTES} bytes of signatures`);
+  };
+  return {
+    referrers: (digest, types) => source.referrers(digest, types),
+    taggedManifest: (tag, subject) => source.taggedManifest(tag, subject),
+    manifest: async (digest) => {
+      const found = await source.manifest(digest);
+      count(found?.length ?? 0);
+      return found;
+    },
+    blob: async (blob) => {
+      blobs += 1;
+      if (blobs > MAX_SIGNATURES) throw new TooMany(`the image has more than ${MAX_SIGNATURES} signatures`);
+      count(blob.size);
+      return await source.blob(blob);
+    },
+  };
+}
+
 /**
  * Limits the candidates.
  *
@@ -124,7 +154,7 @@ function cut(all: readonly Candidate[], isCut: boolean): Found {
   const candidates = all.slice(0, MAX_CANDIDATES);
   if (!isCut && candidates.length === all.length) return { candidates, failures: [] };
   const message = `there are more signatures; the first ${candidates.length} were looked at`;
-  return { candidates, failures: [new Refusal(message)] };
+  return { candidates, failures: [new TooMany(message)] };
 }
 
 /** True if the annotation says that the bundle is another attestation, such as a provenance. */

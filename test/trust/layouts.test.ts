@@ -11,6 +11,8 @@ import { keyBundle, signingKey, statement } from '../support/signatures.ts';
 
 const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 
+const blobPath = (digest: string): string => `blobs/sha256/${digest.slice(7)}`;
+
 describe('a signed layout', () => {
   const scratch = new Scratch();
   const ours = signingKey();
@@ -51,8 +53,6 @@ describe('a signed layout', () => {
     writeFiles(directory, files);
     return directory;
   }
-
-  const blobPath = (digest: string): string => `blobs/sha256/${digest.slice(7)}`;
 
   /** Returns the words of the refusal; undefined if the image is accepted. */
   async function refusal(directory: string, tag = 'ours'): Promise<string | undefined> {

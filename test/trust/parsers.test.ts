@@ -120,8 +120,10 @@ describe('bytes of any kind', () => {
   });
 });
 
+/** Returns 4 MiB of a line. */
+const lines = (line: string): string => line.repeat(Math.floor((4 * 1024 * 1024) / line.length));
+
 test('beginnings of keys, and no end: refused in linear time', () => {
-  const lines = (line: string) => line.repeat(Math.floor((4 * 1024 * 1024) / line.length));
   for (const label of ['PUBLIC KEY', 'RSA PRIVATE KEY', '']) {
     const text = lines(`-----BEGIN ${label}-----\n`);
     assert.throws(() => parsePublicKey(text, 'it'), /it has no key in PEM/);

@@ -13,6 +13,7 @@ import { runHere } from '../support/in-process.ts';
 import { Scratch } from '../support/program.ts';
 import {
   attachBundle,
+  attachSignatures,
   keyBundle,
   SIGNATURE_ANNOTATION,
   signingKey,
@@ -198,6 +199,30 @@ describe('signatures in registries', () => {
     const long = await inspect(registry);
     assert.match(long.stderr, /has 2097152 bytes, 1048576 are allowed/);
     assert.equal(long.exitCode, 6);
+  });
+
+  test('referrers with many signatures, and with large ones: a limit on the requests and the bytes', async () => {
+    const many = { payloads: 199, size: 2, requested: 1000, says: /more than 1000 signatures/ };
+    const large = {
+      payloads: 20,
+      size: 2 ** 20,
+      requested: 64,
+      says: /more than 67108864 bytes of signatures/,
+    };
+    for (const { payloads, size, requested, says } of [many, large]) {
+      const { registry, digest } = await start();
+      await using _ = registry;
+      const signatures = Array.from({ length: payloads }, () => ({
+        payload: ' '.repeat(size),
+        annotations: {},
+      }));
+      for (let n = 0; n < 6; n += 1)
+        attachSignatures(registry, 'app', digest, ...signatures, { payload: String(n), annotations: {} });
+      const { exitCode, stderr } = await inspect(registry);
+      assert.match(stderr, says);
+      assert.equal(exitCode, 6);
+      assert.ok(registry.log(/blobs/).length <= requested + 1);
+    }
   });
 
   test('a signature that is listed and not there, or has another digest', async () => {
