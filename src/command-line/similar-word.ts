@@ -31,8 +31,8 @@ function withSimilarTag(error: unknown, argv: readonly string[], invocation: Inv
   if (!(error instanceof NotFoundError) || error.tags === undefined) return error;
   const { tag, tags } = error.tags;
   const [similar, ...more] = tags.length === 1 ? tags : similarWords(tag, tags);
-  // Several tags can be equally similar.
-  if (similar === undefined || more.length > 0) return error;
+  // Several tags can be equally similar, and a registry can list a tag that it does not have.
+  if (similar === undefined || similar === tag || more.length > 0) return error;
   const line = commandWith(similar, tag, argv, invocation);
   const said = line === undefined ? `name the tag ${similar}` : `write ${line}`;
   return error.withHint(`${said}; ${error.hint}`);

@@ -450,6 +450,8 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
   const { host } = registry;
   registry.push('team/many', '24.04', { layers: [] });
   registry.push('team/many', 'edge', { layers: [] });
+  registry.push('team/gone', '1', { layers: [] });
+  registry.fault({ path: /\/team\/gone\/manifests\//, times: Infinity, status: 404 });
   const rows: readonly (readonly [argv: readonly string[], exitCode: number, stderr: RegExp])[] = [
     [
       [`${host}/team/app:2`, '-d', "it's", '--no-cache'],
@@ -468,6 +470,8 @@ test('mistakes about a registry, a host, a certificate and files', async (t) => 
     ],
     [['cache', 'add', `${host}/team/many:24.4`], 3, /\nhint: write dlrootfs cache add \S+\/many:24\.04; /],
     [[`${host}/team/many:3`], 3, /\nhint: check the tag: /],
+    // The registry lists the tag.
+    [[`${host}/team/gone:1`], 3, /\nhint: check the tag: /],
     [[`${host}/team/app:2`, '-d', `${host}/team/app:2`], 3, /\nhint: name the tag 1; check the tag: /],
     [[`${host}/team/app:2`, '-u', 'me:secret'], 3, /\nhint: name the tag 1; check the tag: (?!.*secret)/],
     [['diff', `${host}/team/app:1`, `${host}/team/app:2`], 3, /\nhint: name the tag 1; check the tag: /],
