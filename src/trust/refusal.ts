@@ -18,7 +18,14 @@ export function reasonFor(error: unknown): string {
   if (error instanceof Refusal || error instanceof DlrootfsError) return printable(error.message, MAX_REASON);
   const system = osErrorOf(error)?.text;
   if (system !== undefined) return system;
-  const { message, cause } = error as { readonly message?: unknown; readonly cause?: unknown };
-  const because = cause instanceof Error ? ` (${cause.message})` : '';
+  const { message, cause, fields } = error as {
+    readonly message?: unknown;
+    readonly cause?: unknown;
+    /** Set by ValidationError of @sigstore/bundle. */
+    readonly fields?: unknown;
+  };
+  let because = '';
+  if (cause instanceof Error) because = ` (${cause.message})`;
+  else if (Array.isArray(fields)) because = `: ${fields.join(', ')}`;
   return printable(typeof message === 'string' ? message + because : 'it is malformed', MAX_REASON);
 }

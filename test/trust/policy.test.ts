@@ -1,6 +1,6 @@
 /** The host's policy.json, compared with skopeo: dlrootfs accepts an image if skopeo copies it. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -9,6 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import { DockerRegistry } from '../support/docker-registry.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { missing } from '../support/debian.ts';
 import { Reference } from '../../src/oci/reference.ts';
 import { scopesOf } from '../../src/trust/scopes.ts';
 import { runHere } from '../support/in-process.ts';
@@ -138,6 +139,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
     'another key': [() => [byKey({}, { keyPath: other })], 'team/app:1.0', false],
     'a key that does not exist': [() => [byKey({}, { keyPath: '/nonexistent' })], 'team/app:1.0', false],
     'a key that is a directory': [() => [byKey({}, { keyPath: '/etc' })], 'team/app:1.0', false],
+    'a key without end': [() => [byKey({}, { keyPath: '/dev/zero' })], 'team/app:1.0', false],
     'two keys, both required': [() => [byKey({}), byKey({}, { keyPath: other })], 'team/app:1.0', false],
     'an image without signature': [() => [byKey({})], 'plain:latest', false],
     'no entry of the log': [
@@ -620,6 +622,11 @@ describe('policy.json before skopeo and dlrootfs', () => {
   });
 });
 
+const canHideEtc = (): boolean =>
+  spawnSync('unshare', ['--mount', 'sh', '-c', 'mount -t tmpfs none /etc/containers']).status === 0;
+const noOtherEtc =
+  missing('root', 'unshare') || (canHideEtc() ? false : 'needs a mount namespace and /etc/containers');
+
 describe('where policy.json is, and what it stops', () => {
   let registry: FakeRegistry;
   let image: string;
@@ -654,6 +661,64 @@ describe('where policy.json is, and what it stops', () => {
       assert.equal(exitCode, 6);
     }
     assert.deepEqual(registry.log(), []);
+  });
+
+  test('the system has one, or none at all', { skip: noOtherEtc }, async () => {
+    const run = async (content: string, own = scratch.join('none')) => {
+      const hide = `mount -t tmpfs none /etc/containers && ${content} && exec "$@"`;
+      const under = ['unshare', '--mount', 'sh', '-c', hide, 'sh'];
+      const environment = { HOME: own, POLICY: rejecting };
+      return await runProgram(['ls', image, '--no-cache', '-v'], { environment, under });
+    };
+    const none = await run('true');
+    assert.equal(none.exitCode, 0, none.stderr);
+    assert.match(none.stderr, /^debug: the host has no policy\.json: any image is accepted$/m);
+    const system = await run('printf %s "$POLICY" >/etc/containers/policy.json');
+    assert.equal(system.exitCode, 6);
+    assert.match(system.stderr, /^error: the policy \/etc\/containers\/policy\.json refuses /m);
+    write('accepting/.config/containers/policy.json', JSON.stringify({ default: [accept] }));
+    const user = await run('printf %s "$POLICY" >/etc/containers/policy.json', scratch.join('accepting'));
+    assert.equal(user.exitCode, 0, user.stderr);
+  });
+
+  test('a policy that the user may not read refuses', { skip: noOtherUser }, async () => {
+    const own = scratch.join('unreadable');
+    const place = write('unreadable/.config/containers/policy.json', JSON.stringify({ default: [accept] }));
+    chmodSync(scratch.path, 0o755);
+    chmodSync(place, 0o000);
+    const { exitCode, stderr } = await runProgram(['ls', image, '--no-cache'], {
+      cwd: '/tmp',
+      environment: { HOME: own },
+      uid: 65_534,
+    });
+    assert.match(stderr, /^error: cannot read the policy .*: permission denied \(EACCES\)$/m);
+    assert.equal(exitCode, 6);
+  });
+
+  test('two signatures, of which one is right', async () => {
+    const key = signingKey();
+    const { digest } = registry.push('twice', 'latest', { layers: [layer] });
+    const payload = simpleSigning(digest, registry.reference('twice'));
+    const own = scratch.join('twice-home');
+    write(
+      'twice-home/.config/containers/registries.d/a.yaml',
+      'default-docker: {use-sigstore-attachments: true}',
+    );
+    const flags = [
+      '--policy',
+      policyFile({ default: [{ type: 'sigstoreSigned', keyPath: write('twice.pub', key.pem) }] }),
+    ];
+    const wrong = [
+      simpleSignature(signingKey(), payload),
+      simpleSignature(key, simpleSigning(digest, 'example.com/elsewhere:1')),
+    ];
+    tagSignatures(registry, 'twice', digest, ...wrong);
+    assert.match(
+      (await refusal(registry.reference('twice'), flags, own)) ?? '',
+      /requirement 1, sigstoreSigned: signature 1 .*: it was not made with the key .*; signature 2 .*: it is for the name example\.com\/elsewhere:1, which the "signedIdentity"/,
+    );
+    tagSignatures(registry, 'twice', digest, ...wrong, simpleSignature(key, payload));
+    assert.equal(await refusal(registry.reference('twice'), flags, own), undefined);
   });
 
   test('inspect prints, with a notice', async () => {

@@ -5,7 +5,9 @@
 import assert from 'node:assert/strict';
 import { existsSync, writeFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
+import { PassThrough } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
+import * as library from '../../src/index.ts';
 import { file, tar } from '../support/archive.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
 import { mediaTypes, sha256 } from '../support/fake-image.ts';
@@ -225,6 +227,97 @@ describe('signatures in registries', () => {
     }
   });
 
+  test('a list of referrers with an annotation of 4 MiB does not hide the tag', async () => {
+    const annotations = { [SIGNATURE_ANNOTATION]: 'A'.repeat(4 * 2 ** 20) };
+    const { registry, digest } = await start({
+      handler: ({ path }) =>
+        path.includes('/referrers/') ? index([{ ...descriptor(0), annotations }]) : undefined,
+    });
+    await using _ = registry;
+    const refused = await inspect(registry);
+    assert.match(refused.stderr, /sent more than the limit of 4194304 bytes$/m);
+    assert.equal(refused.exitCode, 6);
+    tagSignatures(registry, 'app', digest, simpleSignature(ours, simpleSigning(digest)));
+    assert.equal((await inspect(registry)).exitCode, 0);
+  });
+
+  test('10,000 signatures under the tag', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const wrong = simpleSignature(signingKey(), simpleSigning(digest));
+    const right = simpleSignature(ours, simpleSigning(digest));
+    const many = Array.from({ length: 9_999 }, () => wrong);
+    tagSignatures(registry, 'app', digest, ...many, right);
+    const { exitCode, stderr } = await inspect(registry);
+    assert.match(stderr, /there are more signatures; the first 200 were looked at; .*and 191 more$/m);
+    assert.equal(exitCode, 6);
+    assert.ok(registry.requests.length < 210);
+    tagSignatures(registry, 'app', digest, right, ...many);
+    assert.equal((await inspect(registry)).exitCode, 0);
+  });
+
+  test('a listed bundle that is not there, or is cut', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const bundle = keyBundle(ours, statement(digest));
+    const referrer = attachBundle(registry, 'app', digest, bundle);
+    for (const [fault, reason] of [
+      [{ status: 404 }, /the signature sha256:\w+ of .* does not exist/],
+      [{ body: bundle.slice(0, 100) }, /has digest sha256:\w+ but must have/],
+    ] as const) {
+      registry.fault({ path: new RegExp(`blobs/${sha256(bundle)}`), ...fault });
+      const { exitCode, stderr } = await inspect(registry);
+      assert.ok(stderr.includes(`: referrer ${referrer}: `), stderr);
+      assert.match(stderr, reason);
+      assert.equal(exitCode, 6);
+    }
+    assert.equal((await inspect(registry)).exitCode, 0);
+  });
+
+  test('a refused image replaces and changes no directory', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const place = scratch.join('kept');
+    const flags = ['-d', place, ...noCache, ...byKey];
+    attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    assert.equal((await runHere([registry.reference('app'), ...flags])).exitCode, 0);
+    const untouched = await filesBelow(place);
+    const { layers } = registry.push('app', 'latest', { layers: [{ tar: tar(file('etc/passwd', 'x')) }] });
+    for (const how of ['--replace', '--replace=always', '--merge']) {
+      const { exitCode, stderr } = await runHere([registry.reference('app'), how, ...flags]);
+      assert.match(stderr, /is not signed by/);
+      assert.equal(exitCode, 6);
+    }
+    assert.deepEqual(await filesBelow(place), untouched);
+    assert.deepEqual(registry.log(new RegExp(`blobs/${layers[0]!.digest}`)), []);
+  });
+
+  test('the library verifies by signers and policy', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const image = registry.reference('app');
+    const signers = { verifyKeys: [key] };
+    const options = { environment: {}, cache: false, policy: false, signers } as const;
+    const refused = { name: 'UntrustedError', exitCode: 6 };
+    const commands = [
+      () => library.pull(image, { ...options, destination: scratch.join('by-library') }),
+      () => library.inspect(image, options),
+      () => library.verify(image, { ...options, destination: scratch.path }),
+      () => library.diff(image, image, options),
+      () => library.cat(image, '/etc/motd', new PassThrough(), options),
+      () => library.list(image, '/', options),
+      () => library.exportArchive(image, scratch.join('by-library.tar'), options),
+    ];
+    for (const command of commands) await assert.rejects(command, refused);
+    assert.ok(!existsSync(scratch.join('by-library')) && !existsSync(scratch.join('by-library.tar')));
+    const rejecting = text('reject.json', '{"default":[{"type":"reject"}]}');
+    await assert.rejects(library.diff(image, image, { ...options, policy: rejecting }), refused);
+    attachBundle(registry, 'app', digest, keyBundle(ours, statement(digest)));
+    assert.equal((await library.inspect(image, options)).signers?.[0]?.key, key);
+    await library.pull(image, { ...options, destination: scratch.join('by-library') });
+    assert.ok(existsSync(scratch.join('by-library/etc/motd')));
+  });
+
   test('a signature that is listed and not there, or has another digest', async () => {
     for (const change of [undefined, Buffer.from('changed')]) {
       const { registry, digest } = await start({
@@ -437,6 +530,14 @@ describe('signatures in registries', () => {
       'a root that is no root': [
         () => [...identity, ...issuer, '--trusted-root', text('root.json', '{}')],
         /it is of type none, no trusted root/,
+      ],
+      'a root that is a directory': [
+        () => [...identity, ...issuer, '--trusted-root', scratch.path],
+        /cannot read the trusted root .*: .*directory/,
+      ],
+      'a root without end': [
+        () => [...identity, ...issuer, '--trusted-root', '/dev/zero'],
+        /longer than 4194304 bytes/,
       ],
       'a root that is cut': [
         () => [

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { readAuthorities } from '../../src/trust/trusted-root.ts';
 import { file, tar } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { mediaTypes, sha256 } from '../support/fake-image.ts';
@@ -20,7 +21,7 @@ import {
   statement,
   tagSignatures,
 } from '../support/signatures.ts';
-import { FakeSigstore } from '../support/sigstore.ts';
+import { envelopeOf, FakeSigstore } from '../support/sigstore.ts';
 
 const layer = { tar: tar(file('etc/motd', 'hello')) };
 const amd64 = { os: 'linux', architecture: 'amd64' };
@@ -48,6 +49,23 @@ async function accepts({ registry: from, name }: Setting, flags: readonly string
   assert.match(result.stdout, /^Signed by: /m, result.stderr);
   assert.equal(result.exitCode, 0);
 }
+
+/** Returns the first half of base64, in whole groups. */
+const half = (text: string): string => text.slice(0, (text.length >> 3) << 2);
+
+/** The verification material of a bundle. */
+interface Material {
+  readonly tlogEntries: readonly unknown[];
+}
+
+const materialOf = (bundle: string): Material =>
+  (JSON.parse(bundle) as { readonly verificationMaterial: Material }).verificationMaterial;
+
+/** Returns the bundle with other verification material. */
+const withMaterial = (bundle: string, material: Material): string => {
+  const verificationMaterial = { ...materialOf(bundle), ...material };
+  return JSON.stringify({ ...(JSON.parse(bundle) as object), verificationMaterial });
+};
 
 const simple = (digest: string) => simpleSignature(ours, simpleSigning(digest));
 
@@ -143,6 +161,14 @@ describe('signatures', () => {
           simpleSignature(other, simpleSigning(s.index)),
           simple(s.index),
         ),
+      'the second of two referrers': (s) => {
+        attachBundle(s.registry, s.name, s.index, keyBundle(other, statement(s.index)));
+        attachBundle(s.registry, s.name, s.index, keyBundle(ours, statement(s.index)));
+      },
+      'the tag, beside the bundle of another': (s) => {
+        attachBundle(s.registry, s.name, s.index, keyBundle(other, statement(s.index)));
+        tagSignatures(s.registry, s.name, s.index, simple(s.index));
+      },
       'beside a malformed referrer': (s) => {
         attachBundle(s.registry, s.name, s.index, '{"mediaType":');
         attachBundle(s.registry, s.name, s.index, keyBundle(ours, statement(s.index)));
@@ -178,6 +204,40 @@ describe('signatures', () => {
       const here = setting();
       attachBundle(registry, here.name, here.index, await sigstore.bundle(workflow, statement(here.index)));
       await accepts(here, byIdentity);
+    });
+
+    test('by identity: the second of two bundles', async () => {
+      const here = setting();
+      for (const signer of [stranger, workflow])
+        attachBundle(registry, here.name, here.index, await sigstore.bundle(signer, statement(here.index)));
+      await accepts(here, byIdentity);
+    });
+
+    test('and inspect prints each signer, and where its signature is', async () => {
+      const here = setting();
+      const inspect = ['inspect', registry.reference(here.name), '--no-cache', '--platform', 'linux/amd64'];
+      const bundle = await sigstore.bundle(workflow, statement(here.index));
+      const byWorkflow = attachBundle(registry, here.name, here.index, bundle);
+      const bundleByKey = attachBundle(
+        registry,
+        here.name,
+        here.index,
+        keyBundle(ours, statement(here.index)),
+      );
+      tagSignatures(registry, here.name, here.manifest, simple(here.manifest));
+      const lines = async (flags: readonly string[]): Promise<string[]> => {
+        const { stdout, stderr } = await runHere([...inspect, ...flags]);
+        return (stdout.match(/(?<=^Signed by: +)\S.*$/gm) ?? [stderr]).toSorted();
+      };
+      const { subject, issuer } = workflow;
+      assert.deepEqual(await lines(byIdentity), [`${subject} (${issuer}): referrer ${byWorkflow}`]);
+      assert.deepEqual(
+        await lines(byKey),
+        [
+          `the key ${key}: referrer ${bundleByKey}`,
+          `the key ${key}, as example.com/app: signature 1 of the tag ${here.manifest.replace(':', '-')}.sig`,
+        ].toSorted(),
+      );
     });
 
     for (const timeStamp of ['', '5', '25', '125', '123456', '123456789'])
@@ -267,6 +327,42 @@ describe('signatures', () => {
         tagged(() => simpleSignature(ours, simpleSigning(foreign))),
         new RegExp(`it is for another image, ${foreign}`),
       ],
+      'another platform alone': [
+        (s) => {
+          const arm = s.registry.manifestOf(s.name, s.index) as {
+            readonly manifests: readonly { readonly digest: string }[];
+          };
+          const { digest } = arm.manifests[1]!;
+          tagSignatures(s.registry, s.name, digest, simple(digest));
+          attachBundle(s.registry, s.name, digest, keyBundle(ours, statement(digest)));
+        },
+        /it has no signature$/m,
+      ],
+      'the index, under the tag for the manifest': [
+        (s) => tagSignatures(s.registry, s.name, s.manifest, simple(s.index)),
+        /signature 1 of the tag .* is for another image, sha256:/,
+      ],
+      'several, each with its reason': [
+        (s) => {
+          attachBundle(s.registry, s.name, s.index, keyBundle(other, statement(s.index)));
+          attachSignatures(s.registry, s.name, s.manifest, simple(foreign));
+          tagSignatures(s.registry, s.name, s.index, { payload: '{}', annotations: {} }, simple(foreign));
+        },
+        new RegExp(
+          'referrer [^;]*: it was not made with the key [^;]*; ' +
+            'signature 1 of the tag [^;]*: it has no dev[^;]*; ' +
+            `signature 2 of the tag [^;]*: it is for another image, ${foreign}; ` +
+            `referrer [^;]*: it is for another image, ${foreign}$`,
+          'm',
+        ),
+      ],
+      'an annotation of 3 MiB': [
+        tagged((s) => ({
+          payload: simpleSigning(s.index),
+          annotations: { [SIGNATURE_ANNOTATION]: 'A'.repeat(3 * 2 ** 20) },
+        })),
+        /^.{0,400}: it was not made with the key .{0,200}$/m,
+      ],
       'a payload that was changed': [
         tagged((s) => ({
           payload: simpleSigning(s.index),
@@ -314,7 +410,22 @@ describe('signatures', () => {
         bundled((s) => keyBundle(ours, statement(s.index).replace('in-toto.io', 'example.com'))),
         /no in-toto statement/,
       ],
-      'an empty bundle': [bundled(() => '{}'), /invalid bundle/],
+      'an empty bundle': [bundled(() => '{}'), /invalid bundle: .*mediaType/],
+      'a bundle with two signatures, of which one is right': [
+        bundled((s) => {
+          const made = JSON.parse(keyBundle(ours, statement(s.index))) as {
+            dsseEnvelope: { signatures: object[] };
+          };
+          const { signatures } = envelopeOf(
+            statement(s.index),
+            'application/vnd.in-toto+json',
+            other,
+          ).envelope;
+          made.dsseEnvelope.signatures.push(...signatures);
+          return JSON.stringify(made);
+        }),
+        /invalid bundle: content\.dsseEnvelope\.signatures/,
+      ],
       'a bundle nested deep': [bundled(() => '['.repeat(100_000)), /nested more than/],
     };
     for (const [name, [sign, reason]] of Object.entries(cases)) {
@@ -338,8 +449,44 @@ describe('signatures', () => {
       ],
       'after its certificate has expired': [
         (digest) => sigstore.bundle(workflow, statement(digest), { minutesLate: 11 }),
-        /certificate/,
+        /certificate is not valid or expired/,
       ],
+      'before its certificate is valid': [
+        (digest) => sigstore.bundle(workflow, statement(digest), { minutesLate: -11 }),
+        /certificate is not valid or expired/,
+      ],
+      'whose log entry is of the same statement, signed by another': [
+        async (digest) =>
+          withMaterial(await sigstore.bundle(workflow, statement(digest)), {
+            tlogEntries: materialOf(await sigstore.bundle(stranger, statement(digest))).tlogEntries,
+          }),
+        /tlog entry signature mismatch/,
+      ],
+      'with a second log entry, of another': [
+        async (digest) => {
+          const [made, another] = [workflow, stranger].map((by) => sigstore.bundle(by, statement(digest)));
+          const tlogEntries = [await made!, await another!].flatMap((each) => materialOf(each).tlogEntries);
+          return withMaterial(await made!, { tlogEntries });
+        },
+        /duplicate timestamp|mismatch/,
+      ],
+      ...Object.fromEntries(
+        Object.entries({
+          payload: /payload hash mismatch/,
+          sig: /signature mismatch/,
+          rawBytes: /past end of buffer/,
+          canonicalizedBody: /promise could not be verified/,
+        }).map(([member, reason]) => [
+          `with half of its ${member}`,
+          [
+            async (digest: string) => {
+              const made = await sigstore.bundle(workflow, statement(digest));
+              return made.replace(new RegExp(`(?<="${member}":")[^"]+`), half);
+            },
+            reason,
+          ] as const,
+        ]),
+      ),
       'whose log entry is of another statement': [
         (digest) => sigstore.bundle(workflow, statement(digest), { logged: statement(foreign) }),
         /tlog entry signature mismatch/,
@@ -355,13 +502,8 @@ describe('signatures', () => {
       ],
       'by a key': [(digest) => Promise.resolve(keyBundle(ours, statement(digest))), /timestamps/],
       'without log entry': [
-        async (digest) => {
-          const made = JSON.parse(await sigstore.bundle(workflow, statement(digest))) as {
-            verificationMaterial: { tlogEntries: unknown[] };
-          };
-          made.verificationMaterial.tlogEntries = [];
-          return JSON.stringify(made);
-        },
+        async (digest) =>
+          withMaterial(await sigstore.bundle(workflow, statement(digest)), { tlogEntries: [] }),
         /timestamps/,
       ],
       'whose time stamp was changed': [
@@ -382,12 +524,9 @@ describe('signatures', () => {
       ],
       'with hundreds of log entries': [
         async (digest) => {
-          const made = JSON.parse(await sigstore.bundle(workflow, statement(digest))) as {
-            verificationMaterial: { tlogEntries: unknown[] };
-          };
-          const [entry] = made.verificationMaterial.tlogEntries;
-          made.verificationMaterial.tlogEntries = Array.from({ length: 300 }, () => entry);
-          return JSON.stringify(made);
+          const made = await sigstore.bundle(workflow, statement(digest));
+          const [entry] = materialOf(made).tlogEntries;
+          return withMaterial(made, { tlogEntries: Array.from({ length: 300 }, () => entry) });
         },
         /more than 16 log entries/,
       ],
@@ -452,6 +591,19 @@ describe('signatures', () => {
       const { exitCode, stderr } = await pull(here, byIdentity.slice(0, 4));
       assert.match(stderr, /^hint: .*the embedded trusted root is of \d{4}-\d\d-\d\d/m);
       assert.equal(exitCode, 6);
+    });
+
+    test('and, after half a year, that it is old', async (context) => {
+      const { age: now = '' } = await readAuthorities(undefined);
+      const made = Date.parse(/\d{4}-\d\d-\d\d/.exec(now)![0]);
+      for (const [days, shown] of [
+        [180, /^the embedded trusted root is of [-\d]+$/],
+        [181, /, 181 days old: a newer one is passed by --trusted-root$/],
+      ] as const) {
+        context.mock.timers.enable({ apis: ['Date'], now: made + days * 86_400_000 });
+        assert.match((await readAuthorities(undefined)).age ?? '', shown);
+        context.mock.timers.reset();
+      }
     });
   });
 });
