@@ -55,6 +55,13 @@ export class Cosign {
   verify(reference: string, flags: readonly string[]): Promise<string | undefined> {
     return refusal('cosign', ['verify', ...flags, reference], this.#environment);
   }
+
+  /** Verifies a bundle as a signature of the manifest in a file; undefined if cosign accepts it. */
+  verifyBundle(manifest: string, bundle: string, flags: readonly string[]): Promise<string | undefined> {
+    const type = ['--type', 'https://sigstore.dev/cosign/sign/v1'];
+    const argv = ['verify-blob-attestation', '--new-bundle-format', '--bundle', bundle, ...type, ...flags];
+    return refusal('cosign', [...argv, manifest], this.#environment);
+  }
 }
 
 /** Debian's skopeo with a policy for all images of registries. */

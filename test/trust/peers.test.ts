@@ -15,14 +15,18 @@ import { runHere } from '../support/in-process.ts';
 import { Cosign, Skopeo } from '../support/peers.ts';
 import { Scratch } from '../support/program.ts';
 import {
+  attachBundle,
   type FakeSignature,
+  keyBundle,
   SIGNATURE_ANNOTATION,
   signedBy,
   signingKey,
   simpleSignature,
   simpleSigning,
+  statement,
   tagSignatures,
 } from '../support/signatures.ts';
+import { type BundleOptions, FakeSigstore } from '../support/sigstore.ts';
 
 const layer = { tar: tar(file('etc/motd', 'hello')) };
 
@@ -104,6 +108,101 @@ describe('signatures before cosign, skopeo and dlrootfs', () => {
     assert.equal(await inspect(`oci:${layout}`, key), undefined);
     writeFileSync(scratch.join('other.pub'), signingKey().pem);
     assert.match((await inspect(`oci:${layout}`, scratch.join('other.pub'))) ?? '', /not made with the key/);
+  });
+
+  /**
+   * cosign 2.5 reads bundles from files, not from registries: it checks them as attestations of the manifest's
+   * bytes. It does not look at their predicate type, and downloads a trusted root unless it is given one.
+   */
+  describe('bundles before cosign and dlrootfs', () => {
+    const ours = signingKey();
+    const key = scratch.join('bundle.pub');
+    const root = scratch.join('trusted_root.json');
+    const identity = { subject: 'https://github.com/team/app', issuer: 'https://issuer.example' };
+    const foreign = sha256('another image');
+    let sigstore: FakeSigstore;
+    before(async () => {
+      sigstore = await FakeSigstore.start();
+      writeFileSync(key, ours.pem);
+      writeFileSync(root, sigstore.trustedRoot());
+    });
+
+    const byKey: Readonly<Record<string, readonly [(digest: string) => string, accepted: boolean]>> = {
+      'by the key': [(digest) => keyBundle(ours, statement(digest)), true],
+      'by another key': [(digest) => keyBundle(signingKey(), statement(digest)), false],
+      'by the key, of another image': [() => keyBundle(ours, statement(foreign)), false],
+      'by the key, cut': [(digest) => keyBundle(ours, statement(digest)).slice(0, 300), false],
+    };
+    const signed = (text: string, options?: BundleOptions) => sigstore.bundle(identity, text, options);
+    const byIdentity: Readonly<
+      Record<string, readonly [(digest: string) => Promise<string>, accepted: boolean]>
+    > = {
+      'by the identity': [(digest) => signed(statement(digest)), true],
+      'by another identity': [
+        (digest) => sigstore.bundle({ ...identity, subject: 'https://example.com/x' }, statement(digest)),
+        false,
+      ],
+      'by another provider': [
+        (digest) => sigstore.bundle({ ...identity, issuer: 'https://example.com' }, statement(digest)),
+        false,
+      ],
+      'by the identity of another Sigstore': [
+        async (digest) => (await FakeSigstore.start()).bundle(identity, statement(digest)),
+        false,
+      ],
+      'by the identity, of another image': [() => signed(statement(foreign)), false],
+      'by the identity, after its certificate': [
+        (digest) => signed(statement(digest), { minutesLate: 11 }),
+        false,
+      ],
+      'by the identity, before its certificate': [
+        (digest) => signed(statement(digest), { minutesLate: -11 }),
+        false,
+      ],
+      'by the identity, whose log entry is of another statement': [
+        (digest) => signed(statement(digest), { logged: statement(foreign) }),
+        false,
+      ],
+    };
+    const identityFlags = [
+      '--certificate-identity',
+      identity.subject,
+      '--certificate-oidc-issuer',
+      identity.issuer,
+      '--trusted-root',
+      root,
+    ];
+    const cases = [
+      ...Object.entries(byKey).map(
+        ([name, row]) =>
+          [
+            name,
+            row,
+            ['--verify-key', key],
+            ['--key', key, '--insecure-ignore-tlog', '--trusted-root', root],
+          ] as const,
+      ),
+      ...Object.entries(byIdentity).map(([name, row]) => [name, row, identityFlags, identityFlags] as const),
+    ];
+    for (const [place, [name, [make, accepted], flags, cosignFlags]] of cases.entries())
+      test(`${accepted ? 'accepted' : 'refused'}: ${name}`, async () => {
+        const repository = `bundle${place}`;
+        const { digest } = registry.push(repository, 'latest', { layers: [layer] });
+        const bundle = await make(digest);
+        attachBundle(registry, repository, digest, bundle);
+        const manifest = await fetch(`${registry.url}/v2/${repository}/manifests/${digest}`, {
+          headers: { accept: mediaTypes.oci.manifest },
+        });
+        const files = [scratch.join(`${repository}.manifest`), scratch.join(`${repository}.json`)] as const;
+        writeFileSync(files[0], Buffer.from(await manifest.arrayBuffer()));
+        writeFileSync(files[1], bundle);
+        const byCosign = await cosign.verifyBundle(files[0], files[1], cosignFlags);
+        const argv = ['inspect', registry.reference(repository), '--no-cache', ...flags];
+        const { exitCode, stderr } = await runHere(argv);
+        assert.equal(byCosign === undefined, accepted, byCosign);
+        assert.doesNotMatch(byCosign ?? '', /tuf|dial tcp/);
+        assert.equal(exitCode, accepted ? 0 : 6, stderr);
+      });
   });
 
   describe('refused by all three', () => {
