@@ -1,7 +1,7 @@
 import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { type TrustMaterial, toTrustMaterial } from '@sigstore/verify';
 import { printable, UsageError } from '../errors.ts';
-import { parseJsonObject, textOf } from '../oci/json.ts';
+import { isObject, parseJsonObject, textOf } from '../oci/json.ts';
 import { reasonOf } from '../sys/os-error.ts';
 import { readNamedFile } from './keys.ts';
 import publicGood from './public-good.json' with { type: 'json' };
@@ -50,10 +50,29 @@ function ageOf(date: string): string {
 function materialOf(json: Readonly<Record<string, unknown>>): TrustMaterial {
   const mediaType = textOf(json['mediaType']) ?? '';
   if (!MEDIA_TYPE.test(mediaType)) throw new Error(`it is of type ${mediaType || 'none'}, no trusted root`);
+  const wrong = LISTS.find((key) => !isListOfObjects(json[key] ?? []));
+  if (wrong !== undefined) throw new Error(`"${wrong}" is no list of objects`);
   const root = TrustedRoot.fromJSON(json);
+  const logs = [...root.tlogs, ...root.ctlogs].map(({ publicKey }) => publicKey?.validFor);
   // trust_root.proto: "the start MUST be set".
-  if ([...root.tlogs, ...root.ctlogs].some(({ publicKey }) => publicKey?.validFor?.start === undefined))
+  if (logs.some((validFor) => validFor?.start === undefined))
     throw new Error('the key of a log has no start of its validity');
   if (root.certificateAuthorities.length === 0) throw new Error('it has no certificate authority');
+  const authorities = [...root.certificateAuthorities, ...root.timestampAuthorities];
+  if (authorities.some(({ certChain }) => certChain === undefined || certChain.certificates.length === 0))
+    throw new Error('an authority has no certificates');
+  const times = [...logs, ...authorities.map(({ validFor }) => validFor)].flatMap((validFor) => [
+    validFor?.start,
+    validFor?.end,
+  ]);
+  if (times.some((time) => time !== undefined && Number.isNaN(time.getTime())))
+    throw new Error('a time in it is malformed');
   return toTrustMaterial(root);
+}
+
+/** Lists of a trusted root. The library takes another value for an empty list, which demands no log. */
+const LISTS = ['certificateAuthorities', 'timestampAuthorities', 'tlogs', 'ctlogs'];
+
+function isListOfObjects(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isObject);
 }
