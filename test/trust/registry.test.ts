@@ -249,9 +249,9 @@ describe('signatures in registries', () => {
     const many = Array.from({ length: 9_999 }, () => wrong);
     tagSignatures(registry, 'app', digest, ...many, right);
     const { exitCode, stderr } = await inspect(registry);
-    assert.match(stderr, /there are more signatures; the first 200 were looked at; .*and 191 more$/m);
+    assert.match(stderr, /there are more signatures; the first 1000 were looked at; .*and 991 more$/m);
     assert.equal(exitCode, 6);
-    assert.ok(registry.requests.length < 210);
+    assert.ok(registry.requests.length < 1010);
     tagSignatures(registry, 'app', digest, right, ...many);
     assert.equal((await inspect(registry)).exitCode, 0);
   });
@@ -316,6 +316,23 @@ describe('signatures in registries', () => {
     assert.equal((await library.inspect(image, options)).signers?.[0]?.key, key);
     await library.pull(image, { ...options, destination: scratch.join('by-library') });
     assert.ok(existsSync(scratch.join('by-library/etc/motd')));
+  });
+
+  test('1,000 signatures under the tag, of which the last is right, and one more', async () => {
+    const { registry, digest } = await start();
+    await using _ = registry;
+    const wrong = (length: number) =>
+      Array.from({ length }, () => ({
+        payload: simpleSigning(digest),
+        annotations: { [SIGNATURE_ANNOTATION]: 'AAAA' },
+      }));
+    const right = simpleSignature(ours, simpleSigning(digest));
+    tagSignatures(registry, 'app', digest, ...wrong(999), right);
+    assert.equal((await inspect(registry)).exitCode, 0);
+    tagSignatures(registry, 'app', digest, ...wrong(1000), right);
+    const { exitCode, stderr } = await inspect(registry);
+    assert.match(stderr, /there are more signatures; the first 1000 were looked at/);
+    assert.equal(exitCode, 6);
   });
 
   test('a signature that is listed and not there, or has another digest', async () => {
@@ -500,6 +517,13 @@ describe('signatures in registries', () => {
   describe('keys and flags that cannot be used: exit code 2', () => {
     const identity = ['--certificate-identity', 'me'];
     const issuer = ['--certificate-oidc-issuer', 'https://example.com'];
+    const certChain = { certificates: [{ rawBytes: 'AAAA' }] };
+    /** Returns the flags with a trusted root of these members. */
+    const rooted = (members: object): readonly string[] => {
+      const mediaType = 'application/vnd.dev.sigstore.trustedroot+json;version=0.1';
+      const root = text('members.json', JSON.stringify({ mediaType, ...members }));
+      return [...identity, ...issuer, '--trusted-root', root];
+    };
     const cases: Readonly<Record<string, readonly [() => readonly string[], RegExp]>> = {
       'a directory': [() => ['--verify-key', scratch.path], /cannot read the key .*: .*directory/],
       '/dev/zero': [() => ['--verify-key', '/dev/zero'], /longer than 4194304 bytes/],
@@ -539,14 +563,15 @@ describe('signatures in registries', () => {
         () => [...identity, ...issuer, '--trusted-root', '/dev/zero'],
         /longer than 4194304 bytes/,
       ],
-      'a root that is cut': [
-        () => [
-          ...identity,
-          ...issuer,
-          '--trusted-root',
-          text('half.json', '{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'),
-        ],
-        /it has no certificate authority/,
+      'a root that is cut': [() => rooted({}), /it has no certificate authority/],
+      'a root with a number of logs': [() => rooted({ tlogs: 5 }), /"tlogs" is no list of objects/],
+      'a root whose authority has no certificates': [
+        () => rooted({ certificateAuthorities: [{ uri: 'https://example.com' }] }),
+        /an authority has no certificates/,
+      ],
+      'a root with a time that is none': [
+        () => rooted({ certificateAuthorities: [{ certChain, validFor: { start: 'soon' } }] }),
+        /a time in it is malformed/,
       ],
       'a regular expression of Go alone': [
         () => ['--certificate-identity-regexp', String.raw`\Ax\z`, ...issuer],
