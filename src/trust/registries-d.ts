@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { parse } from 'yaml';
+import { isScalar, parseDocument, visit } from 'yaml';
 import { printable, UntrustedError } from '../errors.ts';
 import { isObject } from '../oci/json.ts';
 import {
@@ -55,7 +55,7 @@ export async function readSignaturePlaces(
       }
     } catch (error) {
       signal?.throwIfAborted();
-      const reason = osErrorOf(error)?.text ?? printable(reasonOf(error).split('\n', 1)[0]!, 300);
+      const reason = osErrorOf(error)?.text ?? printable(reasonOf(error), 300);
       throw new UntrustedError(`cannot use ${printable(file)}: ${reason}`, {
         code: 'BAD_POLICY',
         hint: 'correct the file (containers-registries.d(5))',
@@ -99,8 +99,7 @@ async function readSections(
   signal: AbortSignal | undefined,
 ): Promise<readonly (readonly [scope: string, Section])[]> {
   const text = await readConfigFile(file, { named: false, signal });
-  // containers/image reads them by the rules of version 1.1: `yes` is true.
-  const document: unknown = parse(text, { version: '1.1', logLevel: 'error' }) ?? {};
+  const document = parseYaml(text) ?? {};
   if (!isObject(document)) throw new Error('it is no mapping');
   const { docker = {}, 'default-docker': fallback } = document;
   if (docker !== null && !isObject(docker)) throw new Error('"docker" is no mapping');
@@ -112,6 +111,29 @@ async function readSections(
       ? []
       : [['default-docker', sectionOf(fallback, 'default-docker')] as const]),
   ];
+}
+
+/**
+ * Parses a file by the rules of YAML 1.1, as containers/image does: `yes` is true.
+ *
+ * @throws Error that says what is wrong, in one line
+ */
+function parseYaml(text: string): unknown {
+  // The library compares each key with all others.
+  const document = parseDocument(text, { version: '1.1', uniqueKeys: false });
+  const [error] = document.errors;
+  if (error) throw new Error(error.message.split('\n', 1)[0]);
+  visit(document, {
+    Map: (_, { items }) => {
+      const keys = new Set<unknown>();
+      for (const { key } of items) {
+        const name = isScalar(key) ? key.value : key;
+        if (keys.has(name)) throw new Error(`${String(name)} is not unique in a mapping`);
+        keys.add(name);
+      }
+    },
+  });
+  return document.toJS();
 }
 
 function sectionOf(value: unknown, scope: string): Section {

@@ -779,6 +779,7 @@ describe('where policy.json is, and what it stops', () => {
       default: [{ type: 'sigstoreSigned', keyPath: write('any.pub', signingKey().pem) }],
     });
     const section = 'docker: {a.example: {lookaside: "file:///x"}}';
+    const manySections = Array.from({ length: 60_000 }, (_, n) => `  h${n}.example: {}\n`).join('');
     const cases: readonly (readonly [words: RegExp, ...files: readonly string[]])[] = [
       [/another file has the section docker: a\.example too/, section, section],
       [/default-docker too/, 'default-docker: {}', 'default-docker: {}'],
@@ -787,7 +788,10 @@ describe('where policy.json is, and what it stops', () => {
       [/no mapping/, '- a'],
       [/no mapping/, 'docker: []'],
       [/unique/, 'docker: {a: {}, a: {}}'],
-      [/cannot use .*0\.yaml/, 'docker: {'],
+      [/unique/, 'docker: {a: {}, "a": {}}'],
+      [/cannot use .*0\.yaml: [^\\]*\n/, 'docker: {'],
+      // In linear time.
+      [/no signature/, `default-docker: {use-sigstore-attachments: true}\ndocker:\n${manySections}`],
     ];
     for (const [place, [words, ...files]] of cases.entries()) {
       for (const [name, content] of files.entries())
