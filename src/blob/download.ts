@@ -339,7 +339,7 @@ export class Download {
     this.#options.progress(this.#received);
     this.#hashMore();
     this.#unnoted += bytes;
-    // No connection waits for it.
+    // The connections go on while it is written.
     if (this.#unnoted >= NOTE_EVERY) this.#note().catch((error: unknown) => this.#failed.reject(error));
   }
 

@@ -31,9 +31,9 @@ export async function judge<T>(
   let unanswered: unknown;
   const note = (error: unknown, place?: string): void => {
     const reason = reasonFor(error);
-    // Said first, and once: an error lists only some reasons.
-    if (error instanceof TooMany && !reasons.includes(reason)) reasons.unshift(reason);
-    else if (!(error instanceof TooMany)) reasons.push(place === undefined ? reason : `${place}: ${reason}`);
+    if (!(error instanceof TooMany)) reasons.push(place === undefined ? reason : `${place}: ${reason}`);
+    // It comes first, and once: an error lists only some reasons.
+    else if (!reasons.includes(reason)) reasons.unshift(reason);
     if (isUnanswered(error)) unanswered ??= error;
   };
   for (const signed of [...indexes, ...(digest === undefined ? [] : [digest])]) {

@@ -36,8 +36,8 @@ export interface Candidate {
 
 /** The number of candidates whose documents are requested at once. */
 const WIDTH = 6;
-/** Limit on the referrers of one manifest that are checked, and on the signatures of one. */
-const MAX_REFERRERS = 200;
+/** Limit on the referrers of one manifest that are checked, and on the signatures of one referrer. */
+const MAX_CANDIDATES = 200;
 
 /** Limits on the signatures of an image that are read, and on their bytes with the manifests of referrers. */
 const MAX_SIGNATURES = 1000;
@@ -116,7 +116,7 @@ export class SignatureSearch {
       .map((descriptor) =>
         candidateOf(`referrer ${descriptor.digest}`, (place) => ofReferrer(source, descriptor, place)),
       );
-    return cut(candidates, MAX_REFERRERS, isCut);
+    return cut(candidates, MAX_CANDIDATES, isCut);
   }
 }
 
@@ -185,7 +185,7 @@ async function ofReferrer(
   if (!read) throw new Refusal(`it is of type ${printable(artifact.type, 80)}, no signature`);
   const layers = artifact.layers.filter(({ mediaType }) => mediaType === read.type);
   if (layers.length === 0) throw new Refusal('it holds no signature');
-  if (layers.length > MAX_REFERRERS) throw new Refusal(`it holds ${layers.length} signatures`);
+  if (layers.length > MAX_CANDIDATES) throw new Refusal(`it holds ${layers.length} signatures`);
   return await Promise.all(layers.map((layer) => read.load(source, layer, place)));
 }
 
