@@ -13,8 +13,8 @@ import { Body, BrokenTransferError, CorruptBlobError } from './transfer.ts';
 
 /** Number of bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
-/** Number of bytes between two notes of the file's contents: a killed run loses at most these. */
-const NOTE_EVERY = 8 * 2 ** 20;
+/** Number of bytes between two notes of the file's contents. A killed run loses about as many. */
+const NOTE_EVERY = 4 * 2 ** 20;
 /** Least number of missing bytes that are requested in pieces. */
 const WORTH_PIECES = 16 * 2 ** 20;
 

@@ -219,7 +219,10 @@ describe('signatures in registries', () => {
         annotations: {},
       }));
       for (let n = 0; n < 6; n += 1)
-        attachSignatures(registry, 'app', digest, ...signatures, { payload: String(n), annotations: {} });
+        attachSignatures(registry, 'app', digest, ...signatures, {
+          payload: String(n).padEnd(size),
+          annotations: {},
+        });
       const { exitCode, stderr } = await inspect(registry);
       assert.match(stderr, says);
       assert.equal(exitCode, 6);
