@@ -11,6 +11,11 @@ const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 /** Longer paths are an attack on time and memory. The kernel takes up to 4095 bytes at once. */
 const MAX_PATH_BYTES = 16_384;
 /**
+ * The most directories above an entry: as many as a path of PATH_MAX can name. Landlock checks each of them in
+ * each call, so the time of a chain of directories grows with the square of its length.
+ */
+const MAX_LEVELS = 2047;
+/**
  * Directories that stay open between two entries, if the limit of open files allows it. A pull with -g has
  * two such sets.
  */
@@ -31,6 +36,8 @@ const MAX_STEPS = 20_000;
  */
 interface HeldDirectory extends Directory {
   kept: boolean;
+  /** The number of directories from the root down to this one; the root has 0. */
+  readonly level: number;
 }
 
 /** The calls of a file system that a walk makes. */
@@ -63,7 +70,7 @@ export class Directories {
   constructor(filesystem: Walkable, pathfinder?: Pathfinder) {
     this.#filesystem = filesystem;
     this.#pathfinder = pathfinder;
-    this.#root = { ...filesystem.root, kept: true };
+    this.#root = { ...filesystem.root, kept: true, level: 0 };
   }
 
   /**
@@ -216,7 +223,8 @@ export class Directories {
     direct: boolean,
   ): HeldDirectory | BytePath | undefined {
     const path = join(parent.path, name);
-    if (path.length > MAX_PATH_BYTES) throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
+    if (path.length > MAX_PATH_BYTES || parent.level >= MAX_LEVELS)
+      throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     const spaced = isSpaced(path, path.length);
     const known = spaced ? this.#open.get(path) : undefined;
     if (known) return known;
@@ -235,7 +243,7 @@ export class Directories {
       handle = open();
     }
     if (handle < 0) throw new SyscallError(handle, `open the directory ${displayPath(path)}`);
-    const directory = { path, handle, kept: false };
+    const directory = { path, handle, kept: false, level: parent.level + 1 };
     // `#walk` keeps the last directory of a path in any case.
     return spaced && this.#open.size < this.#most ? this.#keep(directory) : directory;
   }

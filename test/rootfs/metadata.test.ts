@@ -508,7 +508,16 @@ describe('metadata, as root', { skip }, () => {
   });
 
   test('a path of more than 16 KiB is refused', (t) => {
-    const deep = Array.from({ length: 9000 }, () => 'd').join('/');
+    const deep = Array.from({ length: 70 }, () => 'd'.repeat(250)).join('/');
     assert.throws(() => builtTree(t, [tar(file(`${deep}/f`, ''))]), { code: 'ENAMETOOLONG' });
+  });
+
+  test('2,047 directories above a file are made, and one more is refused', (t) => {
+    const deep = (levels: number) => 'd/'.repeat(levels);
+    builtTree(t, [tar(file(`${deep(2047)}f`, ''))]);
+    assert.throws(() => builtTree(t, [tar(file(`${deep(2048)}f`, ''))]), { code: 'ENAMETOOLONG' });
+    // The path is short, but the directory that the symlink leads to is at the limit.
+    const throughLink = [tar(file(`${deep(2047)}f`, ''), symlink('l', deep(2046)), dir('l/d/x/y'))];
+    assert.throws(() => builtTree(t, throughLink), { code: 'ENAMETOOLONG' });
   });
 });
