@@ -179,7 +179,12 @@ const REQUEST_MEMBERS: Readonly<Record<keyof PullRequest, true>> = {
   signal: true,
 };
 
-const REGISTRY_MEMBERS: Readonly<Record<keyof NonNullable<PullRequest['registry']>, true>> = {
+type Members<Name extends keyof PullRequest> = Readonly<Record<keyof NonNullable<PullRequest[Name]>, true>>;
+type RegistryMembers<Name extends keyof NonNullable<PullRequest['registry']>> = Readonly<
+  Record<keyof NonNullable<NonNullable<PullRequest['registry']>[Name]>, true>
+>;
+
+const REGISTRY_MEMBERS: Members<'registry'> = {
   uid: true,
   credentials: true,
   registryToken: true,
@@ -199,10 +204,39 @@ const REGISTRY_MEMBERS: Readonly<Record<keyof NonNullable<PullRequest['registry'
   configDirs: true,
 };
 
-/** @throws UsageError for an option that no command has: a misspelled one would have no effect silently */
+const PLATFORM_MEMBERS: Members<'platform'> = { os: true, architecture: true, variant: true, osVersion: true };
+const OWNER_MEMBERS: Members<'addOwner'> = { uid: true, gid: true };
+const MAPPINGS_MEMBERS: Members<'idMappings'> = { uids: true, gids: true };
+const SIGNER_MEMBERS: Members<'signers'> = {
+  verifyKeys: true,
+  certificateIdentity: true,
+  certificateIdentityRegexp: true,
+  certificateOidcIssuer: true,
+  certificateOidcIssuerRegexp: true,
+  trustedRoot: true,
+};
+const CREDENTIALS_MEMBERS: RegistryMembers<'credentials'> = { username: true, password: true, source: true };
+const TIMEOUTS_MEMBERS: RegistryMembers<'timeouts'> = {
+  connect: true,
+  headers: true,
+  stall: true,
+  document: true,
+};
+
+/**
+ * @throws UsageError for an option that no command has: a misspelled one would have no effect silently, and an
+ * image would be accepted whose signer has a misspelled name
+ */
 export function refuseUnknownOptions(request: Partial<PullRequest>): void {
+  const { registry = {} } = request;
   refuseUnknown(request, REQUEST_MEMBERS);
-  refuseUnknown(request.registry ?? {}, REGISTRY_MEMBERS, 'registry.');
+  refuseUnknown(registry, REGISTRY_MEMBERS, 'registry.');
+  refuseUnknown(registry.credentials ?? {}, CREDENTIALS_MEMBERS, 'registry.credentials.');
+  refuseUnknown(registry.timeouts ?? {}, TIMEOUTS_MEMBERS, 'registry.timeouts.');
+  refuseUnknown(request.platform ?? {}, PLATFORM_MEMBERS, 'platform.');
+  refuseUnknown(request.addOwner ?? {}, OWNER_MEMBERS, 'addOwner.');
+  refuseUnknown(request.idMappings ?? {}, MAPPINGS_MEMBERS, 'idMappings.');
+  refuseUnknown(request.signers ?? {}, SIGNER_MEMBERS, 'signers.');
 }
 
 function refuseUnknown(given: object, known: Readonly<Record<string, true>>, before = ''): void {

@@ -19,6 +19,12 @@ for (const [what, call] of calls) {
     for (const [options, named] of [
       [{ plattform: 'linux/arm64' }, 'plattform'],
       [{ registry: { plainHTTP: true } }, 'registry.plainHTTP'],
+      [{ registry: { credentials: { user: 'bob', password: '' } } }, 'registry.credentials.user'],
+      [{ registry: { timeouts: { idle: 1 } } }, 'registry.timeouts.idle'],
+      [{ signers: { verifyKey: ['cosign.pub'] } }, 'signers.verifyKey'],
+      [{ platform: { os: 'linux', arch: 'arm64' } }, 'platform.arch'],
+      [{ addOwner: { uid: 0, gid: 0, user: 0 } }, 'addOwner.user'],
+      [{ idMappings: { uids: [], gids: [], ranges: [] } }, 'idMappings.ranges'],
       [{ environment: {}, 'no-cache': undefined }, 'no-cache'],
     ] as const) {
       await assert.rejects(call(options), (error) => {
