@@ -204,7 +204,12 @@ const REGISTRY_MEMBERS: Members<'registry'> = {
   configDirs: true,
 };
 
-const PLATFORM_MEMBERS: Members<'platform'> = { os: true, architecture: true, variant: true, osVersion: true };
+const PLATFORM_MEMBERS: Members<'platform'> = {
+  os: true,
+  architecture: true,
+  variant: true,
+  osVersion: true,
+};
 const OWNER_MEMBERS: Members<'addOwner'> = { uid: true, gid: true };
 const MAPPINGS_MEMBERS: Members<'idMappings'> = { uids: true, gids: true };
 const SIGNER_MEMBERS: Members<'signers'> = {

@@ -250,7 +250,8 @@ export class Store {
   }
 
   #readOnly(error: unknown): void {
-    if (this.#writable) this.#warn('nothing is added to the cache', error);
+    const explained = this.#files ? diskError(error, this.#files.directory) : error;
+    if (this.#writable) this.#warn('nothing is added to the cache', explained);
     this.#writable = false;
   }
 

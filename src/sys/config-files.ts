@@ -3,7 +3,8 @@ import { open, readdir, type FileHandle } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasCode } from './os-error.ts';
+import { printable, UsageError } from '../errors.ts';
+import { hasCode, osErrorOf, reasonOf } from './os-error.ts';
 import type { Environment } from './os-path.ts';
 
 /** Limit in bytes on each file: certificates, logins, registries.conf. */
@@ -67,6 +68,27 @@ export async function readConfigFile(
   options: { readonly named: boolean; readonly signal: AbortSignal | undefined },
 ): Promise<string> {
   return (await readConfigBytes(path, options)).toString('utf8');
+}
+
+/**
+ * Reads a file that the user or a policy names.
+ *
+ * @param what for the message: `the key`
+ * @throws UsageError
+ */
+export async function readNamedFile(
+  file: string,
+  what: string,
+  hint: string,
+  signal?: AbortSignal,
+): Promise<string> {
+  try {
+    return await readConfigFile(file, { named: true, signal });
+  } catch (error) {
+    signal?.throwIfAborted();
+    const reason = osErrorOf(error)?.text ?? reasonOf(error);
+    throw new UsageError(`cannot read ${what} ${printable(file)}: ${reason}`, { hint, cause: error });
+  }
 }
 
 /**

@@ -1,7 +1,7 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { printable, UsageError } from '../errors.ts';
-import { readConfigFile } from '../sys/config-files.ts';
-import { osErrorOf, reasonOf } from '../sys/os-error.ts';
+import { readNamedFile } from '../sys/config-files.ts';
+import { reasonOf } from '../sys/os-error.ts';
 
 /** A public key, and its name in messages. */
 export interface PublicKey {
@@ -20,27 +20,6 @@ const CURVES: Readonly<Record<string, readonly string[]>> = {
 };
 
 const HINT = 'name the public key of the signer, as cosign.pub';
-
-/**
- * Reads a file that the user or a policy names.
- *
- * @param what for the message: `the key`
- * @throws UsageError
- */
-export async function readNamedFile(
-  file: string,
-  what: string,
-  hint: string,
-  signal?: AbortSignal,
-): Promise<string> {
-  try {
-    return await readConfigFile(file, { named: true, signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    const reason = osErrorOf(error)?.text ?? reasonOf(error);
-    throw new UsageError(`cannot read ${what} ${printable(file)}: ${reason}`, { hint, cause: error });
-  }
-}
 
 /** @throws UsageError */
 export async function readPublicKey(file: string, signal?: AbortSignal): Promise<PublicKey> {

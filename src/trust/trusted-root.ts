@@ -2,8 +2,8 @@ import { TrustedRoot } from '@sigstore/protobuf-specs';
 import { type TrustMaterial, toTrustMaterial } from '@sigstore/verify';
 import { printable, UsageError } from '../errors.ts';
 import { isObject, parseJsonObject, textOf } from '../oci/json.ts';
+import { readNamedFile } from '../sys/config-files.ts';
 import { reasonOf } from '../sys/os-error.ts';
-import { readNamedFile } from './keys.ts';
 import publicGood from './public-good.json' with { type: 'json' };
 
 /** The authorities that issue certificates, log entries and time stamps. */

@@ -279,7 +279,7 @@ test('a store on a read-only disk is read, and nothing is added', async (t) => {
     assert.deepEqual(await shop.pull([layer, other!]), [known, bytes]);
     assert.equal(registry.requests.length, 2);
     assert.equal(shop.notices.length, 1);
-    assert.match(shop.notices[0]!, /nothing is added to the cache: cannot open .*\(EROFS\)/);
+    assert.match(shop.notices[0]!, /nothing is added to the cache: cannot keep blobs in .*\(EROFS\)/);
   } finally {
     await run('umount', [shop.cache]);
   }
@@ -325,6 +325,17 @@ describe('a full disk', () => {
         assert.deepEqual(readdirSync(path.join(small, 'partial')), []);
       }));
   }
+
+  it('of the cache: the notice names the directory also where a manifest cannot be written', (t) =>
+    withSmallDisk(t, async (shop, small) => {
+      const store = await shop.store({ directory: small });
+      const manifest = noise(2_000_000);
+      await store.put(digestOf(manifest), manifest);
+      await store.close();
+      assert.deepEqual(shop.notices, [
+        `nothing is added to the cache: cannot keep blobs in ${small}: no space left on device (ENOSPC)`,
+      ]);
+    }));
 
   it('of the cache: bytes of an earlier run are used', (t) =>
     withSmallDisk(t, async (shop, small) => {

@@ -51,7 +51,19 @@ test('NODE_EXTRA_CA_CERTS that names nothing is said, and gone on without', asyn
   const environment = { NODE_EXTRA_CA_CERTS: '/nowhere/ca.crt' };
   const { exitCode, stderr } = await runProgram(argv, { cwd: scratch.path, environment });
   assert.equal(exitCode, 0, stderr);
-  assert.match(stderr, /^notice: cannot read NODE_EXTRA_CA_CERTS: .*ENOENT.*; going on without it$/m);
+  assert.match(
+    stderr,
+    /^notice: cannot read NODE_EXTRA_CA_CERTS \/nowhere\/ca\.crt: .*ENOENT.*; going on without it$/m,
+  );
+});
+
+test('an error about a certificate file names the file', async () => {
+  using scratch = new Scratch();
+  for (const [options, what] of [
+    [{ caFile: scratch.path }, 'the certificate authority'],
+    [{ certFile: scratch.path, keyFile: '/dev/null' }, 'the client certificate'],
+  ] as const)
+    await fails('127.0.0.1:1/x', options, new RegExp(`cannot read ${what} ${scratch.path}: .*EISDIR`));
 });
 
 test('an authority by --ca-file, --cert-dir, certs.d of docker and containers, and NODE_EXTRA_CA_CERTS', async () => {

@@ -7,7 +7,7 @@ import {
   configDirectories,
   listConfigDirectory,
   NoDataError,
-  readConfigFile,
+  readNamedFile,
 } from '../../sys/config-files.ts';
 
 /** Settings of the TLS connections on behalf of one registry. */
@@ -24,17 +24,7 @@ export interface TlsSettings {
 /** Limit on all authorities for one registry together, in characters. */
 const MAX_AUTHORITIES_LENGTH = 16 * 1024 * 1024;
 
-async function readPem(path: string, what: string, signal: AbortSignal | undefined): Promise<string> {
-  try {
-    return await readConfigFile(path, { named: true, signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw new UsageError(`cannot read ${what}: ${reasonOf(error)}`, {
-      hint: 'check the path, and whether you may read it',
-      cause: error,
-    });
-  }
-}
+const HINT = 'check the path, and whether you may read it';
 
 /**
  * Reads NODE_EXTRA_CA_CERTS. It is set for all programs on Node, perhaps in another root directory: like
@@ -44,7 +34,7 @@ async function extraAuthorities({ environment, report, signal }: RegistryOptions
   const path = environment['NODE_EXTRA_CA_CERTS'];
   if (path === undefined || path === '') return [];
   try {
-    return [await readPem(path, 'NODE_EXTRA_CA_CERTS', signal)];
+    return [await readNamedFile(path, 'NODE_EXTRA_CA_CERTS', HINT, signal)];
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     // Such as a FIFO: Node's TLS opens the file itself, and would never return.
@@ -76,7 +66,7 @@ export async function tlsSettings(
   const authorities: string[] = [];
   let length = 0;
   for (const path of paths) {
-    const text = await readPem(path, 'a certificate authority', signal);
+    const text = await readNamedFile(path, 'the certificate authority', HINT, signal);
     // Node would find no authority in it, and the error would name the server.
     if (path === caFile && !/^-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----/m.test(text))
       throw new UsageError(`cannot use ${printable(path)} for --ca-file: it has no certificate`, {
@@ -96,8 +86,8 @@ export async function tlsSettings(
   return {
     authorities: [...authorities, ...(await extraAuthorities(options))],
     clientCertificate: pair && {
-      cert: await readPem(pair.cert, 'the client certificate', signal),
-      key: await readPem(pair.key, 'the key of the client certificate', signal),
+      cert: await readNamedFile(pair.cert, 'the client certificate', HINT, signal),
+      key: await readNamedFile(pair.key, 'the key of the client certificate', HINT, signal),
     },
     verify: !insecure,
     configured: paths.length > 0 || pair !== undefined,
