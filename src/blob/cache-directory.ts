@@ -2,7 +2,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
-import { EXPOSED_DIRECTORY, WRITABLE_BY_OTHERS } from '../sys/directory-walk.ts';
+import { EXPOSED_DIRECTORY, WRITABLE_BY_OTHERS } from '../sys/level.ts';
 import { OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode, osErrorOf } from '../sys/os-error.ts';
 import { writeFileAtomically } from '../sys/temp-file.ts';

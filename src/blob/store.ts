@@ -3,7 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import { DestinationError } from '../errors.ts';
 import { algorithmOf, Digest, digestOf } from '../oci/digest.ts';
 import type { Report } from '../report/event.ts';
-import { EXPOSED_DIRECTORY } from '../sys/directory-walk.ts';
+import { EXPOSED_DIRECTORY } from '../sys/level.ts';
 import { OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode, reasonOf } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';

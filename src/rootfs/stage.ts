@@ -37,10 +37,25 @@ export function makeStage({ directory, name: target }: EntryPlace): Stage | { re
     if (hasCode(error, ...DENIED)) return { denied: (error as NodeJS.ErrnoException).code! };
     throw error;
   }
-  const root = directory.openChild(name);
-  if (isEmpty(root)) return { name, root };
-  root.close();
-  throw swapped(directory.shown(name));
+  let root: OpenDirectory | undefined;
+  try {
+    root = directory.openChild(name);
+    if (isEmpty(root)) return { name, root };
+    throw swapped(directory.shown(name));
+  } catch (error) {
+    root?.close();
+    removeIfEmpty(directory, name);
+    throw error;
+  }
+}
+
+/** Removes an empty directory; anything else stays. */
+function removeIfEmpty(directory: OpenDirectory, name: string): void {
+  try {
+    rmdirSync(directory.at(name));
+  } catch {
+    // Another process has replaced or filled it.
+  }
 }
 
 /** Returns the error for a path that another process has replaced. */

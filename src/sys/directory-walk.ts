@@ -1,27 +1,35 @@
 import {
   closeSync,
   constants,
-  existsSync,
   fstatSync,
   lstatSync,
-  mkdirSync,
   openSync,
   readlinkSync,
-  rmdirSync,
   type Stats,
   statSync,
 } from 'node:fs';
-import { platform } from 'node:os';
 import path from 'node:path';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
-import { hasCode, SyscallError } from './os-error.ts';
+import {
+  enter,
+  entryPath,
+  exposed,
+  LEVEL_FLAGS,
+  isRoot,
+  isSameFile,
+  isTrusted,
+  type Level,
+  makeUnlessThere,
+  mayOthersRename,
+  removeLevels,
+  throwIfExposed,
+  usesDescriptors,
+  WRITABLE_BY_OTHERS,
+} from './level.ts';
+import { SyscallError } from './os-error.ts';
 import { absolutePath, LONGEST_TARGET, MAX_LINKS, O_PATH, osPath, pathText } from './os-path.ts';
-import { isInitialUserNamespace } from './privileges.ts';
 import { systemCalls } from './system-calls.ts';
-
-/** Code of the error for a directory that another user may rename. */
-export const EXPOSED_DIRECTORY = 'EXPOSED_DIRECTORY';
 
 /** Options for opening a directory. */
 export interface OpenOptions {
@@ -34,15 +42,6 @@ export interface OpenOptions {
   readonly refuseExposed?: boolean;
   /** True if nothing will be written or removed there: symlinks of all users are followed. */
   readonly trustLinks?: boolean;
-}
-
-/** An open level of a path. */
-export interface Level {
-  readonly descriptor: number;
-  readonly path: string;
-  readonly exposedAt: string | undefined;
-  /** The name that was made in this level, in a list of made levels. */
-  readonly made?: string;
 }
 
 interface Link {
@@ -61,26 +60,8 @@ interface ForeignLink {
 interface Walked {
   readonly here: Level;
   readonly made: readonly Level[];
-  /** The last name, if the walk had to stop before it. */
+  /** The last name, if the walk had to stop before it; `.` for a directory without a name. */
   readonly last: string | undefined;
-}
-
-/** O_PATH also opens a directory that may be searched but not read. */
-export const FLAGS = constants.O_NOFOLLOW | constants.O_DIRECTORY | (platform() === 'linux' ? O_PATH : 0);
-
-let hasProc: boolean | undefined;
-
-/** True if /proc has the descriptors of this process. */
-export function usesDescriptors(): boolean {
-  hasProc ??= platform() === 'linux' && existsSync('/proc/self/fd');
-  return hasProc;
-}
-
-export function entryPath(
-  { descriptor, path: shown }: Pick<Level, 'descriptor' | 'path'>,
-  name: string,
-): string {
-  return usesDescriptors() ? `/proc/self/fd/${descriptor}/${name}` : path.join(shown, name);
 }
 
 /**
@@ -89,79 +70,149 @@ export function entryPath(
  * @param stop before the last name: `real`, after following its symlinks; `last`, without following. Default:
  * after it
  */
-export function walk(
-  whole: string,
-  { make, refuseExposed = false, trustLinks = false }: OpenOptions,
-  stop: 'real' | 'last' | undefined,
-): Walked {
-  const refuse = refuseExposed || !usesDescriptors();
-  // Then the directories above the working directory are checked too.
-  const isAbsolute = whole.startsWith('/') || refuse;
-  let here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
-  const made: Level[] = [];
-  const move = (next: Level) => {
-    closeSync(here.descriptor);
-    here = next;
-  };
-  let pending = componentsOf(isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole);
-  let links = 0;
-  let foreign: ForeignLink[] = [];
-  /** Checks the targets of other users' links, once all names of a target are walked. */
-  const arrive = (owner: () => number) => {
-    foreign = foreign.filter((link) => {
-      if (pending.length > link.rest) return true;
-      if (link.uid !== owner()) throw leadsElsewhere(link, whole);
+export function walk(whole: string, options: OpenOptions, stop: 'real' | 'last' | undefined): Walked {
+  return new Walk(whole, options).run(stop);
+}
+
+/** A walk down a path, level by level. */
+class Walk {
+  /** The path as the user gave it. */
+  readonly #whole: string;
+  readonly #options: OpenOptions;
+  /** Refuses a place that another user may rename. */
+  readonly #isCareful: boolean;
+  #here: Level;
+  /** The names to walk from `#here`. */
+  #pending: string[];
+  /** The levels above those that were made, which stay open. */
+  readonly #made: Level[] = [];
+  #links = 0;
+  /** The links of other users whose targets are not reached yet. */
+  #foreign: ForeignLink[] = [];
+
+  constructor(whole: string, options: OpenOptions) {
+    this.#whole = whole;
+    this.#options = options;
+    this.#isCareful = options.refuseExposed === true || !usesDescriptors();
+    // A careful walk also checks the directories above the working directory.
+    const isAbsolute = whole.startsWith('/') || this.#isCareful;
+    this.#pending = componentsOf(
+      isAbsolute && !whole.startsWith('/') ? `${absolutePath('.')}/${whole}` : whole,
+    );
+    this.#here = root(isAbsolute ? '/' : '.', isAbsolute ? '/' : absolutePath('.'));
+  }
+
+  run(stop: 'real' | 'last' | undefined): Walked {
+    try {
+      return this.#descend(stop);
+    } catch (error) {
+      removeLevels(this.#made);
+      // After a failure in a level that was just made, `#here` is the level above it.
+      const open = new Set([...this.#made, this.#here].map(({ descriptor }) => descriptor));
+      for (const descriptor of open) closeSync(descriptor);
+      throw error;
+    }
+  }
+
+  #descend(stop: 'real' | 'last' | undefined): Walked {
+    for (let name = this.#next(); name !== undefined; name = this.#next()) {
+      const isLast = this.#pending.length === 0;
+      if (name === '..') this.#climb();
+      else if (!(isLast && stop === 'last') && this.#follow(name)) continue;
+      else if (this.#pending.includes('..') && isMissing(this.#here, name))
+        this.#pending = componentsOf(path.normalize([name, ...this.#pending].join('/')));
+      else if (isLast && stop !== undefined) return this.#stopBefore(name);
+      else if (this.#options.make === undefined) this.#move(enter(this.#here, name));
+      else this.#make(name, this.#options.make);
+    }
+    if (this.#isCareful) throwIfExposed(this.#here.exposedAt, this.#whole);
+    if (stop !== undefined) return this.#stopAtOwnName();
+    return { here: this.#here, made: this.#made, last: undefined };
+  }
+
+  /** Takes the next name, after checking the links whose targets are reached. */
+  #next(): string | undefined {
+    this.#arrive(() => this.#ownerHere());
+    return this.#pending.shift();
+  }
+
+  /** Checks the links of other users whose targets have no more names to walk. */
+  #arrive(owner: () => number): void {
+    this.#foreign = this.#foreign.filter((link) => {
+      if (this.#pending.length > link.rest) return true;
+      if (link.uid !== owner()) throw leadsElsewhere(link, this.#whole);
       return false;
     });
-  };
-  const ownerHere = () => fstatSync(here.descriptor).uid;
-  try {
-    for (;;) {
-      arrive(ownerHere);
-      const name = pending.shift();
-      if (name === undefined) break;
-      if (name === '..') {
-        const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
-        move({ ...here, descriptor, path: path.dirname(here.path) });
-        continue;
-      }
-      const isLast = pending.length === 0;
-      const link = isLast && stop === 'last' ? undefined : symlinkAt(here, name, whole, trustLinks);
-      if (link !== undefined) {
-        links += 1;
-        if (links > MAX_LINKS) throw tooManyLinks(whole);
-        refuseProcLink(here, name, link, whole);
-        const { uid } = link.stat;
-        if (!trustLinks && isRoot() && !isTrusted(uid) && !isTrusted(ownerHere()))
-          foreign.push({ uid, shown: path.join(here.path, name), rest: pending.length });
-        const exposedAt = exposed(here, link.stat);
-        if (link.target.startsWith('/')) move(root('/', '/'));
-        here = { ...here, exposedAt };
-        pending.unshift(...componentsOf(link.target));
-      } else if (pending.includes('..') && isMissing(here, name)) {
-        pending = componentsOf(path.normalize([name, ...pending].join('/')));
-      } else if (isLast && stop !== undefined) {
-        if (refuse) throwIfExposed(here.exposedAt, whole);
-        const found = lstatSync(osPath(entryPath(here, name)), { throwIfNoEntry: false });
-        arrive(() => found?.uid ?? ownerHere());
-        return { here, made, last: name };
-      } else if (make === undefined) {
-        move(enter(here, name));
-      } else {
-        // Checked before anything is made there.
-        if (refuse) throwIfExposed(exposed(here, { uid: geteuid!() }), whole);
-        const isMade = makeUnlessThere(osPath(entryPath(here, name)), make);
-        if (isMade) made.push({ ...here, made: name });
-        if (isMade) here = enter(here, name);
-        else move(enter(here, name));
-      }
+  }
+
+  #ownerHere(): number {
+    return fstatSync(this.#here.descriptor).uid;
+  }
+
+  #move(next: Level): void {
+    closeSync(this.#here.descriptor);
+    this.#here = next;
+  }
+
+  #climb(): void {
+    const descriptor = openSync(osPath(entryPath(this.#here, '..')), LEVEL_FLAGS);
+    this.#move({ ...this.#here, descriptor, path: path.dirname(this.#here.path) });
+  }
+
+  /** Puts the target of a symlink before the names to walk. Returns false for anything else. */
+  #follow(name: string): boolean {
+    const here = this.#here;
+    const { trustLinks = false } = this.#options;
+    const link = symlinkAt(here, name, this.#whole, trustLinks);
+    if (link === undefined) return false;
+    this.#links += 1;
+    if (this.#links > MAX_LINKS) throw tooManyLinks(this.#whole);
+    refuseProcLink(here, name, link, this.#whole);
+    const { uid } = link.stat;
+    if (!trustLinks && isRoot() && !isTrusted(uid) && !isTrusted(this.#ownerHere()))
+      this.#foreign.push({ uid, shown: path.join(here.path, name), rest: this.#pending.length });
+    const exposedAt = exposed(here, link.stat);
+    if (link.target.startsWith('/')) this.#move(root('/', '/'));
+    this.#here = { ...this.#here, exposedAt };
+    this.#pending.unshift(...componentsOf(link.target));
+    return true;
+  }
+
+  #stopBefore(name: string): Walked {
+    const here = this.#here;
+    if (this.#isCareful) throwIfExposed(here.exposedAt, this.#whole);
+    const found = lstatSync(osPath(entryPath(here, name)), { throwIfNoEntry: false });
+    this.#arrive(() => found?.uid ?? this.#ownerHere());
+    return { here, made: this.#made, last: name };
+  }
+
+  /**
+   * Goes to the directory above the one that was reached, by `..` or by a link to a root. The last name is
+   * the reached one's; `.` without going there if it has no name.
+   */
+  #stopAtOwnName(): Walked {
+    const here = this.#here;
+    const own = path.basename(here.path);
+    const descriptor = openSync(osPath(entryPath(here, '..')), LEVEL_FLAGS);
+    const above = { ...here, descriptor, path: path.dirname(here.path) };
+    const found =
+      own === '' ? undefined : lstatSync(osPath(entryPath(above, own)), { throwIfNoEntry: false });
+    if (found === undefined || !isSameFile(found, fstatSync(here.descriptor))) {
+      closeSync(descriptor);
+      return { here, made: this.#made, last: '.' };
     }
-    if (refuse) throwIfExposed(here.exposedAt, whole);
-    return { here, made, last: undefined };
-  } catch (error) {
-    removeLevels(made);
-    for (const { descriptor } of new Set([...made, here])) closeSync(descriptor);
-    throw error;
+    this.#move(above);
+    return { here: above, made: this.#made, last: own };
+  }
+
+  /** Opens the next level, and makes it first if it is missing. */
+  #make(name: string, mode: number): void {
+    const here = this.#here;
+    // Checked before anything is made there.
+    if (this.#isCareful) throwIfExposed(exposed(here, { uid: geteuid!() }), this.#whole);
+    if (!makeUnlessThere(osPath(entryPath(here, name)), mode)) return this.#move(enter(here, name));
+    this.#made.push({ ...here, made: name });
+    this.#here = enter(here, name);
   }
 }
 
@@ -170,43 +221,11 @@ function componentsOf(name: string): string[] {
 }
 
 function root(name: string, shown: string): Level {
-  return { descriptor: openSync(name, FLAGS), path: shown, exposedAt: undefined };
-}
-
-/** Opens the next level, which must be a directory and not a symlink. */
-export function enter(above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>, name: string): Level {
-  const descriptor = openSync(osPath(entryPath(above, name)), FLAGS);
-  return { descriptor, path: path.join(above.path, name), exposedAt: exposed(above, fstatSync(descriptor)) };
-}
-
-/** Makes a directory; returns false if the name exists. */
-export function makeUnlessThere(place: string | Buffer, mode: number): boolean {
-  try {
-    mkdirSync(place, mode);
-    return true;
-  } catch (error) {
-    // On a read-only disk, mkdir(2) may answer EROFS for an existing directory.
-    if (hasCode(error, 'EEXIST') || lstatSync(place, { throwIfNoEntry: false }) !== undefined) return false;
-    throw error;
-  }
+  return { descriptor: openSync(name, LEVEL_FLAGS), path: shown, exposedAt: undefined };
 }
 
 function isMissing(above: Level, name: string): boolean {
   return lstatSync(osPath(entryPath(above, name)), { throwIfNoEntry: false }) === undefined;
-}
-
-/** Removes levels that were made and are empty, the last one first. */
-export function removeLevels(made: readonly Level[]): void {
-  try {
-    for (const level of made.toReversed()) rmdirSync(osPath(entryPath(level, level.made!)));
-  } catch {
-    // Another process filled or removed it; its parents are not empty then.
-  }
-}
-
-/** True if both are the same file. */
-export function isSameFile(one: Pick<Stats, 'dev' | 'ino'>, other: Pick<Stats, 'dev' | 'ino'>): boolean {
-  return one.dev === other.dev && one.ino === other.ino;
 }
 
 /**
@@ -242,10 +261,6 @@ function symlinkAt(above: Level, name: string, whole: string, trustLinks: boolea
     closeSync(descriptor);
   }
 }
-
-/** Bits of a mode: the group or others may write. */
-export const WRITABLE_BY_OTHERS = 0o022;
-const STICKY = 0o1000;
 
 /**
  * Refuses symlinks in directories that others may write, except those of the caller, of root and of the
@@ -301,42 +316,5 @@ function tooManyLinks(whole: string): DestinationError {
   return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_LINKS} symlinks`, {
     code: 'ELOOP',
     hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
-  });
-}
-
-/** True for root of the system. The rights of root in a user namespace end at its own files. */
-function isRoot(): boolean {
-  return geteuid!() === 0 && isInitialUserNamespace();
-}
-
-function isTrusted(uid: number): boolean {
-  return uid === 0 || uid === geteuid!();
-}
-
-/** True if another user than root may rename this entry of a directory. */
-export function mayOthersRename(directory: Stats, entry: Pick<Stats, 'uid'>): boolean {
-  if (!isTrusted(directory.uid)) return true;
-  if ((directory.mode & WRITABLE_BY_OTHERS) === 0) return false;
-  return (directory.mode & STICKY) === 0 || !isTrusted(entry.uid);
-}
-
-/** Returns `Level.exposedAt` for the level after an entry. */
-function exposed(
-  above: Pick<Level, 'descriptor' | 'path' | 'exposedAt'>,
-  entry: Pick<Stats, 'uid'>,
-): string | undefined {
-  if (above.exposedAt !== undefined) return above.exposedAt;
-  return mayOthersRename(fstatSync(above.descriptor), entry) ? above.path : undefined;
-}
-
-/** @throws DestinationError as root, if another user may rename in a directory of the path */
-function throwIfExposed(exposedAt: string | undefined, whole: string): void {
-  if (exposedAt === undefined || !isRoot()) return;
-  const shown = printable(exposedAt);
-  throw new DestinationError(`cannot use ${printable(whole)}: another user may rename what is in ${shown}`, {
-    code: EXPOSED_DIRECTORY,
-    hint: usesDescriptors()
-      ? 'choose another place'
-      : 'mount /proc (mount -t proc proc /proc), or choose another place',
   });
 }

@@ -3,7 +3,6 @@ import {
   closeSync,
   fstatSync,
   lstatSync,
-  openSync,
   readdirSync,
   readlinkSync,
   type Stats,
@@ -12,19 +11,16 @@ import {
 import { constants } from 'node:os';
 import path from 'node:path';
 import { printable } from '../errors.ts';
+import { type OpenOptions, walk } from './directory-walk.ts';
 import {
   enter,
   entryPath,
-  FLAGS,
-  isSameFile,
   type Level,
   makeUnlessThere,
   mayOthersRename,
-  type OpenOptions,
   removeLevels,
   usesDescriptors,
-  walk,
-} from './directory-walk.ts';
+} from './level.ts';
 import { SyscallError } from './os-error.ts';
 import { osPath, pathBytes, pathText } from './os-path.ts';
 import { systemText } from './privileges.ts';
@@ -93,18 +89,7 @@ export class OpenDirectory implements Disposable {
    */
   static openParent(name: string, { followLast = true, ...options }: PlaceOptions = {}): EntryPlace {
     const { here, made, last } = walk(name, options, followLast ? 'real' : 'last');
-    if (last !== undefined) return { directory: new OpenDirectory(here, made), name: last };
-    // The path ends with `..` or a link to a root: its name is in the directory above.
-    const own = path.basename(here.path);
-    const descriptor = openSync(osPath(entryPath(here, '..')), FLAGS);
-    const above = { ...here, descriptor, path: path.dirname(here.path) };
-    const found =
-      own === '' ? undefined : lstatSync(osPath(entryPath(above, own)), { throwIfNoEntry: false });
-    const isOwn = found !== undefined && isSameFile(found, fstatSync(here.descriptor));
-    closeSync(isOwn ? here.descriptor : descriptor);
-    return isOwn
-      ? { directory: new OpenDirectory(above, made), name: own }
-      : { directory: new OpenDirectory(here, made), name: '.' };
+    return { directory: new OpenDirectory(here, made), name: last! };
   }
 
   /** True if names are resolved from its descriptor, not its path. */
