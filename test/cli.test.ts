@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { dir, file, symlink, tar, whiteout } from './support/archive.ts';
 import type { FakeImage } from './support/fake-image.ts';
 import { FakeRegistry } from './support/fake-registry.ts';
+import { closedHost } from './support/local-server.ts';
 import { noOtherUser } from './support/other-user.ts';
 import { type ProgramResult, Scratch, runProgram } from './support/program.ts';
 
@@ -253,11 +253,7 @@ const failing: readonly Failing[] = [
     exitCode: 5,
     says: /127\.0\.0\.1:\d+/,
     run: async (_, { path }) => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await new Promise((resolve) => server.once('listening', resolve));
-      const { port } = server.address() as AddressInfo;
-      await new Promise((resolve) => server.close(resolve));
-      return await runProgram([`127.0.0.1:${port}/lib/img`, '--retry', '1', '--retry-delay', '1ms'], {
+      return await runProgram([`${await closedHost()}/lib/img`, '--retry', '1', '--retry-delay', '1ms'], {
         cwd: path,
       });
     },

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { LocalServer } from '../support/local-server.ts';
 import { Scratch, runProgram } from '../support/program.ts';
 
 // Mistakes of users in a hurry, or used to other tools. Each error names the mistake, and its hint the
@@ -588,32 +588,23 @@ test('an image that could be a mistyped command, where there is no such image', 
 
 test('a captive portal is no registry, whatever is asked for', async (t) => {
   using scratch = new Scratch();
-  const server = createServer((_, response) => {
-    response.writeHead(200, { 'content-type': 'text/html' }).end('<!DOCTYPE html><title>Welcome</title>');
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  const image = `127.0.0.1:${port}/team/app`;
-  const error = `error: 127.0.0.1:${port} answers with a web page: it is not a registry, or a login page is in between\n`;
-  try {
-    for (const argv of [
-      [image],
-      ['inspect', image],
-      ['tags', image],
-      [`${image}@sha256:${'0'.repeat(64)}`],
-    ]) {
-      await t.test(argv.join(' '), async () => {
-        const result = await runProgram(argv, { cwd: scratch.path, environment: { HOME: scratch.path } });
-        assert.equal(result.exitCode, 5, result.stderr);
-        assert.equal(
-          result.stderr,
-          `${error}hint: check the name of the registry, or log in to the network: open http://127.0.0.1:${port} in a browser\n`,
-        );
-      });
-    }
-  } finally {
-    server.close();
-    server.closeAllConnections();
+  await using portal = await LocalServer.start(
+    createServer((_, response) => {
+      response.writeHead(200, { 'content-type': 'text/html' }).end('<!DOCTYPE html><title>Welcome</title>');
+    }),
+  );
+  const { host } = portal;
+  const image = `${host}/team/app`;
+  const error = `error: ${host} answers with a web page: it is not a registry, or a login page is in between\n`;
+  for (const argv of [[image], ['inspect', image], ['tags', image], [`${image}@sha256:${'0'.repeat(64)}`]]) {
+    await t.test(argv.join(' '), async () => {
+      const result = await runProgram(argv, { cwd: scratch.path, environment: { HOME: scratch.path } });
+      assert.equal(result.exitCode, 5, result.stderr);
+      assert.equal(
+        result.stderr,
+        `${error}hint: check the name of the registry, or log in to the network: open http://${host} in a browser\n`,
+      );
+    });
   }
 });
 

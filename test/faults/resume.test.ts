@@ -3,10 +3,11 @@ import { randomBytes } from 'node:crypto';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { connect, createServer, type AddressInfo, type Server } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { file, tar } from '../support/archive.ts';
 import type { Fault } from '../support/fake-fault.ts';
+import { LocalServer } from '../support/local-server.ts';
 import { programCommand, type RunningProgram } from '../support/program.ts';
 import { until } from '../support/until.ts';
 import { Setting, noise } from './setting.ts';
@@ -20,33 +21,31 @@ const slow: Fault = { path: /\/blobs\//, skip: 1, times: 999, rate: 5e6 };
 /** A proxy between the program and a registry that counts the registry's bytes. */
 class Counter implements AsyncDisposable {
   bytes = 0;
-  readonly #server: Server;
+  #server!: LocalServer;
 
-  private constructor(port: number) {
-    this.#server = createServer((client) => {
+  static async before(registryHost: string): Promise<Counter> {
+    const counter = new Counter();
+    const port = Number(registryHost.split(':')[1]);
+    const connected = (client: Socket) => {
       const registry = connect(port, '127.0.0.1');
       registry.on('data', (chunk) => {
-        this.bytes += chunk.length;
+        counter.bytes += chunk.length;
       });
       client.on('error', () => registry.destroy()).on('close', () => registry.destroy());
       registry.on('error', () => client.destroy()).on('close', () => client.destroy());
       client.pipe(registry);
       registry.pipe(client);
-    });
-  }
-
-  static async before(host: string): Promise<Counter> {
-    const counter = new Counter(Number(host.split(':')[1]));
-    await new Promise<void>((resolve) => counter.#server.listen(0, '127.0.0.1', resolve));
+    };
+    counter.#server = await LocalServer.start(createServer(connected));
     return counter;
   }
 
   get host(): string {
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    return this.#server.host;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await new Promise((resolve) => this.#server.close(resolve));
+    await this.#server[Symbol.asyncDispose]();
   }
 }
 

@@ -1,4 +1,5 @@
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
+import { LocalServer, onRequest } from '../support/local-server.ts';
 import type { Random } from './random.ts';
 import { mutateBytes, oddText } from './mutate.ts';
 
@@ -155,51 +156,35 @@ const INTERIM_PAUSE_MILLISECONDS = 20;
 
 /** A server on loopback that sends given bytes. */
 export class SiteServer implements AsyncDisposable {
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
+  #server!: LocalServer;
   #site: Site = {};
   readonly #counts = new Map<string, number>();
 
-  private constructor() {
-    this.#server = createServer((socket) => this.#serve(socket));
-  }
-
   static async start(): Promise<SiteServer> {
-    const server = new SiteServer();
+    const site = new SiteServer();
+    const connected = (socket: Socket) => onRequest(socket, (target) => site.#answer(socket, target));
+    site.#server = await LocalServer.start(createServer(connected));
     // Ports below 10000 are shorter than their placeholder.
-    do {
-      if (server.#server.listening) await new Promise((resolve) => server.#server.close(resolve));
-      await new Promise<void>((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
-    } while (server.port.length !== PORT.length);
-    return server;
+    while (site.port.length !== PORT.length) {
+      await site.#server[Symbol.asyncDispose]();
+      site.#server = await LocalServer.start(createServer(connected));
+    }
+    return site;
   }
 
   get port(): string {
-    return String((this.#server.address() as AddressInfo).port);
+    return String(this.#server.port);
   }
 
   /** Serves this site from now on, and nothing else. */
   serve(site: Site): void {
     this.#site = site;
     this.#counts.clear();
-    for (const socket of this.#sockets) socket.destroy();
+    this.#server.closeConnections();
   }
 
-  #serve(socket: Socket): void {
-    this.#sockets.add(socket);
-    socket.on('error', () => undefined).on('close', () => this.#sockets.delete(socket));
-    let head = '';
-    socket.on('data', (chunk) => {
-      head += chunk.toString('latin1');
-      for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
-        const [, target = '/'] = head.slice(0, end).split(' ');
-        head = head.slice(end + 4);
-        this.#answer(socket, target.split('?')[0]!);
-      }
-    });
-  }
-
-  #answer(socket: Socket, path: string): void {
+  #answer(socket: Socket, target: string): void {
+    const path = target.split('?')[0]!;
     const answers = this.#site[path] ?? this.#site['*'];
     const count = this.#counts.get(path) ?? 0;
     this.#counts.set(path, count + 1);
@@ -219,8 +204,7 @@ export class SiteServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.serve({});
-    await new Promise((resolve) => this.#server.close(resolve));
+    await this.#server[Symbol.asyncDispose]();
   }
 }
 

@@ -7,6 +7,7 @@ import { redirected } from '../../src/registry/http/transport.ts';
 import { registryWords } from '../../src/registry/http/answer.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { LocalServer } from '../support/local-server.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 
 const layers = [Buffer.from('base layer')];
@@ -100,15 +101,9 @@ for (const [what, fault, expected] of cases) {
 
 /** Starts a server that ends with the test, also where that fails. Returns its `host:port`. */
 async function serve(t: TestContext, handler: RequestListener): Promise<string> {
-  const server = createServer(handler);
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  return `127.0.0.1:${address.port}`;
+  const server = await LocalServer.start(createServer(handler));
+  t.after(() => server[Symbol.asyncDispose]());
+  return server.host;
 }
 
 test('bounds: redirects that lead on and on', async (t) => {

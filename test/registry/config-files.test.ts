@@ -4,10 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, test } from 'node:test';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { resultWithPeak } from '../support/peak-memory.ts';
 import { runProgram, Scratch, startProgram } from '../support/program.ts';
 import { isThorough } from '../support/runs.ts';
 import { until } from '../support/until.ts';
@@ -137,17 +138,7 @@ test('a credential helper that prints without end, prints nothing, or leaves a c
 test('a file without end is read to its limit only', async () => {
   using scratch = new Scratch();
   const running = startProgram(['127.0.0.1:1/x', '--ca-file', '/dev/zero'], { cwd: scratch.path });
-  let peak = 0;
-  const watch = setInterval(() => {
-    try {
-      const status = readFileSync(`/proc/${running.pid}/status`, 'utf8');
-      peak = Math.max(peak, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0));
-    } catch {
-      // The process has ended.
-    }
-  }, 5);
-  const { exitCode, stderr } = await running.result;
-  clearInterval(watch);
+  const { exitCode, stderr, peak } = await resultWithPeak(running);
   assert.equal(exitCode, 2);
   assert.match(
     stderr,

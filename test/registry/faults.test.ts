@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { createServer as createHttpServer, type ServerResponse } from 'node:http';
-import { type AddressInfo, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Pool } from 'undici';
@@ -13,6 +12,7 @@ import { backoff } from '../../src/sys/retry.ts';
 import type { Fault } from '../support/fake-fault.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
 import { RequestQueue } from '../../src/sys/request-queue.ts';
+import { closedHost, LocalServer } from '../support/local-server.ts';
 import { collect, RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
 const layers = [Buffer.alloc(300_000, 'base layer '), Buffer.alloc(200_000, 'top layer ')];
@@ -142,12 +142,7 @@ test('token requests are tried again too', async () => {
 });
 
 test('a closed port: two more tries, then a network error that names it', async () => {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
-  await new Promise((resolve) => server.close(resolve));
-  await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`);
+  await using client = await RegistryClient.open(`${await closedHost()}/team/app`);
   await assert.rejects(
     client.image(),
     (error) =>
@@ -164,19 +159,15 @@ test('a name that does not exist is final', async () => {
 });
 
 test('a server that takes connections and says nothing ends in an error', async () => {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  assert.ok(address !== null && typeof address === 'object');
+  await using server = await LocalServer.start(createServer());
   for (const tlsVerify of [true, false]) {
-    await using client = await RegistryClient.open(`127.0.0.1:${address.port}/team/app`, {
+    await using client = await RegistryClient.open(`${server.host}/team/app`, {
       timeouts,
       retry: 0,
       tlsVerify,
     });
     await assert.rejects(client.image(), (error) => error instanceof NetworkError && isTransient(error));
   }
-  server.close();
 });
 
 test('a body that breaks off gives what came, and then an error that another try may heal', async () => {
@@ -276,11 +267,11 @@ test('an abort while the connection is being prepared ends it at once', async ()
 
 test('bytes that nobody reads are not received: the server waits', async () => {
   const answers: ServerResponse[] = [];
-  const server = createHttpServer(
-    (_, response) => void answers.push(response.end(Buffer.alloc(48 * 2 ** 20))),
+  const body = Buffer.alloc(48 * 2 ** 20);
+  await using server = await LocalServer.start(
+    createHttpServer((_, response) => void answers.push(response.end(body))),
   );
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  const pool = new Pool(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  const pool = new Pool(`http://${server.host}`);
   const { signal } = new AbortController();
   const ask = async () => {
     const request = { method: 'GET', url: new URL('http://127.0.0.1/'), headers: {} } as const;
@@ -297,8 +288,6 @@ test('bytes that nobody reads are not received: the server waits', async () => {
     unread.discard();
   } finally {
     await pool.destroy();
-    server.closeAllConnections();
-    server.close();
   }
 });
 

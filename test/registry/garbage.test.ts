@@ -1,45 +1,19 @@
 import assert from 'node:assert/strict';
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { DlrootfsError, NetworkError, printable } from '../../src/errors.ts';
 import { RegistryClient } from '../support/registry-client.ts';
 import { HANG } from '../support/hang.ts';
+import { LocalServer } from '../support/local-server.ts';
 
 const timeouts = { connect: 500, headers: 500, stall: 300, document: 600 };
 
-class RawServer implements AsyncDisposable {
-  readonly #sockets = new Set<Socket>();
-  readonly #server: Server;
-
-  private constructor(answer: string | Uint8Array) {
-    this.#server = createServer((socket) => {
-      this.#sockets.add(socket);
-      socket.on('error', () => undefined).once('data', () => socket.end(answer));
-    });
-  }
-
-  static async start(answer: string | Uint8Array): Promise<RawServer> {
-    const server = new RawServer(answer);
-    await new Promise<void>((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
-    return server;
-  }
-
-  get host(): string {
-    const address = this.#server.address();
-    if (address === null || typeof address === 'string') throw new Error('not listening');
-    return `127.0.0.1:${address.port}`;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise((resolve) => this.#server.close(resolve));
-  }
-}
-
 async function refuses(answer: string | Uint8Array): Promise<void> {
-  await using server = await RawServer.start(answer);
+  await using server = await LocalServer.start(
+    createServer((socket) => socket.once('data', () => socket.end(answer))),
+  );
   await using client = await RegistryClient.open(`${server.host}/team/app`, { timeouts, retry: 0 });
   await assert.rejects(client.image(), (error) => {
     assert.ok(error instanceof DlrootfsError, String(error));
@@ -91,25 +65,16 @@ test('any bytes, alone or as head or body, are an error that can be read', async
 
 test('a local server that answers http by nonsense and TLS by nothing: the error is about http', async () => {
   const nonsense = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nab';
-  const sockets: Socket[] = [];
-  const server = createServer((socket) => {
-    sockets.push(socket);
-    socket
-      .on('error', () => undefined)
-      .on('data', (data) => {
+  await using server = await LocalServer.start(
+    createServer((socket) => {
+      socket.on('data', (data) => {
         if (data.toString('latin1').startsWith('GET ')) socket.end(nonsense);
       });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
+    }),
+  );
   const patient = { ...timeouts, headers: 10 * timeouts.headers };
-  await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, {
-    timeouts: patient,
-    retry: 0,
-  });
+  await using client = await RegistryClient.open(`${server.host}/team/app`, { timeouts: patient, retry: 0 });
   const outcome = await client.image().catch((error: unknown) => error);
-  for (const socket of sockets) socket.destroy();
-  server.close();
   assert.ok(outcome instanceof NetworkError, String(outcome));
   assert.match(outcome.message, /broke/);
 });
@@ -134,61 +99,44 @@ const endless: readonly (readonly [what: string, first: string, drip: () => stri
 for (const [what, first, drip] of endless) {
   for (const place of ['/v2/', 'manifests', 'proxy'] as const) {
     test(`a server that goes on for ever with ${what}, at ${place}, is given up`, async () => {
-      const sockets = new Set<Socket>();
-      const timers = new Set<NodeJS.Timeout>();
-      const server = createServer((socket) => {
-        sockets.add(socket);
-        socket
-          .on('error', () => undefined)
-          .on('data', (data) => {
-            const request = data.toString('latin1');
-            if (place === 'manifests' && !request.includes('/manifests/')) {
-              socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}');
-              return;
-            }
-            socket.write(first);
-            timers.add(setInterval(() => socket.writable && socket.write(drip()), 20));
-          });
-      });
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      const { port } = server.address() as AddressInfo;
-      const environment = { HTTPS_PROXY: `http://127.0.0.1:${port}` };
-      const name = place === 'proxy' ? 'registry.test/team/app' : `127.0.0.1:${port}/team/app`;
-      try {
-        await using client = await RegistryClient.open(name, { timeouts, retry: 0, environment });
-        const givenUp = client.image().then(
-          () => undefined,
-          (error: unknown) => error,
-        );
-        const outcome = await Promise.race([givenUp, sleep(HANG, 'never', { ref: false })]);
-        assert.ok(outcome instanceof DlrootfsError, String(outcome));
-      } finally {
-        for (const timer of timers) clearInterval(timer);
-        for (const socket of sockets) socket.destroy();
-        server.close();
-      }
+      const connected = (socket: Socket) => {
+        socket.on('data', (data) => {
+          const request = data.toString('latin1');
+          if (place === 'manifests' && !request.includes('/manifests/')) {
+            socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}');
+            return;
+          }
+          socket.write(first);
+          const timer = setInterval(() => socket.writable && socket.write(drip()), 20);
+          socket.on('close', () => clearInterval(timer));
+        });
+      };
+      await using server = await LocalServer.start(createServer(connected));
+      const environment = { HTTPS_PROXY: `http://${server.host}` };
+      const name = place === 'proxy' ? 'registry.test/team/app' : `${server.host}/team/app`;
+      await using client = await RegistryClient.open(name, { timeouts, retry: 0, environment });
+      const givenUp = client.image().then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      const outcome = await Promise.race([givenUp, sleep(HANG, 'never', { ref: false })]);
+      assert.ok(outcome instanceof DlrootfsError, String(outcome));
     });
   }
 }
 
 test('redirects have one deadline together', async () => {
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
-    sockets.add(socket);
-    socket
-      .on('error', () => undefined)
-      .on('data', () => {
+  await using server = await LocalServer.start(
+    createServer((socket) => {
+      socket.on('data', () => {
         redirections += 1;
         const answer = `HTTP/1.1 302 Found\r\nlocation: /v2/?${redirections}\r\ncontent-length: 0\r\n\r\n`;
         setTimeout(() => socket.write(answer), 400);
       });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await using client = await RegistryClient.open(`127.0.0.1:${port}/team/app`, { timeouts, retry: 0 });
+    }),
+  );
+  await using client = await RegistryClient.open(`${server.host}/team/app`, { timeouts, retry: 0 });
   await assert.rejects(client.image(), /did not answer in time/);
   // The limit is two seconds: twice the time to connect and to get the headers.
   assert.ok(redirections <= 6, String(redirections));
-  for (const socket of sockets) socket.destroy();
-  server.close();
 });

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { digestOf } from '../../src/oci/digest.ts';
 import { FakeRegistry, type LoggedRequest, type PushedImage } from '../support/fake-registry.ts';
 import type { Answer } from '../support/fake-fault.ts';
+import { LocalServer, onRequest } from '../support/local-server.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
 /** A habit of real registries and of proxies before them; each pull must succeed. */
@@ -196,33 +197,15 @@ for (const { what, answer, client: options = {} } of habits) {
 async function rawRegistry(write: (status: number, body: Uint8Array) => Buffer, keepsOpen: boolean) {
   await using model = await FakeRegistry.start();
   const image = model.push('team/app', 'latest', { layers });
-  const sockets = new Set<Socket>();
-  const server = createServer((socket) => {
-    sockets.add(socket);
-    let head = '';
-    socket
-      .on('error', () => undefined)
-      .on('data', (data) => {
-        head += data.toString('latin1');
-        for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
-          const path = head.split(' ')[1]!;
-          head = head.slice(end + 4);
-          const digest = /sha256:[0-9a-f]+/.exec(path)?.[0] ?? '';
-          const body = manifests.test(path) ? image.bytes : (image.blobs.get(digest) ?? Buffer.from('{}'));
-          socket.write(write(200, body));
-          if (!keepsOpen) socket.end();
-        }
-      });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  return {
-    host: `127.0.0.1:${port}`,
-    [Symbol.asyncDispose]: async () => {
-      for (const socket of sockets) socket.destroy();
-      await new Promise((resolve) => server.close(resolve));
-    },
+  const connected = (socket: Socket) => {
+    onRequest(socket, (path) => {
+      const digest = /sha256:[0-9a-f]+/.exec(path)?.[0] ?? '';
+      const body = manifests.test(path) ? image.bytes : (image.blobs.get(digest) ?? Buffer.from('{}'));
+      socket.write(write(200, body));
+      if (!keepsOpen) socket.end();
+    });
   };
+  return await LocalServer.start(createServer(connected));
 }
 
 const chunked = (body: Uint8Array, step: number, trailer = '') => {

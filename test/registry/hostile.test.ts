@@ -4,10 +4,11 @@
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { createServer, type AddressInfo, type Socket } from 'node:net';
+import { createServer, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { LocalServer, onRequest } from '../support/local-server.ts';
+import { resultWithPeak } from '../support/peak-memory.ts';
 import { Scratch, startProgram } from '../support/program.ts';
 
 const sha256 = (bytes: Uint8Array) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
@@ -197,37 +198,19 @@ const attacks: Readonly<Record<string, Attack>> = {
 describe('a hostile server', { concurrency: 2 }, () => {
   for (const [what, { reply, exitCode, says }] of Object.entries(attacks)) {
     test(`sends ${what}`, async () => {
-      const sockets = new Set<Socket>();
-      const server = createServer((socket) => {
-        sockets.add(socket);
-        let head = '';
-        socket
-          .on('error', () => undefined)
-          .on('data', (data) => {
-            head += data.toString('latin1');
-            for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
-              const path = head.split(' ')[1] ?? '';
-              head = head.slice(end + 4);
-              const bytes = reply(path, socket);
-              if (bytes !== undefined) socket.write(bytes);
-            }
+      await using server = await LocalServer.start(
+        createServer((socket) => {
+          onRequest(socket, (path) => {
+            const bytes = reply(path, socket);
+            if (bytes !== undefined) socket.write(bytes);
           });
-      });
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      const { port } = server.address() as AddressInfo;
-      using scratch = new Scratch();
-      const running = startProgram(
-        [`127.0.0.1:${port}/team/app`, '-d', 'out', '--no-cache', '--retry', '0'],
-        { cwd: scratch.path },
+        }),
       );
-      let peak = 0;
-      const watch = setInterval(() => {
-        peak = Math.max(peak, peakKilobytes(running.pid));
-      }, 20);
-      const result = await running.result;
-      clearInterval(watch);
-      for (const socket of sockets) socket.destroy();
-      server.close();
+      using scratch = new Scratch();
+      const running = startProgram([`${server.host}/team/app`, '-d', 'out', '--no-cache', '--retry', '0'], {
+        cwd: scratch.path,
+      });
+      const { peak, ...result } = await resultWithPeak(running);
       const said = `${result.exitCode}, ${peak} KiB\n${result.stderr}`;
       assert.equal(result.exitCode, exitCode, said);
       assert.match(/^error: .*$/m.exec(result.stderr)?.[0] ?? '', says, said);
@@ -237,11 +220,3 @@ describe('a hostile server', { concurrency: 2 }, () => {
     });
   }
 });
-
-function peakKilobytes(pid: number): number {
-  try {
-    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-}

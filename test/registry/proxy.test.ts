@@ -1,11 +1,12 @@
 /** Tests of proxies run the program itself, since the binary loads undici in another way. */
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { test } from 'node:test';
 import { createAuthority } from '../support/certificates.ts';
 import { FakeProxy, type FakeProxyOptions } from '../support/fake-proxy.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
+import { closedHost, LocalServer } from '../support/local-server.ts';
 import { runProgram, Scratch, type ProgramResult } from '../support/program.ts';
 
 const layers = [Buffer.alloc(1024)];
@@ -115,16 +116,13 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
     const refused = await pull({ HTTPS_PROXY: proxy.url() });
     assert.equal(refused.exitCode, 5);
     assert.match(refused.stderr, /^error: .*answered 403\nhint: check HTTPS_PROXY, or .*NO_PROXY/m);
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as AddressInfo;
-    await new Promise((resolve) => server.close(resolve));
-    const closed = await pull({ HTTPS_PROXY: `http://me:${secret}@127.0.0.1:${port}` });
+    const host = await closedHost();
+    const closed = await pull({ HTTPS_PROXY: `http://me:${secret}@${host}` });
     assert.equal(closed.exitCode, 5);
     assert.match(
       closed.stderr,
       new RegExp(
-        `^error: cannot connect to the proxy 127\\.0\\.0\\.1:${port}: connection refused\nhint: check HTTPS_PROXY$`,
+        `^error: cannot connect to the proxy ${host.replaceAll('.', '\\.')}: connection refused\nhint: check HTTPS_PROXY$`,
         'm',
       ),
     );
@@ -157,7 +155,6 @@ test('proxy: one that refuses, one that is not there, one that says nothing, and
 function socksProxy(target: string, log: string[]) {
   const [host, port] = target.split(':') as [string, string];
   return createServer((socket) => {
-    socket.on('error', () => undefined);
     socket.once('data', () => {
       socket.write(Uint8Array.of(5, 0));
       socket.once('data', (request) => {
@@ -177,11 +174,9 @@ for (const tls of [true, false]) {
   test(`proxy: SOCKS for ${tls ? 'https' : 'http'}`, async () => {
     await withProxy({}, tls, async ({ registry, pull }) => {
       const log: string[] = [];
-      const server = socksProxy(registry.host, log);
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      const url = `socks5h://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      await using server = await LocalServer.start(socksProxy(registry.host, log));
+      const url = `socks5h://${server.host}`;
       const result = await pull({ HTTPS_PROXY: url, HTTP_PROXY: url });
-      server.close();
       assert.equal(result.exitCode, 0, result.stderr);
       // Without the binary's flags, Node prints a warning about undici.
       if (process.env['DLROOTFS_BINARY'] !== undefined) assert.doesNotMatch(result.stderr, /warning/i);

@@ -2,14 +2,14 @@
 // secret, in any spelling.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { after, before, describe, test } from 'node:test';
 import { inspect } from 'node:util';
 import { DlrootfsError, listTags, pull, Secrets } from '../../src/index.ts';
 import { file, tar } from '../support/archive.ts';
 import { fakeManifest } from '../support/fake-image.ts';
 import { runHere } from '../support/in-process.ts';
+import { LocalServer } from '../support/local-server.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { isThorough } from '../support/runs.ts';
 import { encodings, secretsIn } from '../support/secret-spellings.ts';
@@ -100,23 +100,20 @@ class Repeater {
   place = 'a text';
   encoding = 'plain';
   stage = /manifests|tags|images/;
-  readonly #server: Server;
-
-  constructor() {
-    this.#server = createServer((request, response) => this.#answer(request, response));
-  }
+  #server!: LocalServer;
 
   async start(): Promise<void> {
-    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve));
+    this.#server = await LocalServer.start(
+      createServer((request, response) => this.#answer(request, response)),
+    );
   }
 
-  close(): void {
-    this.#server.close();
-    this.#server.closeAllConnections();
+  async close(): Promise<void> {
+    await this.#server[Symbol.asyncDispose]();
   }
 
   get host(): string {
-    return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    return this.#server.host;
   }
 
   #answer(request: IncomingMessage, response: ServerResponse): void {
@@ -262,23 +259,17 @@ test('by the program, through each command and form of output', async () => {
 
 test('a proxy that repeats its credentials', async () => {
   Object.assign(server, { scheme: 'basic', place: 'a text', encoding: 'plain' });
-  const proxy = createServer((request, response) => {
+  const repeater = createServer((request, response) => {
     const got = request.headers['proxy-authorization'] ?? '';
     const pair = Buffer.from(got.replace('Basic ', ''), 'base64').toString();
     response.writeHead(403, latin1(`no ${got}`)).end(`${got} ${pair} ${encodeURIComponent(pair)}`);
   });
-  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
-  try {
-    const address = `127.0.0.1:${(proxy.address() as AddressInfo).port}`;
-    const HTTP_PROXY = `http://bob:${encodeURIComponent(PASSWORD)}@${address}`;
-    const argv = ['inspect', 'registry.invalid/x', '--plain-http', ...FLAGS];
-    const { stderr } = await runProgram(argv, { environment: { HTTP_PROXY } });
-    assert.match(stderr, /answered 403: Basic \*\*\*/);
-    assert.deepEqual(secretsIn(stderr, SECRETS), [], stderr);
-  } finally {
-    proxy.close();
-    proxy.closeAllConnections();
-  }
+  await using proxy = await LocalServer.start(repeater);
+  const HTTP_PROXY = `http://bob:${encodeURIComponent(PASSWORD)}@${proxy.host}`;
+  const argv = ['inspect', 'registry.invalid/x', '--plain-http', ...FLAGS];
+  const { stderr } = await runProgram(argv, { environment: { HTTP_PROXY } });
+  assert.match(stderr, /answered 403: Basic \*\*\*/);
+  assert.deepEqual(secretsIn(stderr, SECRETS), [], stderr);
 });
 
 test('the library: errors, causes, stacks, events, and texts that the caller masks', async () => {
@@ -312,17 +303,11 @@ test('the library: tags, as they come and all together', async () => {
 test('the credentials of a redirect to no web address', async () => {
   using scratch = new Scratch();
   writeFileSync(scratch.join('auth.json'), '{}');
-  const other = createServer((_, response) => {
+  const redirect = createServer((_, response) => {
     response.writeHead(302, { location: `ftp://bob:${encodeURIComponent(PASSWORD)}@host/` }).end();
   });
-  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
-  try {
-    const host = `127.0.0.1:${(other.address() as AddressInfo).port}`;
-    const { stderr } = await runHere(['inspect', `${host}/x`, '--authfile', scratch.join('auth.json')]);
-    assert.match(stderr, /is not a web address/);
-    assert.deepEqual(secretsIn(stderr, SECRETS), [], stderr);
-  } finally {
-    other.close();
-    other.closeAllConnections();
-  }
+  await using other = await LocalServer.start(redirect);
+  const { stderr } = await runHere(['inspect', `${other.host}/x`, '--authfile', scratch.join('auth.json')]);
+  assert.match(stderr, /is not a web address/);
+  assert.deepEqual(secretsIn(stderr, SECRETS), [], stderr);
 });

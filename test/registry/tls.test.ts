@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import path from 'node:path';
 import { test } from 'node:test';
 import { promisify } from 'node:util';
@@ -12,6 +11,7 @@ import { file, tar } from '../support/archive.ts';
 import { createAuthority } from '../support/certificates.ts';
 import { FakeProxy } from '../support/fake-proxy.ts';
 import { FakeRegistry, type FakeRegistryOptions } from '../support/fake-registry.ts';
+import { LocalServer } from '../support/local-server.ts';
 import { runProgram, Scratch } from '../support/program.ts';
 import { RegistryClient, type ClientOptions } from '../support/registry-client.ts';
 
@@ -104,18 +104,16 @@ test('connections that begin at the same time all fall back to the system’s st
   const pushed = registry.push('team/app', 'latest', { layers: [Buffer.from('one'), Buffer.from('two')] });
   let connections = 0;
   // The first request has used http already when the others fail.
-  const storage = createServer((socket) => {
+  const passOn = (socket: Socket) => {
     const server = connect(Number(registry.host.split(':')[1]), '127.0.0.1');
     for (const each of [socket, server]) each.on('error', () => socket.destroy());
     server.pipe(socket);
     setTimeout(() => socket.pipe(server), connections === 0 ? 0 : 500);
     connections += 1;
-  });
-  storage.listen(0, '127.0.0.1');
-  await once(storage, 'listening');
-  const { port } = storage.address() as AddressInfo;
+  };
+  await using storage = await LocalServer.start(createServer(passOn));
   for (const { digest } of pushed.layers) {
-    const location = `https://127.0.0.1:${port}/v2/team/app/blobs/${digest}`;
+    const location = `https://${storage.host}/v2/team/app/blobs/${digest}`;
     registry.fault({ path: new RegExp(`blobs/${digest}`), status: 307, headers: { location } });
   }
   const SSL_CERT_FILE = write(scratch.join('store.pem'), registry.authority!.cert);
@@ -123,7 +121,6 @@ test('connections that begin at the same time all fall back to the system’s st
   const { stdout } = await run(process.execPath, [program, registry.reference('team/app')], {
     env: { ...process.env, SSL_CERT_FILE },
   });
-  storage.close();
   assert.equal(stdout, 'ok');
   assert.ok(connections > 1);
 });

@@ -6,11 +6,12 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import process from 'node:process';
 import { killKinds, killRounds } from '../faults/kill.ts';
 import { Setting } from '../faults/setting.ts';
+import { peakMemory } from '../support/peak-memory.ts';
 import { programCommand, type RunningProgram } from '../support/program.ts';
 
 const rounds = Number(process.argv[2] ?? 200);
@@ -34,8 +35,7 @@ function watch(run: RunningProgram): { readonly memory: number; readonly descrip
   const seen = { memory: 0, descriptors: 0, stop: () => clearInterval(timer) };
   const timer = setInterval(() => {
     try {
-      const status = readFileSync(`/proc/${run.pid}/status`, 'latin1');
-      seen.memory = Math.max(seen.memory, Number(/^VmHWM:\s+(\d+)/m.exec(status)?.[1] ?? 0) / 1024);
+      seen.memory = Math.max(seen.memory, peakMemory(run.pid) / 1024);
       seen.descriptors = Math.max(seen.descriptors, readdirSync(`/proc/${run.pid}/fd`).length);
     } catch {
       // The process has ended.

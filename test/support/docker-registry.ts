@@ -1,11 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomUUID, sign } from 'node:crypto';
 import { existsSync, writeFileSync } from 'node:fs';
-import { createServer, type Server, request as httpRequest } from 'node:http';
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import { createAuthority, type Authority } from './certificates.ts';
 import { fakeManifest, type FakeImage, type FakeManifest, mediaTypes, sha256 } from './fake-image.ts';
+import { LocalServer } from './local-server.ts';
 import { Scratch } from './program.ts';
 import { until } from './until.ts';
 
@@ -225,37 +225,38 @@ export class TokenServer implements AsyncDisposable {
   readonly authority = createAuthority('token issuer');
   /** `METHOD path` of each request. */
   readonly log: string[] = [];
-  readonly #server: Server;
+  #server!: LocalServer;
   readonly #users: Readonly<Record<string, string>>;
   readonly #lifetime: number;
 
   private constructor(users: Readonly<Record<string, string>>, lifetime: number) {
     this.#users = users;
     this.#lifetime = lifetime;
-    this.#server = createServer((request, response) => {
-      this.log.push(`${request.method} ${request.url}`);
-      const url = new URL(request.url ?? '', 'http://token');
-      const [name, password] = Buffer.from((request.headers.authorization ?? '').slice(6), 'base64')
-        .toString()
-        .split(':');
-      const known = name !== undefined && password !== undefined && this.#users[name] === password;
-      if (request.headers.authorization !== undefined && !known)
-        response.writeHead(401).end('{"details":"incorrect"}');
-      else response.end(JSON.stringify({ token: this.issue(known ? url.searchParams.getAll('scope') : []) }));
-    });
   }
 
   /** @param lifetime of the tokens, in seconds */
   static async start(users: Readonly<Record<string, string>>, lifetime = 300): Promise<TokenServer> {
-    const server = new TokenServer(users, lifetime);
-    await new Promise<void>((resolve) => server.#server.listen(0, '127.0.0.1', resolve));
-    return server;
+    const tokens = new TokenServer(users, lifetime);
+    tokens.#server = await LocalServer.start(
+      createServer((request, response) => tokens.#answer(request, response)),
+    );
+    return tokens;
   }
 
   get url(): string {
-    const address: AddressInfo | string | null = this.#server.address();
-    if (address === null || typeof address === 'string') throw new Error('not listening');
-    return `http://127.0.0.1:${address.port}/token`;
+    return `http://${this.#server.host}/token`;
+  }
+
+  #answer(request: IncomingMessage, response: ServerResponse): void {
+    this.log.push(`${request.method} ${request.url}`);
+    const url = new URL(request.url ?? '', 'http://token');
+    const [name, password] = Buffer.from((request.headers.authorization ?? '').slice(6), 'base64')
+      .toString()
+      .split(':');
+    const known = name !== undefined && password !== undefined && this.#users[name] === password;
+    if (request.headers.authorization !== undefined && !known)
+      response.writeHead(401).end('{"details":"incorrect"}');
+    else response.end(JSON.stringify({ token: this.issue(known ? url.searchParams.getAll('scope') : []) }));
   }
 
   /** Returns a token with these scopes (`repository:NAME:ACTIONS`); `lifetime` is in seconds. */
@@ -283,9 +284,6 @@ export class TokenServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#server.close(() => resolve());
-      this.#server.closeAllConnections();
-    });
+    await this.#server[Symbol.asyncDispose]();
   }
 }

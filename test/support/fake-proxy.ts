@@ -1,14 +1,9 @@
-import {
-  createServer,
-  request as httpRequest,
-  type IncomingMessage,
-  type Server,
-  type ServerResponse,
-} from 'node:http';
+import { createServer, request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
-import { connect, type AddressInfo } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Certificate } from './certificates.ts';
+import { LocalServer } from './local-server.ts';
 
 export interface FakeProxyOptions {
   /** Targets by name: `registry.test:443` to `127.0.0.1:1234`. Other names lead to themselves. */
@@ -26,32 +21,30 @@ export class FakeProxy implements AsyncDisposable {
   /** The requests in their order: `CONNECT registry.test:443`, `GET http://registry.test/v2/`. */
   readonly log: string[] = [];
   readonly #options: FakeProxyOptions;
-  readonly #server: Server;
-  readonly #sockets = new Set<Duplex>();
+  #server!: LocalServer;
+  readonly #upstream = new Set<Socket>();
 
   private constructor(options: FakeProxyOptions) {
     this.#options = options;
-    const forward = (request: IncomingMessage, response: ServerResponse) => this.#forward(request, response);
-    this.#server = options.certificate
-      ? createSecureServer(options.certificate, forward)
-      : createServer(forward);
-    this.#server.on('connect', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      this.#tunnel(request, socket, head);
-    });
   }
 
   static async start(options: FakeProxyOptions = {}): Promise<FakeProxy> {
     const proxy = new FakeProxy(options);
-    await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve));
+    const forward = (request: IncomingMessage, response: ServerResponse) => proxy.#forward(request, response);
+    const server = options.certificate
+      ? createSecureServer(options.certificate, forward)
+      : createServer(forward);
+    server.on('connect', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      proxy.#tunnel(request, socket, head);
+    });
+    proxy.#server = await LocalServer.start(server);
     return proxy;
   }
 
   /** The address for HTTPS_PROXY, with credentials if any. */
   url(credentials = this.#options.credentials): string {
-    const address: AddressInfo | string | null = this.#server.address();
-    if (address === null || typeof address === 'string') throw new Error('not listening');
     const scheme = this.#options.certificate ? 'https' : 'http';
-    return `${scheme}://${credentials === undefined ? '' : `${credentials}@`}127.0.0.1:${address.port}`;
+    return `${scheme}://${credentials === undefined ? '' : `${credentials}@`}${this.#server.host}`;
   }
 
   #admits(request: IncomingMessage): boolean {
@@ -68,7 +61,6 @@ export class FakeProxy implements AsyncDisposable {
 
   #tunnel(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     this.log.push(`CONNECT ${request.url}`);
-    this.#sockets.add(socket);
     socket.on('error', () => undefined);
     const status = this.#admits(request) ? this.#options.refuse : 407;
     if (status !== undefined) {
@@ -81,7 +73,7 @@ export class FakeProxy implements AsyncDisposable {
       upstream.pipe(socket).pipe(upstream);
     });
     upstream.on('error', () => socket.destroy());
-    this.#sockets.add(upstream);
+    this.#upstream.add(upstream);
   }
 
   #forward(request: IncomingMessage, response: ServerResponse): void {
@@ -105,10 +97,7 @@ export class FakeProxy implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise<void>((resolve) => {
-      this.#server.close(() => resolve());
-      this.#server.closeAllConnections();
-    });
+    for (const socket of this.#upstream) socket.destroy();
+    await this.#server[Symbol.asyncDispose]();
   }
 }

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { accessListBytes } from '../../src/tar/access-list.ts';
@@ -18,6 +17,7 @@ import {
   type Item,
 } from '../support/archive.ts';
 import { FakeRegistry } from '../support/fake-registry.ts';
+import { resultWithPeak } from '../support/peak-memory.ts';
 import { Scratch, startProgram } from '../support/program.ts';
 import { readArchive } from '../support/read-archive.ts';
 
@@ -284,17 +284,7 @@ describe('hostile headers cost no more than their bytes', () => {
       const running = startProgram([registry.reference('img', '1'), '-d', 'out', '--no-cache'], {
         cwd: scratch.path,
       });
-      let peak = 0;
-      const watch = setInterval(() => {
-        try {
-          const status = readFileSync(`/proc/${running.pid}/status`, 'utf8');
-          peak = Math.max(peak, Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0));
-        } catch {
-          // The process has ended.
-        }
-      }, 5);
-      const result = await running.result;
-      clearInterval(watch);
+      const { peak, ...result } = await resultWithPeak(running);
       assert.equal(result.exitCode, exitCode, result.stderr);
       assert.ok(blob.length < 1.5 * MiB, `${blob.length}`);
       assert.ok(peak > 0 && peak < 200 * 1024, `${peak} KiB`);

@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:http';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { file, tar } from '../support/archive.ts';
@@ -13,6 +12,7 @@ import { missing } from '../support/debian.ts';
 import { Reference } from '../../src/oci/reference.ts';
 import { scopesOf } from '../../src/trust/scopes.ts';
 import { runHere } from '../support/in-process.ts';
+import { LocalServer } from '../support/local-server.ts';
 import { noOtherUser } from '../support/other-user.ts';
 import { Cosign, Skopeo } from '../support/peers.ts';
 import { runProgram, Scratch } from '../support/program.ts';
@@ -575,34 +575,28 @@ describe('policy.json before skopeo and dlrootfs', () => {
   });
 
   test('GPG signatures by http, and from the cache', async () => {
-    const server: Server = createServer((request, response) => {
+    const files = createServer((request, response) => {
       try {
         response.end(readFileSync(scratch.join('lookaside', decodeURIComponent(request.url ?? ''))));
       } catch {
         response.writeHead(404).end();
       }
     });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    try {
-      const home = scratch.join('by-http');
-      const lookaside = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-      registries({ lookaside }, home);
-      const policy = policyFile({ default: [byGpg({})] });
-      const image = `${docker.host}/team/gpg:1.0`;
-      const cache = ['--cache-dir', scratch.join('gpg-cache'), '--policy', policy];
-      const add = await runHere(['cache', 'add', image, ...cache], { HOME: home });
-      assert.equal(add.exitCode, 0, add.stderr);
-      server.closeAllConnections();
-      const offline = await runHere(['ls', image, '--offline', ...cache], { HOME: home });
-      assert.equal(offline.exitCode, 0, offline.stderr);
-      const removed = await runHere(['cache', 'rm', image, ...cache.slice(0, 2)], { HOME: home });
-      assert.equal(removed.exitCode, 0, removed.stderr);
-      const left = await runHere(['cache', ...cache.slice(0, 2)], { HOME: home });
-      assert.match(left.stdout, /: 0 blobs, 0 partial, 0 B\n$/);
-    } finally {
-      server.closeAllConnections();
-      server.close();
-    }
+    await using server = await LocalServer.start(files);
+    const home = scratch.join('by-http');
+    registries({ lookaside: `http://${server.host}/` }, home);
+    const policy = policyFile({ default: [byGpg({})] });
+    const image = `${docker.host}/team/gpg:1.0`;
+    const cache = ['--cache-dir', scratch.join('gpg-cache'), '--policy', policy];
+    const add = await runHere(['cache', 'add', image, ...cache], { HOME: home });
+    assert.equal(add.exitCode, 0, add.stderr);
+    server.closeConnections();
+    const offline = await runHere(['ls', image, '--offline', ...cache], { HOME: home });
+    assert.equal(offline.exitCode, 0, offline.stderr);
+    const removed = await runHere(['cache', 'rm', image, ...cache.slice(0, 2)], { HOME: home });
+    assert.equal(removed.exitCode, 0, removed.stderr);
+    const left = await runHere(['cache', ...cache.slice(0, 2)], { HOME: home });
+    assert.match(left.stdout, /: 0 blobs, 0 partial, 0 B\n$/);
   });
 
   test('GPG without its program, and with a key that cannot be read', async () => {
