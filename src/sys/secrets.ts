@@ -16,7 +16,7 @@ const MOST_ENCODINGS = 3;
 /**
  * Collects the secrets of one run, and masks them in texts. A secret is found unchanged, in hexadecimal, and
  * in base64 at any place of a longer text (RFC 4648, both alphabets); also with percent, JSON, HTML or C
- * escapes, in upper or lower case, and cut off before `…`.
+ * escapes, in Latin-1, in several lines, in upper or lower case, and cut off before `…`.
  *
  * | length of a spelling | is masked                                      |
  * | -------------------- | ---------------------------------------------- |
@@ -44,7 +44,10 @@ export class Secrets {
   add(secret: string): void {
     // Unchanged, as in forms, and as messages print it.
     const plain = [secret, secret.replaceAll(' ', '+'), printable(secret, Infinity)].map(bytesOf);
-    for (const spelling of [...plain, ...encodingsOf(Buffer.from(secret))]) {
+    // A server may read UTF-8 as Latin-1, or write Latin-1.
+    const read = bytesOf(Buffer.from(secret).toString('latin1'));
+    const written = lowerCase(Buffer.from(secret, 'latin1').toString('latin1'));
+    for (const spelling of [...plain, read, written, ...encodingsOf(Buffer.from(secret))]) {
       const isOpen = [...this.open].some((text) => text.includes(spelling));
       if (!isOpen && spelling.length >= LEAST_WORD) this.spellings.add(spelling);
     }
@@ -68,7 +71,8 @@ export class Secrets {
 
   /** Adds the secrets in an address from a server: the user's part, and the query, which may be signed. */
   addAddress({ username, password, searchParams, search }: URL): void {
-    if (password !== '') this.addPassword(decoded(username), decoded(password));
+    if (password === '') this.addIssued(decoded(username));
+    else this.addPassword(decoded(username), decoded(password));
     this.addIssued(search.slice(1));
     for (const [name, value] of searchParams)
       if (/sig|token|key|hmac|secret|cred|policy|auth|pass|jwt/i.test(name)) this.addIssued(value);
@@ -224,6 +228,7 @@ const NOTATIONS = [
     String.raw`(?<units>(?:\\u[0-9a-f]{4})+)`,
     String.raw`\\u\{(?<point>[0-9a-f]{1,6})\}`,
     String.raw`\\x(?<byte>[0-9a-f]{2})`,
+    String.raw`\\(?<octal>[0-3][0-7]{2})`,
     String.raw`\\(?<character>[^ux])`,
     String.raw`\\(?:x[0-9a-f]?|u\{?[0-9a-f]*)?(?=${ELLIPSIS})`,
   ],
@@ -233,6 +238,8 @@ const NOTATIONS = [
     '&(?<entity>amp|lt|gt|quot|apos);',
     `&[#a-z0-9]{0,8}(?=${ELLIPSIS})`,
   ],
+  // Long words may be in several lines.
+  [String.raw`[\r\n]+[ \t]*`],
 ].map((patterns) => new RegExp(patterns.join('|'), 'g'));
 
 const ENTITIES = new Map([
@@ -252,12 +259,13 @@ const CONTROLS = new Map([
 
 /** Returns the bytes of an escape. */
 function unescapedText(groups: Readonly<Record<string, string | undefined>>): string {
-  const { byte, units, point, decimal, entity, character } = groups;
+  const { byte, octal, units, point, decimal, entity, character } = groups;
   if (byte !== undefined) return String.fromCharCode(Number.parseInt(byte, 16));
+  if (octal !== undefined) return String.fromCharCode(Number.parseInt(octal, 8));
   if (units !== undefined) return bytesOf(JSON.parse(`"${units}"`) as string);
   if (point !== undefined) return utf8(Number.parseInt(point, 16));
   if (decimal !== undefined) return utf8(Number(decimal));
-  // At most one of these is defined; none for an escape that was cut.
+  // At most one of these is defined; none for an escape that was cut, and for the end of a line.
   return [ENTITIES.get(entity!), CONTROLS.get(character!), character, ''].find((each) => each !== undefined)!;
 }
 

@@ -30,6 +30,11 @@ const rows: readonly (readonly [what: string, secret: string, text: string, expe
   ['HTML', 'very<&>secret', 'very&lt;&#38;&#x3E;secret', '***'],
   ['JSON', 'very"\\\n\u{1f600}secret', String.raw`very\"\\\n\uD83D\uDE00secret`, '***'],
   ['a secret that looks like an escape', 'very%41secret', 'very%41secret', '***'],
+  ['base64 in lines, as base64(1) prints it', 'verysecret', 'see dmVyeXN\r\n  lY3JldA==', 'see ***=='],
+  ['the same after our escapes', 'verysecret', String.raw`dmVyeXN\x0alY3JldA`, '***'],
+  ['C escapes in octal', 'very"sécret', String.raw`\166ery\042s\303\251cret`, '***'],
+  ['UTF-8 read as Latin-1', 'very-sécret', 'very-sÃ©cret', '***'],
+  ['percent encoding of Latin-1', 'very-sécret', 'very-s%E9cret', '***'],
   ['base64 in the middle of a text', 'verysecret', btoa('{"a":"verysecret"}'), 'eyJhIjoi***CJ9'],
 ];
 
@@ -107,6 +112,12 @@ test('of an address the password and what is signed', () => {
   const secrets = new Secrets();
   secrets.addAddress(new URL('https://me:p%40ssw0rd@host/path?name=library%2Fx&X-Amz-Signature=0123456789'));
   assert.equal(secrets.mask('p@ssw0rd bWU6cEBzc3cwcmQ= 0123456789 library/x'), '*** *** *** library/x');
+});
+
+test('a user of an address without a password may be a token', () => {
+  const secrets = new Secrets();
+  secrets.addAddress(new URL('https://gh%2Ftoken12@host/path'));
+  assert.equal(secrets.mask('ftp://gh%2Ftoken12@host gh/token12'), 'ftp://***@host ***');
 });
 
 test('an error is masked with its stack, its causes, the errors in it and its own texts', () => {
