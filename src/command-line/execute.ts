@@ -61,7 +61,11 @@ async function runInvocation(invocation: Invocation, context: CliContext): Promi
   if (command === 'version') return print(`${version}\n`);
   if (command === 'help')
     return print(
-      (await import('./help.ts')).helpText(words.join(' '), invocation.values.all, context.stdout.columns),
+      (await import('./help.ts')).helpText(
+        words.join(' '),
+        invocation.values.all,
+        context.stdout.columns || undefined,
+      ),
     );
   if (command === 'completion') return print((await import('./completions.ts')).completionScript(words[0]!));
   if (!context.workingDirectoryExists())
@@ -162,7 +166,7 @@ async function runInspect(invocation: Invocation, context: CliContext): Promise<
   if (index === true) return void stdout.write(`${found.indexDigest ?? manifestDigest(found)}\n`);
   if (quiet === true) return void stdout.write(`${manifestDigest(found)}\n`);
   const { inspectionText } = await import('../report/text.ts');
-  stdout.write(inspectionText(found, stdout.isTTY === true ? stdout.columns : undefined));
+  stdout.write(inspectionText(found, (stdout.isTTY === true && stdout.columns) || undefined));
 }
 
 /** Runs `dlrootfs IMAGE --replace --dry-run`. That the pull would change DIR is no failure. */

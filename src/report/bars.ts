@@ -25,7 +25,8 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
   let drawnBelowUnfinished = false;
   let timer: NodeJS.Timeout | undefined;
 
-  const columnsNow = () => err.columns ?? 80;
+  // A serial console has 0 of both: it does not know its size.
+  const columnsNow = () => err.columns || 80;
   /** A terminal that became narrower has wrapped the bars. */
   const erase = () => {
     if (drawn.length === 0) return;
@@ -38,7 +39,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
   };
   const draw = () => {
     erase();
-    const rows = Math.max(2, Math.min(12, (err.rows ?? 24) - 2));
+    const rows = Math.max(2, Math.min(12, (err.rows || 24) - 2));
     drawn = renderBars(progress, Math.max(1, columnsNow() - 1), rows, performance.now());
     drawnBelowUnfinished = unfinished;
     // The cursor waits on an empty line: terminals differ in how they wrap the cursor's line.

@@ -91,6 +91,20 @@ for (const columns of [40, 80, 200]) {
   });
 }
 
+test('terminal: one without a known size, such as a serial console, has 80 columns and 24 rows', async () => {
+  const screen = new Screen(80, 24);
+  Object.assign(screen.stream, { columns: 0, rows: 0 });
+  const live = terminalReport(screen.stream, true);
+  const report = fanOut([live.report, textReport(screen.stream)]);
+  for (const event of fetching) report(event);
+  await sleep(250);
+  const during = await screen.text();
+  assert.equal(during.match(/^ {2}a{12} .* 50%.*\n {2}b{12} /gm)?.length, 1, during);
+  for (const event of [...applying, ...ending]) report(event);
+  live.stop();
+  assert.doesNotMatch(await screen.text(), /%|MiB|unpack/);
+});
+
 for (const [from, to] of [
   [80, 40],
   [200, 30],
