@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { constants, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { constants, fstatSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { entryBlocks } from '../archive/entry-blocks.ts';
@@ -11,7 +11,7 @@ import type { Image, Layer } from '../oci/image.ts';
 import type { Addition } from '../options.ts';
 import type { Owner } from '../requests.ts';
 import { spoolPlace } from '../rootfs/destination.ts';
-import { explainOsError } from '../sys/os-error.ts';
+import { explainOsError, osErrorOf } from '../sys/os-error.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { pathBytes, pathText } from '../sys/os-path.ts';
 import { type BytePath, type Entry, noBytes } from '../tar/entry.ts';
@@ -111,6 +111,7 @@ export async function refuseOwnPlace(additions: readonly Addition[], destination
 
 const PIECE_BYTES = 1024 * 1024;
 
+/** Yields the bytes of a file from `start` to `end`, or to its end if that comes first. */
 async function* bytesOf(
   handle: FileHandle,
   start: number,
@@ -119,11 +120,38 @@ async function* bytesOf(
   for (let at = start; at < end;) {
     const piece = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, end - at));
     const { bytesRead } = await handle.read(piece, 0, piece.length, at);
-    if (bytesRead === 0)
-      throw new DestinationError('cannot read the temporary file of --add: it is too short');
+    if (bytesRead === 0) return;
     yield piece.subarray(0, bytesRead);
     at += bytesRead;
   }
+}
+
+/**
+ * Reads a file or directory that must not change at this time.
+ *
+ * @throws DestinationError if it was changed, also where that made `read` fail
+ */
+async function whileUnchanged(
+  descriptor: number,
+  shown: string,
+  read: (stat: Stats) => Promise<void>,
+): Promise<void> {
+  const state = () => {
+    const { size, mtimeNs } = fstatSync(descriptor, { bigint: true });
+    return `${size} ${mtimeNs}`;
+  };
+  const before = state();
+  const failure = await read(fstatSync(descriptor)).catch((error: unknown) => {
+    if (!(error instanceof IntegrityError) && !osErrorOf(error)) throw error;
+    return error as Error;
+  });
+  if (state() !== before)
+    throw new DestinationError(`cannot add ${printable(shown)}: it was changed while it was read`, {
+      code: 'CHANGED',
+      hint: 'run it again when nothing writes there, or add a copy',
+      cause: failure,
+    });
+  if (failure) throw failure;
 }
 
 /** Writes an archive to a file and computes its digest. */
@@ -182,15 +210,17 @@ async function addTo(
   const { stat } = place;
   if (stat.isDirectory()) {
     using directory = OpenDirectory.open(source);
-    const own = { stat, target: inImage(destination ?? '/'), owner: owner ?? ROOT };
-    return await addDirectory(tar, directory, own);
+    const target = inImage(destination ?? '/');
+    return await addDirectory(tar, directory, { target, owner: owner ?? ROOT });
   }
   if (!stat.isFile()) throw unfit(source);
   const file = await openFile(place, source);
   try {
     if (ARCHIVE.test(source) && !ARCHIVE.test(destination ?? '')) {
-      await addArchive(tar, file, source, inImage(destination ?? '/'), owner);
-      return;
+      const target = inImage(destination ?? '/');
+      return await whileUnchanged(file.fd, source, ({ size }) =>
+        addArchive(tar, bytesOf(file, 0, size), { source, target, owner }),
+      );
     }
     const isWithin = destination === undefined || destination.endsWith('/');
     const target = inImage(isWithin ? `${destination ?? ''}/${path.basename(source)}` : destination);
@@ -285,23 +315,10 @@ async function addFile(
   file: FileHandle,
   { source, target, owner }: { readonly source: string; readonly target: BytePath; readonly owner: Owner },
 ): Promise<void> {
-  const stat = await file.stat();
-  const { size } = stat;
-  async function* content(): AsyncGenerator<Uint8Array, void, void> {
-    let left = size;
-    for (const piece = Buffer.allocUnsafe(PIECE_BYTES); left > 0;) {
-      const { bytesRead } = await file.read(piece, 0, Math.min(left, piece.length));
-      if (bytesRead === 0) break;
-      yield piece.subarray(0, bytesRead);
-      left -= bytesRead;
-    }
-    if (left > 0 || (await file.read(Buffer.alloc(1), 0, 1)).bytesRead > 0)
-      throw new DestinationError(`cannot add ${printable(source)}: it was written while it was read`, {
-        code: 'CHANGED',
-        hint: 'run it again',
-      });
-  }
-  await tar.add({ type: 'file', path: target, size, ...fieldsOf(stat, owner) }, content());
+  await whileUnchanged(file.fd, source, async (stat) => {
+    const { size } = stat;
+    await tar.add({ type: 'file', path: target, size, ...fieldsOf(stat, owner) }, bytesOf(file, 0, size));
+  });
 }
 
 /**
@@ -317,9 +334,8 @@ const STANDARD: ReadonlySet<string> = new Set(
   ).split(' '),
 );
 
-/** The status of a directory, and the path and owner that it gets in the image. */
+/** The path and owner that a directory gets in the image. */
 interface DirectoryTarget {
-  readonly stat: Stats;
   readonly target: BytePath;
   readonly owner: Owner;
 }
@@ -328,7 +344,18 @@ interface DirectoryTarget {
 async function addDirectory(
   tar: TarFile,
   directory: OpenDirectory,
-  { stat: own, target, owner }: DirectoryTarget,
+  destination: DirectoryTarget,
+): Promise<void> {
+  await whileUnchanged(directory.descriptor, directory.path, (stat) =>
+    addEntries(tar, directory, stat, destination),
+  );
+}
+
+async function addEntries(
+  tar: TarFile,
+  directory: OpenDirectory,
+  own: Stats,
+  { target, owner }: DirectoryTarget,
 ): Promise<void> {
   if (target !== '' && !STANDARD.has(target))
     await tar.add({ type: 'directory', path: target, size: 0, ...fieldsOf(own, owner) });
@@ -342,7 +369,7 @@ async function addDirectory(
     const entry = { path: below, size: 0, ...fieldsOf(stat, owner) };
     if (stat.isDirectory()) {
       using child = directory.openChild(name);
-      await addDirectory(tar, child, { stat, target: below, owner });
+      await addDirectory(tar, child, { target: below, owner });
     } else if (stat.isSymbolicLink()) {
       const text = readlinkSync(directory.at(name), { encoding: 'buffer' });
       await tar.add({
@@ -366,13 +393,14 @@ async function addDirectory(
 /** Adds the entries of an archive, which may be compressed, below `target`. */
 async function addArchive(
   tar: TarFile,
-  file: FileHandle,
-  source: string,
-  target: BytePath,
-  owner: Owner | undefined,
+  bytes: AsyncIterable<Uint8Array>,
+  {
+    source,
+    target,
+    owner,
+  }: { readonly source: string; readonly target: BytePath; readonly owner: Owner | undefined },
 ): Promise<void> {
-  const { size } = await file.stat();
-  const chunks = decompress(bytesOf(file, 0, size), printable(source));
+  const chunks = decompress(bytes, printable(source));
   const reader = new AsyncTarReader(chunks[Symbol.asyncIterator](), printable(source));
   for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
     const { sparse, ...fields } = entry;
