@@ -116,6 +116,24 @@ test(
   },
 );
 
+test('add: the text names what was added, before the line of the rootfs', async () => {
+  await using setting = await open();
+  const { stdout } = await setting.pullWell(ADDED);
+  // Five of the tree, the key, four of the archive.
+  assert.match(
+    stdout,
+    /done\nAdded 10 paths: tree, key:\/root\/\.ssh\/, more\.tar\n\nRootfs of .* in out\n$/,
+  );
+  const one = await setting.pullWell(['--add', 'key:/etc/', '--replace']);
+  assert.match(one.stdout, /^Added 1 path: key:\/etc\/\n\nRootfs of /m);
+  const again = await setting.pullWell(['--add', 'key:/etc/', '--replace']);
+  assert.doesNotMatch(again.stdout, /^Added/m);
+  const quiet = await setting.pullWell(['--add', 'key:/etc/', '--replace=always', '-q']);
+  assert.equal(quiet.stdout, 'out\n');
+  const without = await setting.pullWell(['-d', 'plain']);
+  assert.doesNotMatch(without.stdout, /^Added/m);
+});
+
 test('add: every output has it, and verify counts it as part of the image', async () => {
   await using setting = await open();
   const { scratch } = setting;

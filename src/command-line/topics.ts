@@ -100,7 +100,7 @@ Instead of an image in a registry you can name, as in skopeo:
 Archives may be compressed. Use @0, @1 and so on instead of a tag for the first, the second image in an archive. A path cannot contain a colon. An image called oci is written library/oci:1.
 
 # output: OUTPUT: standard output, progress, JSON, one archive
-Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json omits it. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with the remedy.
+Standard output has the lines of the original: Opening a session, Image ID, a line per layer, Rootfs of IMAGE in DIR; with --add, a line Added too. They are the same whether layers are downloaded or cached. DIR/json has the JSON of the image, as in the original; --no-json omits it. Progress, notices and errors go to standard error. An error is a line error: with the reason, then a line hint: with the remedy.
   -q  only the destination, as typed; with inspect, only the digest
   --json  one object on one line at the end: digests, layers, sizes, seconds (docs/schema/summary.schema.json)
   --progress tty  bars, erased at the end; the default on a terminal that is not dumb
@@ -233,7 +233,7 @@ With --progress json each line on standard error is an object with a type:
   layer-applied  index, entries
   runtime-config  file that --for wrote, and command that starts the container
   notice, debug  message
-  done  reference, destination
+  done  reference, destination, and added: sources (values of --add, as typed) and paths (their number)
   error  exitCode, code (a stable name), message, hint, and kept: true if the next run resumes the download
 
 # exit-codes: EXIT STATUS: meaning of the exit code

@@ -110,7 +110,10 @@ export async function withSummary(
     const resolved = performance.now();
     const { layers, changed, notRestored } = await make(opened, { ...options, report });
     const made = performance.now();
-    report({ type: 'done', reference, destination });
+    const sources = options.additions.map(({ text }) => text);
+    const paths = layers.at(-1)?.entries ?? 0;
+    const added = sources.length > 0 && changed ? { sources, paths } : undefined;
+    report({ type: 'done', reference, destination, ...(added && { added }) });
     return {
       reference,
       id: image.id,
@@ -120,7 +123,7 @@ export async function withSummary(
       imageLayers: (image.allLayers ?? image.layers).length,
       config: image.config.raw,
       destination,
-      added: options.additions.length > 0 ? options.additions.map(({ text }) => text) : undefined,
+      added: sources.length > 0 ? sources : undefined,
       changed,
       notRestored,
       bytes: bytes(layers),

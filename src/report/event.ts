@@ -27,7 +27,13 @@ export type PullEvent =
   | { readonly type: 'layer-entries'; readonly index: number; readonly entries: number }
   | { readonly type: 'layer-applied'; readonly index: number; readonly entries: number }
   /** DIR is complete. */
-  | { readonly type: 'done'; readonly reference: string; readonly destination: string }
+  | {
+      readonly type: 'done';
+      readonly reference: string;
+      readonly destination: string;
+      /** What this run added by --add: the values as typed, and the number of paths that they have. */
+      readonly added?: { readonly sources: readonly string[]; readonly paths: number } | undefined;
+    }
   /** A runtime's configuration was written beside DIR; `command` starts the container. */
   | { readonly type: 'runtime-config'; readonly file: string; readonly command: string }
   /** A line for the user; the pull continues. */

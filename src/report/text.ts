@@ -79,11 +79,18 @@ export function textReport(out: Writable, wholeLines = false): Report {
         printLater(wholeLines ? `\t${ids[event.index]} ... done\n` : 'done\n');
         break;
       case 'done':
+        if (event.added) print(addedLine(event.added));
         print(`\nRootfs of ${event.reference} in ${event.destination}\n`);
         break;
       default:
     }
   };
+}
+
+/** Returns a line such as `Added 3 paths: agent:/usr/local/bin/, etc.tar`. */
+function addedLine({ sources, paths }: NonNullable<Extract<PullEvent, { type: 'done' }>['added']>): string {
+  const named = sources.map((source) => printable(source, Infinity)).join(', ');
+  return `Added ${paths} ${paths === 1 ? 'path' : 'paths'}: ${named}\n`;
 }
 
 /** Prints notices, and with `verbose` debug messages, one line each on standard error. */
