@@ -33,7 +33,7 @@ export async function exportArchive(
   const destination = path.join(isSpecial ? '.' : path.dirname(output), '-');
   const options = { ...request, destination };
   if (!isSpecial && request.additions.length > 0)
-    await (await import('./added-layer.ts')).refuseOwnPlace(request.additions, destination);
+    await (await import('./added-sources.ts')).refuseOwnPlace(request.additions, destination);
   const format = output === '-' ? undefined : diskFormatOf(output);
   // Loaded on demand: an archive does not need it.
   const exporter = format
