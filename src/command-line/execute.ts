@@ -135,7 +135,7 @@ async function runExport(invocation: Invocation, output: string, context: CliCon
   const runtime = runtimes.find((name) => values.for?.includes(name));
   if (runtime !== undefined)
     throw new UsageError(`cannot use --for ${runtime} with -o: it needs a directory`, {
-      hint: 'use -d DIR, or --for qemu',
+      hint: 'use -d DIR; --for qemu is for a disk (-o FILE.ext4)',
     });
   if (output === '-' && values.json === true)
     throw new UsageError('cannot use --json with -o -: the archive is on standard output', {
@@ -330,7 +330,8 @@ async function runCacheAdd(image: string, invocation: Invocation, context: CliCo
   const added = await reporting(named, context, false, ({ cache }, request) => cache.add(image, request));
   const { reference, layers, sizes } = added;
   const fetched = `${formatBytes(sizes.network)} downloaded, ${formatBytes(sizes.cache)} cached before`;
-  printCache(added, `has ${reference}: ${layers} layers, ${fetched}`, invocation.values, context);
+  const counted = `${layers} ${layers === 1 ? 'layer' : 'layers'}`;
+  printCache(added, `has ${reference}: ${counted}, ${fetched}`, invocation.values, context);
 }
 
 function printCache(

@@ -153,9 +153,11 @@ const COMMANDS: readonly (readonly [names: string, hint: CommandHint])[] = [
   [
     'search',
     ([word = 'WORD']) =>
-      'search on the web page of the registry, as ' +
-      `https://hub.docker.com/search?q=${encodeURIComponent(word)}; dlrootfs tags REPOSITORY ` +
-      'lists tags',
+      namesHost(word)
+        ? `write dlrootfs tags ${word}; search for a name on the web page of the registry`
+        : 'search on the web page of the registry, as ' +
+          `https://hub.docker.com/search?q=${encodeURIComponent(word)}; dlrootfs tags REPOSITORY ` +
+          'lists tags',
   ],
   ['man', () => 'write man dlrootfs, or dlrootfs --help --all'],
   ['catalog', () => 'ask the registry itself, as in curl https://REGISTRY/v2/_catalog'],

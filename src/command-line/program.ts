@@ -230,9 +230,19 @@ function readValues(command: string, flags: readonly Flag[], words: readonly str
   try {
     program.parse([...canonical, '--', ...words], { from: 'user' });
   } catch (error) {
-    throw error instanceof CommanderError ? usageError(error, command, flags, words) : error;
+    throw error instanceof CommanderError ? usageError(error, command, flags, words) : asTyped(error, flags);
   }
   return program.opts();
+}
+
+/** Returns an error about a flag's value with the flag as it was typed: `-j`, not `--jobs`. */
+function asTyped(error: unknown, flags: readonly Flag[]): unknown {
+  if (!(error instanceof UsageError)) return error;
+  const { message, hint } = error;
+  const flag = flags.find(({ option }) => option !== undefined && message.startsWith(`${option.long!} `));
+  if (!flag) return error;
+  const [long, typed] = [flag.option!.long!, flag.spelled];
+  return new UsageError(message.replace(long, typed), { hint: hint?.replaceAll(long, typed) });
 }
 
 /** Returns a flag for commander. Of a boolean that is given several times, the last decides. */

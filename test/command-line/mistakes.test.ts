@@ -160,7 +160,8 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
   ['alpine --frobnicate', 2, 'unknown flag: --frobnicate', 'dlrootfs --help --all lists all flags'],
   ['alpine -d', 2, 'flag needs an argument: -d', 'write -d DIR'],
   ['alpine -d=', 2, '-d has an empty value', 'write -d DIR'],
-  ['alpine -j 0', 2, '--jobs takes a whole number from 1 up, not "0"', 'write a number, as in --jobs 3'],
+  ['alpine -j 0', 2, '-j takes a whole number from 1 up, not "0"', 'write a number, as in -j 3'],
+  ['alpine --jobs 0', 2, '--jobs takes a whole number from 1 up, not "0"', 'write a number, as in --jobs 3'],
   [
     'alpine --cache-size lots',
     2,
@@ -202,6 +203,36 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     2,
     'unknown flag: -f',
     'use -o FILE.tar for an archive, --replace for a DIR that holds something, --force for existing configurations',
+  ],
+  [
+    'search localhost:5000/team/app',
+    2,
+    'dlrootfs has no command search',
+    'write dlrootfs tags localhost:5000/team/app; search for a name on the web page of the registry',
+  ],
+  [
+    'alpine -o x.tar --for lxc',
+    2,
+    'cannot use --for lxc with -o: it needs a directory',
+    'use -d DIR; --for qemu is for a disk (-o FILE.ext4)',
+  ],
+  [
+    'alpine --for runc -o x.ext4',
+    2,
+    'cannot use --for runc with -o: it needs a directory',
+    'use -d DIR; --for qemu is for a disk (-o FILE.ext4)',
+  ],
+  [
+    'alpine --compress zstd --for qemu -o x.ext4',
+    2,
+    '--compress is for an erofs, not for ext4',
+    'use -o FILE.erofs',
+  ],
+  [
+    'alpine -o x.tar --for qemu --compress zstd',
+    2,
+    '--compress is for an erofs, not for an archive',
+    'use -o FILE.erofs',
   ],
   [
     'search ubuntu',
