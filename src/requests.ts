@@ -5,7 +5,7 @@ import type { Platform } from './oci/platform.ts';
 import type { RegistryOptions } from './registry/registry-options.ts';
 import type { Report } from './report/event.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
-import type { IdMappings } from './runtime/runc.ts';
+import type { IDMappings } from './runtime/runc.ts';
 import type { Environment } from './sys/os-path.ts';
 import type { Secrets } from './sys/secrets.ts';
 import type { SignerRequest } from './trust/signers.ts';
@@ -98,7 +98,7 @@ export interface PullRequest extends DiffRequest {
   /**
    * With runc and LXC without root: the ids of the user namespace. Default: root alone, who is the caller.
    */
-  readonly idMappings?: IdMappings | undefined;
+  readonly idMappings?: IDMappings | undefined;
   /** Add missing mount points and files that a system needs to boot. */
   readonly prepare?: boolean | undefined;
   /** Write scripts that start a disk image in these, and add an init to the disk if the image has none. */

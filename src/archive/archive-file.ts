@@ -196,11 +196,11 @@ async function removeAbandoned(place: EntryPlace): Promise<void> {
 function pipeOf({ directory, name }: EntryPlace): string | undefined {
   if (!directory.isNamedByDescriptor || !NO_PATH.test(name)) return undefined;
   if (statfsSync(directory.self).type !== PROC_SUPER_MAGIC) return undefined;
-  return directory.names().find((descriptor) => linkTarget(directory.at(descriptor)) === name);
+  return directory.names().find((descriptor) => readLinkText(directory.at(descriptor)) === name);
 }
 
 /** Returns the text of a link; undefined if there is none. */
-function linkTarget(link: string | Buffer): string | undefined {
+function readLinkText(link: string | Buffer): string | undefined {
   try {
     return readlinkSync(link);
   } catch {
@@ -271,7 +271,7 @@ export function unwritable(name: string, error: unknown): unknown {
   const disk = os?.disk === 'is full' && isOnDisk(name) ? `${diskOf(name)} is full: ` : '';
   return new DestinationError(`cannot write ${printable(name)}: ${disk}${os?.text ?? reasonOf(error)}`, {
     ...(os && { code: os.code }),
-    hint: HINTS[os?.code ?? ''] ?? os?.hint(ELSEWHERE) ?? DIRECTORY_HINT,
+    hint: HINTS[os?.code ?? ''] ?? os?.hint(ANOTHER_FILE) ?? DIRECTORY_HINT,
     cause: error,
   });
 }
@@ -288,7 +288,7 @@ function diskOf(name: string): string {
   return `the disk of ${printable(path.dirname(absolutePath(name)))}`;
 }
 
-const ELSEWHERE = 'name another file';
+const ANOTHER_FILE = 'name another file';
 const DIRECTORY_HINT = 'name a file in a directory that exists and that you may write to';
 const HINTS: Readonly<Record<string, string>> = {
   EACCES: DIRECTORY_HINT,

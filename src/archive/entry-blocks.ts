@@ -3,13 +3,13 @@ import { Header } from 'tar';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { accessListText, keyOfList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, type EntryType, noBytes, type SparseExtent } from '../tar/entry.ts';
-import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
+import { TAR_BLOCK_BYTES, paddingOf } from '../tar/header.ts';
 import { sparseMapBlocks } from './sparse-map.ts';
 
 const FIELD = { checksum: 148, linkName: 157, prefix: 345 } as const;
-const LONGEST = { name: 100, linkName: 100, prefix: 155 } as const;
+const MAX_BYTES = { name: 100, linkName: 100, prefix: 155 } as const;
 /** The largest numbers with seven and eleven octal digits. */
-const LARGEST = { id: 0o7777777, long: 0o77777777777 } as const;
+const MAX_NUMBER = { id: 0o7777777, long: 0o77777777777 } as const;
 
 const HEADER_TYPES = {
   file: 'File',
@@ -84,24 +84,24 @@ function headerBlocks(entry: HeaderEntry, given: readonly Buffer[], names: NameR
     records.push(paxRecord(key, String(value)));
     return 0;
   };
-  const timeFits = mtimeNanoseconds === 0 && mtimeSeconds >= 0 && mtimeSeconds <= LARGEST.long;
+  const timeFits = mtimeNanoseconds === 0 && mtimeSeconds >= 0 && mtimeSeconds <= MAX_NUMBER.long;
   if (!timeFits) records.push(paxRecord('mtime', paxTime(mtimeSeconds, mtimeNanoseconds)));
   const split = splitPath(path);
   if (split === undefined) records.push(...nameRecords('path', path, names));
-  if (linkPath.length > LONGEST.linkName) records.push(...nameRecords('linkpath', linkPath, names));
+  if (linkPath.length > MAX_BYTES.linkName) records.push(...nameRecords('linkpath', linkPath, names));
 
   const block = ustarBlock(
     {
       type: HEADER_TYPES[type],
       mode: entry.mode,
-      uid: fitting('uid', entry.uid, LARGEST.id),
-      gid: fitting('gid', entry.gid, LARGEST.id),
-      size: fitting('size', size, LARGEST.long),
+      uid: fitting('uid', entry.uid, MAX_NUMBER.id),
+      gid: fitting('gid', entry.gid, MAX_NUMBER.id),
+      size: fitting('size', size, MAX_NUMBER.long),
       mtime: new Date(timeFits ? mtimeSeconds * 1000 : 0),
       devmaj: entry.deviceMajor,
       devmin: entry.deviceMinor,
     },
-    split ?? { prefix: '', name: path.slice(0, LONGEST.name).replace(/\/+$/, '') },
+    split ?? { prefix: '', name: path.slice(0, MAX_BYTES.name).replace(/\/+$/, '') },
     linkPath,
   );
   return records.length === 0 ? block : Buffer.concat([paxBlocks(records), block]);
@@ -128,7 +128,7 @@ function ustarBlock(
   path: SplitPath,
   linkPath: string,
 ): Buffer {
-  const block = Buffer.alloc(BLOCK_SIZE);
+  const block = Buffer.alloc(TAR_BLOCK_BYTES);
   const header = new Header(numbers);
   header.encode(block);
   let sum = header.cksum!;
@@ -136,9 +136,9 @@ function ustarBlock(
     const length = block.write(text, offset, most, 'latin1');
     for (let at = offset; at < offset + length; at += 1) sum += block[at]!;
   };
-  write(path.name, 0, LONGEST.name);
-  write(linkPath, FIELD.linkName, LONGEST.linkName);
-  write(path.prefix, FIELD.prefix, LONGEST.prefix);
+  write(path.name, 0, MAX_BYTES.name);
+  write(linkPath, FIELD.linkName, MAX_BYTES.linkName);
+  write(path.prefix, FIELD.prefix, MAX_BYTES.prefix);
   block.write(`${sum.toString(8).padStart(6, '0')}\0 `, FIELD.checksum, 'latin1');
   return block;
 }
@@ -153,9 +153,9 @@ interface SplitPath {
  * impossible.
  */
 function splitPath(path: string): SplitPath | undefined {
-  if (path.length <= LONGEST.name) return { prefix: '', name: path };
-  const cut = path.lastIndexOf('/', Math.min(LONGEST.prefix, path.length - 2));
-  if (cut <= 0 || path.length - cut - 1 > LONGEST.name) return undefined;
+  if (path.length <= MAX_BYTES.name) return { prefix: '', name: path };
+  const cut = path.lastIndexOf('/', Math.min(MAX_BYTES.prefix, path.length - 2));
+  if (cut <= 0 || path.length - cut - 1 > MAX_BYTES.name) return undefined;
   return { prefix: path.slice(0, cut), name: path.slice(cut + 1) };
 }
 

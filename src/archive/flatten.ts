@@ -2,14 +2,14 @@ import type { Writable } from 'node:stream';
 import { constants, createGzip, createZstdCompress } from 'node:zlib';
 import { UsageError, printable } from '../errors.ts';
 import type { ImageContents } from '../rootfs/image-contents.ts';
-import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
+import { TAR_BLOCK_BYTES, paddingOf } from '../tar/header.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import { type ArchiveFile, writeBytes } from './archive-file.ts';
 import { entryBlocks, linkBlocks, type NameRecords } from './entry-blocks.ts';
 import { alignExtents, fillGaps } from './sparse-map.ts';
 
-const END_MARK = Buffer.alloc(2 * BLOCK_SIZE);
-const ZEROS = Buffer.alloc(BLOCK_SIZE);
+const END_MARK = Buffer.alloc(2 * TAR_BLOCK_BYTES);
+const ZEROS = Buffer.alloc(TAR_BLOCK_BYTES);
 const BATCH_BYTES = 256 * 1024;
 
 export type ArchiveCompression = 'none' | 'gzip' | 'zstd';

@@ -1,5 +1,5 @@
 import type { SparseExtent } from '../tar/entry.ts';
-import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
+import { TAR_BLOCK_BYTES, paddingOf } from '../tar/header.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
 
 const ZEROS = Buffer.alloc(64 * 1024);
@@ -11,8 +11,8 @@ const ZEROS = Buffer.alloc(64 * 1024);
 export function alignExtents(extents: readonly SparseExtent[], size: number): SparseExtent[] {
   const aligned: SparseExtent[] = [];
   for (const { offset, length } of extents) {
-    const start = offset - (offset % BLOCK_SIZE);
-    const end = Math.min(size, Math.ceil((offset + length) / BLOCK_SIZE) * BLOCK_SIZE);
+    const start = offset - (offset % TAR_BLOCK_BYTES);
+    const end = Math.min(size, Math.ceil((offset + length) / TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES);
     const last = aligned.at(-1);
     if (last !== undefined && start <= last.offset + last.length) {
       aligned[aligned.length - 1] = { offset: last.offset, length: end - last.offset };

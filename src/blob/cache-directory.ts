@@ -19,7 +19,7 @@ export const FOLDERS = {
 export type Folder = keyof typeof FOLDERS;
 const folderNames = Object.keys(FOLDERS) as Folder[];
 
-const ELSEWHERE = 'choose another directory with --cache-dir';
+const ANOTHER_CACHE = 'choose another directory with --cache-dir';
 
 /** The open folders of a cache, without those that are missing. */
 export type OpenFolders = ReadonlyMap<Folder, OpenDirectory>;
@@ -57,13 +57,13 @@ export async function prepareCache(directory: string): Promise<OpenFolders> {
 
 /** Returns the error with the name of the directory that cannot be used as cache. */
 export function unusable(error: unknown, directory: string): unknown {
-  if (hasCode(error, EXPOSED_DIRECTORY)) return (error as DestinationError).withHint(ELSEWHERE);
+  if (hasCode(error, EXPOSED_DIRECTORY)) return (error as DestinationError).withHint(ANOTHER_CACHE);
   const shown = printable(directory);
-  if (osErrorOf(error)) return explainOsError(error, `use the cache ${shown}`, ELSEWHERE);
+  if (osErrorOf(error)) return explainOsError(error, `use the cache ${shown}`, ANOTHER_CACHE);
   if (!(error instanceof UnsafeDirectoryError)) return error;
   return new DestinationError(`cannot use the cache ${shown}: ${error.message}`, {
     code: 'UNTRUSTED_CACHE',
-    hint: ELSEWHERE,
+    hint: ANOTHER_CACHE,
   });
 }
 

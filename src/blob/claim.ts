@@ -14,7 +14,7 @@ export interface PartialContents {
   readonly size: number | undefined;
 }
 
-const NOTHING: PartialContents = { ranges: [], size: undefined };
+const NOTHING_KEPT: PartialContents = { ranges: [], size: undefined };
 
 /** A partial file that only this process writes; see `claim`. */
 export class Claim {
@@ -106,7 +106,7 @@ export interface ClaimOptions {
 }
 
 const POLL = 100;
-const PATIENCE = 30_000;
+const DEFAULT_PATIENCE = 30_000;
 
 /**
  * Claims the partial file of a blob by flock(2) on the file itself. The kernel releases the lock when its
@@ -116,7 +116,7 @@ const PATIENCE = 30_000;
  */
 export async function claim(wanted: WantedBlob, options: ClaimOptions): Promise<Claim | 'there'> {
   const { digest, signal, waiting } = wanted;
-  const { files, lock, patience = PATIENCE } = options;
+  const { files, lock, patience = DEFAULT_PATIENCE } = options;
   const hasStalled = watchFile(() => files.stat(files.partial(digest)), patience);
   for (let isAnnounced = false; ;) {
     signal.throwIfAborted();
@@ -171,7 +171,7 @@ async function claimLocked(
   const { size: length } = await handle.stat();
   const noted = await readNote(files, note);
   const found = noted ?? { ranges: [{ start: 0, end: length }], size: undefined };
-  const kept = length > maxBytes ? NOTHING : { ...found, ranges: clip(found.ranges, length) };
+  const kept = length > maxBytes ? NOTHING_KEPT : { ...found, ranges: clip(found.ranges, length) };
   const end = kept.ranges.at(-1)?.end ?? 0;
   if (end < length) await handle.truncate(end);
   // The length of a file without holes describes its contents.
@@ -187,11 +187,11 @@ async function claimLocked(
 async function readNote(files: StoreFiles, name: CacheName): Promise<PartialContents | undefined> {
   const handle = await files.open(name, constants.O_RDONLY);
   if (handle === undefined) return undefined;
-  if (handle === 'untrusted') return NOTHING;
+  if (handle === 'untrusted') return NOTHING_KEPT;
   try {
     const [first, ...lines] = (await handle.readFile('latin1')).split('\n');
     if (!/^\d{0,15}$/.test(first!) || !lines.every((line) => /^\d{1,15}-\d{1,15}$/.test(line)))
-      return NOTHING;
+      return NOTHING_KEPT;
     const ranges = lines.map((line) => {
       const [start, end] = line.split('-');
       return { start: Number(start), end: Number(end) };
@@ -199,7 +199,7 @@ async function readNote(files: StoreFiles, name: CacheName): Promise<PartialCont
     const ordered = ranges.every(
       ({ start, end }, n) => start <= end && (n === 0 || ranges[n - 1]!.end <= start),
     );
-    return ordered ? { ranges, size: first === '' ? undefined : Number(first) } : NOTHING;
+    return ordered ? { ranges, size: first === '' ? undefined : Number(first) } : NOTHING_KEPT;
   } finally {
     await handle.close();
   }
@@ -216,7 +216,7 @@ async function privateClaim(digest: Digest, files: StoreFiles): Promise<Claim> {
   const name = files.private();
   const handle = await files.open(name, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL);
   if (typeof handle !== 'object') throw new Error(`${name} cannot be made`);
-  return new Claim(handle, NOTHING, { files, digest, name });
+  return new Claim(handle, NOTHING_KEPT, { files, digest, name });
 }
 
 /** Opens or makes a partial file. Replaces one that cannot be trusted (a link, another user's file). */

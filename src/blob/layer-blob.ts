@@ -307,7 +307,7 @@ export class LayerBlob {
 }
 
 /** Number of bytes read at once. */
-const PIECE = 2 ** 20;
+const READ_BYTES = 2 ** 20;
 
 /** A whole blob in a file. Its digest is checked on every read, since the file may have changed. */
 export class BlobFile {
@@ -335,7 +335,7 @@ export class BlobFile {
    */
   async verify(signal: AbortSignal): Promise<void> {
     const hash = new BlobHash(this.#checksum);
-    const buffer = new Uint8Array(PIECE);
+    const buffer = new Uint8Array(READ_BYTES);
     do signal.throwIfAborted();
     while ((await this.#next(buffer, hash)) > 0);
   }

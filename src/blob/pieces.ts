@@ -11,7 +11,7 @@ export interface Piece {
 }
 
 /** Size of a piece in bytes. Smaller ones keep the front steady; larger ones make round trips negligible. */
-const PIECE = 8 * 2 ** 20;
+const PIECE_BYTES = 8 * 2 ** 20;
 /** A smaller remainder is part of the piece before it. */
 const LEAST_REST = 2 * 2 ** 20;
 
@@ -33,7 +33,7 @@ export class Pieces {
     const first = this.#free[0];
     if (!first) return undefined;
     const stretch = first.end - first.at;
-    const length = first.givenUp || stretch - PIECE < LEAST_REST ? stretch : PIECE;
+    const length = first.givenUp || stretch - PIECE_BYTES < LEAST_REST ? stretch : PIECE_BYTES;
     const piece = { at: first.at, end: first.at + length };
     first.at = piece.end;
     if (first.at === first.end) this.#free.shift();

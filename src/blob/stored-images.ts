@@ -93,10 +93,10 @@ async function knownImages(store: StoreFiles): Promise<Known[]> {
     // Skips notes of trees, whose names have spaces.
     if (/\s/.test(reference)) continue;
     const digests = new Set<Digest>();
-    await collect(store, files, { digest, digests, depth: 0 });
+    await collectDigests(store, files, { digest, digests, depth: 0 });
     const attachments = [...digests].flatMap((each) => attached.get(each) ?? []);
     for (const attachment of attachments)
-      await collect(store, files, { digest: attachment.digest, digests, depth: 0 });
+      await collectDigests(store, files, { digest: attachment.digest, digests, depth: 0 });
     const own = [...digests].flatMap((each) => [store.blob(each), store.partial(each), store.ranges(each)]);
     known.push({
       reference,
@@ -123,7 +123,7 @@ async function notesOf(store: StoreFiles, files: ReadonlyMap<string, StoredFile>
 /**
  * Adds the digest of a document, and the digests of all that it names, as far as the cache has the documents.
  */
-async function collect(
+async function collectDigests(
   store: StoreFiles,
   files: ReadonlyMap<string, StoredFile>,
   {
@@ -140,7 +140,7 @@ async function collect(
   const document = documentOf(bytes, digest);
   if (document?.kind === 'index') {
     for (const entry of document.manifests)
-      await collect(store, files, { digest: entry.digest, digests, depth: depth + 1 });
+      await collectDigests(store, files, { digest: entry.digest, digests, depth: depth + 1 });
   } else if (document?.kind === 'manifest') {
     for (const blob of [document.config, ...document.layers]) digests.add(blob.digest);
   } else if (document?.kind === 'schema1') {

@@ -248,7 +248,7 @@ const download = group('Download and cache', [
   ['--offline', 'use the cache alone, and no network'],
 ]);
 
-const output = group('Output', [
+const outputFlags = group('Output', [
   [
     '-q, --quiet',
     'print only the result: of a pull the destination; with inspect, the digest; with verify and diff, nothing',
@@ -266,7 +266,7 @@ const other = group('Other', [
   ['-h, --help', 'print help'],
   ['-V, --version', 'print the version'],
 ]);
-const wholeHelp = group('Other', [['--all', 'with --help: print every command, flag and exit code']]);
+const wholeHelpFlag = group('Other', [['--all', 'with --help: print every command, flag and exit code']]);
 
 /** Every flag once, in the order of `--help`. */
 export const options: readonly Option[] = [
@@ -277,17 +277,17 @@ export const options: readonly Option[] = [
   ...registry,
   ...trust,
   ...download,
-  ...output,
+  ...outputFlags,
   ...other,
-  ...wholeHelp,
+  ...wholeHelpFlag,
 ];
 
 /** Names of flags in other tools, and the long name of our flag. */
-const ALIASES: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
+const FLAG_ALIASES: Readonly<Record<string, string>> = { creds: 'user', debug: 'verbose' };
 
 /** Returns the flag with this long, short or other tool's name, given without dashes. */
 export function optionNamed(name: string): Option | undefined {
-  const meant = Object.hasOwn(ALIASES, name) ? ALIASES[name] : name;
+  const meant = Object.hasOwn(FLAG_ALIASES, name) ? FLAG_ALIASES[name] : name;
   return options.find(({ long, short }) => long === `--${meant}` || short === `-${meant}`);
 }
 
@@ -326,7 +326,7 @@ const table = {
     synopsis: 'inspect IMAGE',
     summary: 'describe an image: digest, platforms, command, layers, and what a pull of it would download',
     words: ['<image>'],
-    options: [...named('index'), ...layered, ...output, ...other],
+    options: [...named('index'), ...layered, ...outputFlags, ...other],
   },
   verify: {
     synopsis: 'verify IMAGE [-d DIR]',
@@ -335,7 +335,7 @@ const table = {
     options: [
       ...named('dest', 'layers', 'path', 'exclude', 'add', 'add-owner', 'contents', 'prepare', 'userns'),
       ...layered,
-      ...output,
+      ...outputFlags,
       ...other,
     ],
   },
@@ -343,7 +343,7 @@ const table = {
     synopsis: 'diff IMAGE1 IMAGE2',
     summary: 'print what differs between two images; exit code 9 if anything does',
     words: ['<image>', '<image>'],
-    options: [...named('layers', 'path', 'exclude'), ...layered, ...output, ...other],
+    options: [...named('layers', 'path', 'exclude'), ...layered, ...outputFlags, ...other],
   },
   ls: {
     synopsis: 'ls IMAGE [PATH]',
@@ -389,7 +389,7 @@ const table = {
     synopsis: 'help [COMMAND|TOPIC|FLAG]',
     summary: 'print the help of a command, topic or flag',
     words: ['[topic...]'],
-    options: [...named('quiet'), ...other, ...wholeHelp],
+    options: [...named('quiet'), ...other, ...wholeHelpFlag],
   },
   version: { synopsis: 'version', summary: 'print the version', options: [...named('quiet'), ...other] },
 } satisfies Readonly<Record<string, CommandDescription>>;

@@ -129,7 +129,7 @@ function offerFor(before: readonly string[], word: string, flag: string | undefi
   }
   const kind = expected[words.length - (isCommand ? 2 : 1)]?.slice(1, -1);
   if (kind === 'image') return imageOffer(word, words.length === 1);
-  return offered(WORDS[kind ?? ''] ?? []);
+  return offered(CANDIDATES[kind ?? ''] ?? []);
 }
 
 const AFTER_FLAG: Readonly<Record<string, Offer>> = {
@@ -155,7 +155,7 @@ function valueOffer({ argChoices, long, flags }: Option): Offer {
 const commandWords = Object.keys(commands).filter((name) => name !== 'pull');
 
 /** Candidates for a word of a command, by its name in the synopsis. */
-const WORDS: Readonly<Record<string, readonly string[]>> = {
+const CANDIDATES: Readonly<Record<string, readonly string[]>> = {
   shell: shells,
   'topic...': [...new Set([...commandWords, ...topicNames])],
   'size|list|prune|add|rm': ['size', 'list', 'prune', 'add', 'rm'],

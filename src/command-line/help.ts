@@ -37,7 +37,7 @@ const EVERYTHING: ReadonlySet<string> = new Set([
   'examples',
 ]);
 /** The largest number of topics in a hint. */
-const MOST_PLACES = 2;
+const MAX_PLACES = 2;
 
 const layout = Object.assign(new Help(), {
   helpWidth: HELP_COLUMNS,
@@ -130,7 +130,7 @@ function topicsWith(pattern: RegExp): string | undefined {
     ([name, topic]) => [name, [...topicText(topic).matchAll(pattern)].length] as const,
   );
   const found = hits.filter(([, count]) => count > 0).toSorted(([, one], [, other]) => other - one);
-  const places = found.slice(0, MOST_PLACES).map(([name]) => `dlrootfs help ${name}`);
+  const places = found.slice(0, MAX_PLACES).map(([name]) => `dlrootfs help ${name}`);
   return places.length === 0 ? undefined : `see ${places.join(' or ')}`;
 }
 

@@ -1,7 +1,7 @@
 import { UsageError, printable } from '../errors.ts';
 
 /** Flags of crane, skopeo, docker, podman, buildah, umoci, oras, regctl and curl, and the hint for each. */
-const FLAGS: readonly (readonly [names: string, hint: string])[] = [
+const FOREIGN_FLAGS: readonly (readonly [names: string, hint: string])[] = [
   [
     'insecure skip-tls-verify insecure-skip-tls-verify tls-no-verify no-tls-verify allow-insecure src-tls-verify k',
     'use --tls-verify=false, or --plain-http for a registry without TLS',
@@ -78,7 +78,7 @@ export function lookUpWord<T>(
 
 /** Returns the hint for a flag of another tool; undefined if no tool has it. */
 export function foreignFlag(name: string): string | undefined {
-  return lookUpWord(FLAGS, name);
+  return lookUpWord(FOREIGN_FLAGS, name);
 }
 
 const CACHE_WORDS: readonly (readonly [names: string, meant: string])[] = [

@@ -8,10 +8,10 @@ import type { Duplex } from 'node:stream';
 import { promisify } from 'node:util';
 import { DestinationError, InterruptedError, printable, UsageError } from '../errors.ts';
 import { findForeignOwners } from '../rootfs/foreign-owner.ts';
-import type { IdMappings } from '../runtime/runc.ts';
+import type { IDMappings } from '../runtime/runc.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
 import { parseId, parsePasswd } from '../sys/passwd.ts';
-import { type IdMapping, idMappings, systemText, USERNS_VARIABLE } from '../sys/privileges.ts';
+import { type IDMapping, idMappings, systemText, USERNS_VARIABLE } from '../sys/privileges.ts';
 import type { CliContext } from './context.ts';
 import type { Invocation } from './program.ts';
 
@@ -116,12 +116,12 @@ async function runInUserNamespace(
 }
 
 /** Returns the id mappings of this process's user namespace. */
-export function ownMappings(): IdMappings {
+export function ownMappings(): IDMappings {
   return { uids: idMappings('uid_map'), gids: idMappings('gid_map') };
 }
 
 /** Returns the mappings: root inside is the caller, and the caller's ranges follow, as with podman. */
-function mappings(file: string, own: number): IdMapping[] {
+function mappings(file: string, own: number): IDMapping[] {
   const { username } = caller();
   const ranges = rangesOf(file);
   if (ranges.length === 0) {
@@ -131,7 +131,7 @@ function mappings(file: string, own: number): IdMapping[] {
       hint: `add ranges as root: usermod --add-subuids ${free} --add-subgids ${free} ${username}`,
     });
   }
-  const all: IdMapping[] = [{ containerID: 0, hostID: own, size: 1 }];
+  const all: IDMapping[] = [{ containerID: 0, hostID: own, size: 1 }];
   let containerID = 1;
   for (const { hostID, size } of ranges) {
     all.push({ containerID, hostID, size });
@@ -152,11 +152,11 @@ function caller(): { readonly username: string; readonly uid: number } {
   }
 }
 
-type IdRange = Omit<IdMapping, 'containerID'>;
+type IDRange = Omit<IDMapping, 'containerID'>;
 
 /** SUB_UID_MIN and SUB_UID_COUNT of login.defs(5), when it has none. */
 const FIRST_ID = 100_000;
-const RANGE_SIZE = 65_536;
+const RANGE_IDS = 65_536;
 
 /** Returns the user ids in passwd(5), root's and the caller's. */
 function accounts(): Set<number> {
@@ -164,12 +164,12 @@ function accounts(): Set<number> {
   return new Set([geteuid!(), 0, ...users.map(({ uid }) => uid)]);
 }
 
-function isIn(ranges: readonly IdRange[], id: number): boolean {
+function isIn(ranges: readonly IDRange[], id: number): boolean {
   return ranges.some(({ hostID, size }) => id >= hostID && id < hostID + size);
 }
 
 /** A line of subuid(5): a name or a user id, and a range. */
-interface RangeLine extends IdRange {
+interface RangeLine extends IDRange {
   readonly user: string;
 }
 
@@ -188,7 +188,7 @@ function linesOf(file: string): RangeLine[] {
 }
 
 /** Returns the caller's ranges; none for a user without a name. */
-function rangesOf(file: string): IdRange[] {
+function rangesOf(file: string): IDRange[] {
   try {
     const { username, uid } = userInfo();
     return linesOf(file).filter(({ user }) => user === username || user === String(uid));
@@ -201,7 +201,7 @@ function rangesOf(file: string): IdRange[] {
 function freeRange(): string {
   const taken = ['/etc/subuid', '/etc/subgid'].flatMap((file) => linesOf(file));
   const first = Math.max(FIRST_ID, ...taken.map(({ hostID, size }) => hostID + size));
-  return `${first}-${first + RANGE_SIZE - 1}`;
+  return `${first}-${first + RANGE_IDS - 1}`;
 }
 
 function programNamed(name: string, environment: Environment): string {
@@ -233,7 +233,7 @@ async function made(handshake: Duplex, ended: Promise<number>): Promise<void> {
 }
 
 /** Maps ids by newuidmap(1) or newgidmap(1). */
-async function assign(program: string, child: number, ids: readonly IdMapping[]): Promise<void> {
+async function assign(program: string, child: number, ids: readonly IDMapping[]): Promise<void> {
   const numbers = ids.flatMap(({ containerID, hostID, size }) => [containerID, hostID, size]);
   try {
     await promisify(execFile)(program, [child, ...numbers].map(String));

@@ -14,7 +14,7 @@ import { OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { pathBytes, pathText } from '../sys/os-path.ts';
 import { type BytePath, type Entry, noBytes } from '../tar/entry.ts';
-import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
+import { TAR_BLOCK_BYTES, paddingOf } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import { bytesOf, namingSource, openFile, OpenPlace, unfit, whileUnchanged } from './added-sources.ts';
@@ -101,7 +101,7 @@ class TarFile {
   }
 
   async end(): Promise<{ readonly size: number; readonly digest: string }> {
-    await this.#write(Buffer.alloc(2 * BLOCK_SIZE));
+    await this.#write(Buffer.alloc(2 * TAR_BLOCK_BYTES));
     return { size: this.#size, digest: `sha256:${this.#hash.digest('hex')}` };
   }
 
@@ -121,7 +121,7 @@ class TarFile {
   }
 }
 
-const ROOT: Owner = { uid: 0, gid: 0 };
+const ROOT_OWNER: Owner = { uid: 0, gid: 0 };
 
 async function addTo(
   tar: TarFile,
@@ -133,7 +133,7 @@ async function addTo(
   if (stat.isDirectory()) {
     using directory = OpenDirectory.open(source);
     const target = inImage(destination ?? '/');
-    return await addDirectory(tar, directory, { target, owner: owner ?? ROOT });
+    return await addDirectory(tar, directory, { target, owner: owner ?? ROOT_OWNER });
   }
   if (!stat.isFile()) throw unfit(source);
   const file = await openFile(place, source);
@@ -153,7 +153,7 @@ async function addTo(
           hint: `end it with a slash to add the file to that directory: ${printable(`${source}:/${target}`)}/`,
         },
       );
-    await addFile(tar, file, { source, target, owner: owner ?? ROOT });
+    await addFile(tar, file, { source, target, owner: owner ?? ROOT_OWNER });
   } finally {
     await file.close();
   }
@@ -177,7 +177,7 @@ function refuseWhiteout(name: string, shown: string): void {
   });
 }
 
-const join = (above: BytePath, name: string): BytePath =>
+const targetBelow = (above: BytePath, name: string): BytePath =>
   (above === '' ? name : name === '' ? above : `${above}/${name}`) as BytePath;
 
 /** Returns the fields of an entry that come from the file's status; extended attributes are not read. */
@@ -250,7 +250,7 @@ async function addEntries(
     refuseWhiteout(name, shown);
     const stat = directory.stat(name);
     if (!stat) throw Object.assign(new Error('ENOENT'), { code: 'ENOENT', errno: -2, syscall: 'lstat' });
-    const below = join(target, pathBytes(name).toString('latin1'));
+    const below = targetBelow(target, pathBytes(name).toString('latin1'));
     const entry = { path: below, size: 0, ...fieldsOf(stat, owner) };
     if (stat.isDirectory()) {
       using child = directory.openChild(name);
@@ -292,8 +292,8 @@ async function addArchive(
     const moved = {
       ...fields,
       ...owner,
-      path: join(target, normalize(entry.path)),
-      linkPath: entry.type === 'hardlink' ? join(target, normalize(entry.linkPath)) : entry.linkPath,
+      path: targetBelow(target, normalize(entry.path)),
+      linkPath: entry.type === 'hardlink' ? targetBelow(target, normalize(entry.linkPath)) : entry.linkPath,
     };
     if (moved.path === '' || (entry.type === 'directory' && STANDARD.has(moved.path))) continue;
     const pieces = piecesOf(reader);

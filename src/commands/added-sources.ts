@@ -41,7 +41,7 @@ export async function refuseOwnPlace(additions: readonly Addition[], destination
   }
 }
 
-const PIECE_BYTES = 1024 * 1024;
+const READ_BYTES = 1024 * 1024;
 
 /** Yields the bytes of a file from `start` to `end`, or to its end if that comes first. */
 export async function* bytesOf(
@@ -50,7 +50,7 @@ export async function* bytesOf(
   end: number,
 ): AsyncGenerator<Uint8Array, void, void> {
   for (let at = start; at < end;) {
-    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, end - at));
+    const piece = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - at));
     const { bytesRead } = await handle.read(piece, 0, piece.length, at);
     if (bytesRead === 0) return;
     yield piece.subarray(0, bytesRead);

@@ -14,7 +14,7 @@ import { PART } from './existing-image.ts';
 import { protectedPaths } from './protected-paths.ts';
 import { type FinishedTree, lastingFingerprint } from './tree-notes.ts';
 import { Destination } from '../rootfs/destination.ts';
-import { describeNotRestored } from '../rootfs/not-restored.ts';
+import { notRestoredText } from '../rootfs/not-restored.ts';
 import { Rootfs } from '../rootfs/rootfs.ts';
 import { type LayerSummary, type Made, summaryOf } from './summary.ts';
 
@@ -199,7 +199,7 @@ export class RootfsBuild {
     }
     if (replace === false) this.#reportOwner();
     destination[Symbol.dispose]();
-    const lost = describeNotRestored(notRestored, this.#options.uid === 0);
+    const lost = notRestoredText(notRestored, this.#options.uid === 0);
     if (lost !== undefined) this.#options.report({ type: 'notice', message: lost });
     return {
       layers: this.#layers,

@@ -7,7 +7,7 @@ import { diskFormatOf } from '../disk/format.ts';
 import { DestinationError, printable } from '../errors.ts';
 import type { Exporter } from './export-disk.ts';
 import { type PullOptions, refuseDiskOptions } from '../options.ts';
-import { describeNotRestored } from '../rootfs/not-restored.ts';
+import { notRestoredText } from '../rootfs/not-restored.ts';
 import { osPath } from '../sys/os-path.ts';
 import { type PullSummary, withSummary } from './summary.ts';
 import { withImageTree } from './with-image-tree.ts';
@@ -51,7 +51,7 @@ export async function exportArchive(
         };
       });
       await file?.commit();
-      const message = describeNotRestored(built.notRestored, true);
+      const message = notRestoredText(built.notRestored, true);
       if (message !== undefined) reporting.report({ type: 'notice', message });
       if (file?.identity !== undefined) await exporter.finish?.(file.identity);
       return built;

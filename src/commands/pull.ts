@@ -87,7 +87,7 @@ function reportLayersThere(layers: readonly Layer[], report: Report): LayerSumma
 }
 
 /** The largest number of files and directories to count; for more the notice says `more than`. */
-const MOST_COUNTED = 1000;
+const MAX_COUNTED = 1000;
 
 /**
  * Reports, before anything is downloaded, how many files `--replace` removes from a DIR that no pull made.
@@ -99,7 +99,7 @@ async function reportOtherFiles({ destination, layerInfo, report }: PullOptions)
   if (root === undefined || readExistingImage(root.self) !== undefined) return;
   const count = await countFiles(pathBytes(root.self));
   if (count === 0) return;
-  const [number, limit] = count > MOST_COUNTED ? [MOST_COUNTED, 'more than '] : [count, ''];
+  const [number, limit] = count > MAX_COUNTED ? [MAX_COUNTED, 'more than '] : [count, ''];
   const what = `${limit}${number} ${count === 1 ? 'file or directory' : 'files and directories'}`;
   const message = `${printable(destination)} has no json of an image: --replace removes ${what} in it`;
   report({ type: 'notice', message });
@@ -117,7 +117,7 @@ async function countFiles(root: Buffer): Promise<number> {
     try {
       for await (const entry of await opendir(Buffer.from(directory, 'latin1'), { encoding: 'latin1' })) {
         count += 1;
-        if (count > MOST_COUNTED) return count;
+        if (count > MAX_COUNTED) return count;
         if (entry.isDirectory()) waiting.push(`${directory}/${entry.name}`);
       }
     } catch {

@@ -10,7 +10,7 @@ import type { Image } from '../oci/image.ts';
 import { isObject, textsOf } from '../oci/json.ts';
 import type { PullOptions } from '../options.ts';
 import { isWritable } from '../rootfs/destination.ts';
-import { join } from '../rootfs/directories.ts';
+import { childPath } from '../rootfs/directories.ts';
 import { mountPointsBelow } from '../rootfs/location.ts';
 import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { PartOptions } from '../rootfs/selection.ts';
@@ -96,10 +96,10 @@ function unreadNotice(count: number): string {
 }
 
 /** The largest number of mount points in a notice. */
-const MOST_NAMED = 5;
+const MAX_NAMED = 5;
 
 function mountedNotice(destination: string, mounted: readonly BytePath[]): string {
-  const names = mounted.slice(0, MOST_NAMED).map((place) => displayPath(place));
+  const names = mounted.slice(0, MAX_NAMED).map((place) => displayPath(place));
   const more = mounted.length > names.length ? ` and ${mounted.length - names.length} more` : '';
   return `not compared, since something is mounted there in ${printable(destination)}: ${names.join(', ')}${more}`;
 }
@@ -139,7 +139,7 @@ function placeForSpool(destination: string): string {
 /** The longest `layersize`: a sign and 20 digits. */
 const MAX_LAYER_SIZE_BYTES = 21;
 
-const none: PartOptions = { paths: [], excludes: [] };
+const wholeTree: PartOptions = { paths: [], excludes: [] };
 
 /** For a file with several names in the image: the paths in the directory, by inode. */
 type Copies = Map<DiskEntry['inode'], BytePath[]>;
@@ -251,7 +251,7 @@ class DirectoryComparison {
     if (this.#tree?.isSelected(place, type === 'directory') === false) return 'known';
     if (!this.#options.prepare) return undefined;
     const isPrepared = neededDirectories.some(([name, own]) => name === place && own === mode);
-    const isFilledAlone = names?.every((name) => filledFiles.some((file) => file === join(place, name)));
+    const isFilledAlone = names?.every((name) => filledFiles.some((file) => file === childPath(place, name)));
     if (isPrepared && type === 'directory' && isFilledAlone === true) return 'added';
     return filledFiles.some((name) => name === place) && type === 'file' ? 'added' : undefined;
   }
@@ -276,7 +276,7 @@ class DirectoryComparison {
     const { paths = [], excludes = [] } = this.#options.part ?? {};
     const there = isObject(part)
       ? { paths: textsOf(part['paths']) ?? [], excludes: textsOf(part['excludes']) ?? [] }
-      : none;
+      : wholeTree;
     if (JSON.stringify(there) !== JSON.stringify({ paths, excludes })) this.partThere = there;
     return true;
   }

@@ -134,13 +134,13 @@ async function missingLayers({ layers }: Image, store: Store): Promise<string[]>
 }
 
 /** The largest number of layers that an error names. */
-const MOST_NAMED = 3;
+const MAX_NAMED = 3;
 
 async function requireCached({ image, source, store }: OpenedImage, hint: string): Promise<void> {
   const missing = (await missingLayers(image, store)).map((id) => shortID(id));
   if (missing.length === 0) return;
-  const more = missing.length > MOST_NAMED ? ' …' : '';
-  const named = `${missing.slice(0, MOST_NAMED).join(' ')}${more}`;
+  const more = missing.length > MAX_NAMED ? ' …' : '';
+  const named = `${missing.slice(0, MAX_NAMED).join(' ')}${more}`;
   const reason = `the cache does not have ${missing.length} of its ${image.layers.length} layers (${named})`;
   throw new NotFoundError(`cannot read ${source.reference} offline: ${reason}`, { code: 'NOT_CACHED', hint });
 }

@@ -2,20 +2,20 @@ import { existsSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import { geteuid } from 'node:process';
 import { DestinationError, printable } from '../errors.ts';
-import { Directories, itself, join, nameOf, parentPath } from '../rootfs/directories.ts';
+import { Directories, itself, childPath, nameOf, parentPath } from '../rootfs/directories.ts';
 import { openFilesystem } from '../rootfs/confined-root.ts';
 import type { Directory, DiskFilesystem, FileStat } from '../rootfs/filesystem.ts';
-import { capability, SET_ID_BITS, systemAttribute } from '../rootfs/metadata.ts';
+import { capabilityXattr, SET_ID_BITS, systemXattr } from '../rootfs/metadata.ts';
 import type { OpenFile } from '../rootfs/image-contents.ts';
 import { PortableFilesystem } from '../rootfs/portable.ts';
 import { osError, SyscallError } from '../sys/os-error.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { mayDo, ownersToGive } from '../sys/privileges.ts';
-import { accessList, defaultAccessList, isPlainList, textKeys } from '../tar/access-list.ts';
+import { accessListXattr, defaultAccessListXattr, isPlainList, textKeys } from '../tar/access-list.ts';
 import { type BytePath, displayPath, isDevice } from '../tar/entry.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
 import { type Comparable, type ComparedXattrs, noXattrs, type Rules, type Xattrs } from './differences.ts';
-import type { Walk } from './trees.ts';
+import type { TreeWalk } from './trees.ts';
 
 const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENOTSUP, ENXIO } = constants.errno;
 
@@ -23,7 +23,7 @@ const { EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, ENOTSUP, ENXIO } = constants.err
 const NOBODY = 0xffff_ffff;
 const BILLION = 1_000_000_000;
 /** The largest device numbers of makedev(3). */
-const LARGEST = { major: 0xfff, minor: 0xf_ffff } as const;
+const MAX_DEVICE = { major: 0xfff, minor: 0xf_ffff } as const;
 /**
  * The first and last seconds of file systems, which replace earlier and later times: ext4 with small and
  * large inodes, xfs.
@@ -32,10 +32,10 @@ const EARLIEST: ReadonlySet<number> = new Set([-(2 ** 31), 0]);
 const LATEST: ReadonlySet<number> = new Set([2 ** 31 - 1, 2 ** 32 - 1, 0x3_7fff_ffff, 16_299_260_424]);
 
 /** The number of bytes that are read at once. */
-const PIECE_BYTES = 256 * 1024;
-const ZEROS = Buffer.alloc(PIECE_BYTES);
+const READ_BYTES = 256 * 1024;
+const ZEROS = Buffer.alloc(READ_BYTES);
 /** The bytes read last. All files share this buffer: they are compared before any other code runs. */
-const piece = Buffer.allocUnsafeSlow(PIECE_BYTES);
+const piece = Buffer.allocUnsafeSlow(READ_BYTES);
 
 /** One name in a directory on disk. */
 export interface DiskEntry extends Comparable, FileStat {
@@ -110,7 +110,7 @@ export class DiskTree implements Disposable {
    * @param withRoot the root comes first
    * @throws DestinationError if a part cannot be read, except for lack of permission
    */
-  *walk(withRoot: boolean): Walk<DiskEntry> {
+  *walk(withRoot: boolean): TreeWalk<DiskEntry> {
     const top = this.#entry('' as BytePath);
     if (top?.names === undefined) throw this.#unreadable(-EACCES, '');
     if (withRoot) yield top;
@@ -123,7 +123,7 @@ export class DiskTree implements Disposable {
         way.pop();
         continue;
       }
-      const entry = this.#entry(join(last.path, next.value));
+      const entry = this.#entry(childPath(last.path, next.value));
       if (entry === undefined) continue;
       const descend = yield entry;
       if (descend !== false && entry.names !== undefined)
@@ -238,7 +238,7 @@ export class DiskFile {
    */
   has(bytes: Uint8Array, position: number): boolean {
     for (let done = 0; done < bytes.length;) {
-      const count = this.#read(Math.min(bytes.length - done, PIECE_BYTES), position + done);
+      const count = this.#read(Math.min(bytes.length - done, READ_BYTES), position + done);
       if (count === 0 || piece.compare(bytes, done, done + count, 0, count) !== 0) return false;
       done += count;
     }
@@ -251,7 +251,7 @@ export class DiskFile {
       const data = this.#filesystem.nextData(this.#file, at);
       if (data === -ENXIO || data >= end) return true;
       if (data < 0) throw new SyscallError(data, 'read');
-      const count = this.#read(Math.min(end - data, PIECE_BYTES), data);
+      const count = this.#read(Math.min(end - data, READ_BYTES), data);
       if (count === 0 || piece.compare(ZEROS, 0, count, 0, count) !== 0) return false;
       at = data + count;
     }
@@ -295,7 +295,7 @@ export async function filesWith(
   return same;
 }
 
-const nothing: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: noXattrs };
+const noComparedXattrs: ComparedXattrs = { needed: noXattrs, allowed: noXattrs, found: noXattrs };
 
 /**
  * Rules for a directory. They ignore what this process cannot give to files there, and what the file system
@@ -319,7 +319,10 @@ export class DiskRules implements Rules {
     const namespaces = ['user.', 'trusted.', 'security.'].filter((each) =>
       disk.keepsXattr(`${each}dlrootfs`),
     );
-    this.#kept = [...namespaces, ...[accessList, defaultAccessList].filter((each) => disk.keepsXattr(each))];
+    this.#kept = [
+      ...namespaces,
+      ...[accessListXattr, defaultAccessListXattr].filter((each) => disk.keepsXattr(each)),
+    ];
     this.#owners = new Set([geteuid?.() ?? root.uid, root.uid]);
     this.#isPortable = isPortable;
     this.#precision = precisionOf(root.ctimeNanoseconds);
@@ -329,14 +332,14 @@ export class DiskRules implements Rules {
   readonly mayLack = ({ type, deviceMajor, deviceMinor }: Comparable): boolean => {
     if (type === 'fifo') return this.#isPortable;
     if (!isDevice(type)) return false;
-    const isPossible = deviceMajor <= LARGEST.major && deviceMinor <= LARGEST.minor;
+    const isPossible = deviceMajor <= MAX_DEVICE.major && deviceMinor <= MAX_DEVICE.minor;
     return this.#isPortable || !isPossible || !this.#mayMakeDevices;
   };
 
   hasMode(expected: Comparable, found: Comparable): boolean {
     if (found.mode === expected.mode) return true;
     // Without its access list a file has the mode in its archive entry, which is not known here.
-    if (expected.xattrs?.has(accessList) === true && !this.#kept.includes(accessList)) return true;
+    if (expected.xattrs?.has(accessListXattr) === true && !this.#kept.includes(accessListXattr)) return true;
     const isOther = found.uid !== expected.uid || found.gid !== expected.gid;
     return isOther && this.hasOwner(expected, found) && found.mode === (expected.mode & ~SET_ID_BITS);
   }
@@ -358,10 +361,10 @@ export class DiskRules implements Rules {
   }
 
   xattrs(expected: Comparable, found: Comparable): ComparedXattrs {
-    if (!expected.xattrs && !found.xattrs) return nothing;
-    const there = new Map([...(found.xattrs ?? noXattrs)].filter(([name]) => !systemAttribute.test(name)));
+    if (!expected.xattrs && !found.xattrs) return noComparedXattrs;
+    const there = new Map([...(found.xattrs ?? noXattrs)].filter(([name]) => !systemXattr.test(name)));
     const allowed = [...(expected.xattrs ?? noXattrs)].filter(
-      ([name, value]) => !systemAttribute.test(name) && !textKeys.has(name) && !isNoList(name, value),
+      ([name, value]) => !systemXattr.test(name) && !textKeys.has(name) && !isNoList(name, value),
     );
     const needed: Xattrs = new Map(allowed.filter(([name]) => this.#mayGive(name, expected, found)));
     return { needed, allowed: new Map(allowed), found: there };
@@ -372,9 +375,11 @@ export class DiskRules implements Rules {
     if (!this.#kept.some((start) => name.startsWith(start))) return false;
     const hasContent = type === 'file' || type === 'directory';
     if (name.startsWith('user.')) return hasContent && (this.#mayAdminister || (mode & 0o400) !== 0);
-    if (name === capability) return type === 'file' && this.#maySetCapabilities;
+    if (name === capabilityXattr) return type === 'file' && this.#maySetCapabilities;
     if (name.startsWith('trusted.') || name.startsWith('security.')) return this.#mayAdminister;
-    return name === accessList ? type !== 'symlink' : name === defaultAccessList && type === 'directory';
+    return name === accessListXattr
+      ? type !== 'symlink'
+      : name === defaultAccessListXattr && type === 'directory';
   }
 }
 
@@ -384,7 +389,7 @@ function isId(wanted: number, found: number): boolean {
 
 /** True for a list that only repeats the mode, which the kernel does not store. */
 function isNoList(name: string, value: Uint8Array): boolean {
-  return name === accessList && isPlainList(value);
+  return name === accessListXattr && isPlainList(value);
 }
 
 /** Returns the coarsest precision of known file systems in which this time is possible. */

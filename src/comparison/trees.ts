@@ -14,7 +14,7 @@ import {
  * Yields each directory right before its content, names sorted by their bytes. `next(false)` after a
  * directory skips its content.
  */
-export type Walk<T> = Generator<T, void, boolean | undefined>;
+export type TreeWalk<T> = Generator<T, void, boolean | undefined>;
 
 /** The settings of a comparison. */
 export interface ComparisonOptions<First, Second, Kind extends string> {
@@ -61,7 +61,7 @@ export class TreeComparison<First extends Comparable, Second extends Comparable,
   }
 
   /** @param pause called often; may throw */
-  async compare(first: Walk<First>, second: Walk<Second>, pause: () => Promise<void>): Promise<void> {
+  async compare(first: TreeWalk<First>, second: TreeWalk<Second>, pause: () => Promise<void>): Promise<void> {
     let [one, other] = [first.next(), second.next()];
     while (one.done !== true || other.done !== true) {
       await pause();

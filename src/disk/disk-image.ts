@@ -11,7 +11,7 @@ import type { OpenDirectory } from '../sys/open-directory.ts';
 import { SyscallError } from '../sys/os-error.ts';
 import { osPath } from '../sys/os-path.ts';
 import { type BytePath, displayPath } from '../tar/entry.ts';
-import { BLOCK_SIZE, paddingOf } from '../tar/header.ts';
+import { TAR_BLOCK_BYTES, paddingOf } from '../tar/header.ts';
 import { debugfsCommands, type Ext4Layout } from './ext4.ts';
 import {
   type GuestFile,
@@ -40,7 +40,7 @@ const { EFBIG, ENOSPC } = constants.errno;
  * Limit on the bytes of all files together, holes included: the tools read holes as zeros, which takes too
  * long.
  */
-const MOST_BYTES = 2 ** 40;
+const MAX_CONTENT_BYTES = 2 ** 40;
 const BATCH_CHARACTERS = 256 * 1024;
 /** Measured with mke2fs 1.47.2 on a machine of 2024: 20,000 names in one directory take 34 seconds. */
 const SECONDS_PER_PAIR = 8.5e-8;
@@ -99,7 +99,7 @@ export async function checkDiskTool(request: DiskTarget): Promise<void> {
 }
 
 async function* emptyTar(): AsyncGenerator<Buffer, void, void> {
-  yield Buffer.alloc(2 * BLOCK_SIZE);
+  yield Buffer.alloc(2 * TAR_BLOCK_BYTES);
 }
 
 /**
@@ -112,7 +112,7 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   const { format, tool, descriptor, identity, signal } = request;
   const description = diskFormats[format];
   const { tar, rootInTar, takesOnly } = description;
-  const layout = await measure(tree, request);
+  const layout = await measureTree(tree, request);
   const sayLong = (path: BytePath, names: number): void => {
     const seconds = Math.round(SECONDS_PER_PAIR * names ** 2);
     const why = `mke2fs searches ${displayPath(path)} for each of its ${names} directories`;
@@ -171,14 +171,14 @@ function leavesOut({ output }: ToolResult): boolean {
  *
  * @throws DestinationError if the tool or the format cannot take the tree, or the disk has no room
  */
-async function measure(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
+async function measureTree(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
   const { format, size, name, guestFiles, identity } = request;
   const usage = diskFormats[format].usage?.();
   let bytes = 0;
   for (const entry of tree) {
     usage?.add(entry);
     if (entry.linkTo === undefined) bytes += entry.size;
-    if (bytes > MOST_BYTES) {
+    if (bytes > MAX_CONTENT_BYTES) {
       throw new DestinationError(
         `cannot write ${printable(name)}: its files take more than 1 TiB with their holes`,
         {

@@ -1,43 +1,43 @@
 import { crc32 } from 'node:zlib';
 import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
-import { accessList, accessListText, defaultAccessList, keyOfList } from '../tar/access-list.ts';
-import { isLinuxAttribute } from './format.ts';
+import { accessListXattr, accessListText, defaultAccessListXattr, keyOfList } from '../tar/access-list.ts';
+import { isLinuxXattr } from './format.ts';
 
 /** The prefixes of names that the format stores as numbers. */
 const NAME_INDEXES: readonly (readonly [prefix: string, index: number])[] = [
   ['user.', 1],
-  [accessList, 2],
-  [defaultAccessList, 3],
+  [accessListXattr, 2],
+  [defaultAccessListXattr, 3],
   ['trusted.', 4],
   ['security.', 6],
 ];
-const LONGEST_NAME = 255;
-const LONGEST_VALUE = 0xffff;
+const MAX_XATTR_NAME_BYTES = 255;
+const MAX_VALUE_BYTES = 0xffff;
 const HEAD_BYTES = 12;
-const MOST_SHARED = 255;
+const MAX_SHARED = 255;
 /** `i_xattr_icount` has 16 bits. */
-const MOST_BYTES = HEAD_BYTES + 4 * (0xffff - 1);
+const MAX_BYTES = HEAD_BYTES + 4 * (0xffff - 1);
 /** An attribute of more inodes than this is stored once. */
-const MOST_COPIES = 2;
+const MAX_COPIES = 2;
 
 /**
  * Returns the attributes that the format can store, encoded. An access list that the kernel cannot read would
  * deny access to the file.
  */
-export function attributesOf({ type, xattrs }: InodeMetadata): Buffer[] {
+export function storableXattrs({ type, xattrs }: InodeMetadata): Buffer[] {
   const attributes: Buffer[] = [];
   for (const [name, value] of xattrs ?? []) {
     const isFit = keyOfList.has(name)
       ? type !== 'symlink' && accessListText(value) !== undefined
-      : isLinuxAttribute(name, type);
-    const bytes = isFit ? attributeBytes(name, value) : undefined;
+      : isLinuxXattr(name, type);
+    const bytes = isFit ? xattrBytes(name, value) : undefined;
     if (bytes) attributes.push(bytes);
   }
   return attributes;
 }
 
 /** The attributes that many inodes share, stored once. */
-export class SharedAttributes {
+export class SharedXattrs {
   /**
    * The number of inodes with an attribute, by its checksum. A collision only stores one more attribute here.
    */
@@ -53,7 +53,7 @@ export class SharedAttributes {
 
   /** Returns the offset of the attribute, in units of four bytes; undefined if few inodes have it. */
   numberOf(attribute: Buffer): number | undefined {
-    if (this.#counts.get(crc32(attribute))! <= MOST_COPIES) return undefined;
+    if (this.#counts.get(crc32(attribute))! <= MAX_COPIES) return undefined;
     const key = attribute.toString('latin1');
     const known = this.#numbers.get(key);
     if (known !== undefined) return known;
@@ -70,11 +70,11 @@ export class SharedAttributes {
 }
 
 /** Encodes an attribute; undefined if the format cannot store it. */
-function attributeBytes(name: string, value: Uint8Array): Buffer | undefined {
+function xattrBytes(name: string, value: Uint8Array): Buffer | undefined {
   const [prefix, index] = NAME_INDEXES.find(([beginning]) => name.startsWith(beginning)) ?? [];
   if (prefix === undefined || index === undefined) return undefined;
   const length = name.length - prefix.length;
-  if (length > LONGEST_NAME || value.length > LONGEST_VALUE) return undefined;
+  if (length > MAX_XATTR_NAME_BYTES || value.length > MAX_VALUE_BYTES) return undefined;
   const bytes = Buffer.alloc(4 * Math.ceil((4 + length + value.length) / 4));
   bytes.writeUInt8(length, 0);
   bytes.writeUInt8(index, 1);
@@ -90,7 +90,7 @@ function attributeBytes(name: string, value: Uint8Array): Buffer | undefined {
  * @param sharedNumber returns undefined for an attribute that is not shared
  * @returns empty bytes without attributes; `refused`: how many had no room
  */
-export function attributesBytes(
+export function xattrsBytes(
   attributes: readonly Buffer[],
   sharedNumber: (attribute: Buffer) => number | undefined,
 ): { readonly bytes: Buffer; readonly refused: number } {
@@ -98,9 +98,9 @@ export function attributesBytes(
   const own: Buffer[] = [];
   let size = HEAD_BYTES;
   for (const attribute of attributes) {
-    const number = shared.length < MOST_SHARED ? sharedNumber(attribute) : undefined;
+    const number = shared.length < MAX_SHARED ? sharedNumber(attribute) : undefined;
     const length = number === undefined ? attribute.length : 4;
-    if (size + length > MOST_BYTES) continue;
+    if (size + length > MAX_BYTES) continue;
     size += length;
     if (number === undefined) own.push(attribute);
     else shared.push(number);
@@ -114,6 +114,6 @@ export function attributesBytes(
 }
 
 /** Returns the value of `i_xattr_icount` for so many bytes of attributes. */
-export function attributeCount(length: number): number {
+export function xattrCount(length: number): number {
   return length === 0 ? 0 : (length - HEAD_BYTES) / 4 + 1;
 }

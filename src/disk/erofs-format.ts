@@ -1,6 +1,6 @@
 import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
 import { type InodeType, isDevice } from '../tar/entry.ts';
-import { attributeCount } from './erofs-attributes.ts';
+import { xattrCount } from './erofs-attributes.ts';
 import type { DiskIdentity } from './format.ts';
 
 /*
@@ -8,7 +8,7 @@ import type { DiskIdentity } from './format.ts';
  * Documentation/filesystems/erofs.rst. All numbers are little-endian.
  */
 
-export const BLOCK_BYTES = 4096;
+export const EROFS_BLOCK_BYTES = 4096;
 const BLOCK_BITS = 12;
 /** The number of an inode (nid) counts slots from the first block of metadata. */
 export const SLOT_BYTES = 32;
@@ -37,7 +37,7 @@ export interface Superblock {
 
 /** Returns the first block, with the superblock. */
 export function superblockBytes(superblock: Superblock): Buffer {
-  const block = Buffer.alloc(BLOCK_BYTES);
+  const block = Buffer.alloc(EROFS_BLOCK_BYTES);
   const bytes = block.subarray(SUPERBLOCK_OFFSET);
   bytes.writeUInt32LE(MAGIC, 0);
   bytes.writeUInt32LE(COMPATIBLE_FEATURES, 8);
@@ -76,7 +76,7 @@ export const layouts = { blocks: 0, blocksAndTail: 2, chunks: 4 } as const;
 export type InodeLayout = (typeof layouts)[keyof typeof layouts];
 
 /** `st_mode` and the type in a directory (linux/fs_types.h). */
-const TYPES: Readonly<Record<InodeType, readonly [format: number, inDirectory: number]>> = {
+const TYPE_CODES: Readonly<Record<InodeType, readonly [format: number, inDirectory: number]>> = {
   file: [0o100000, 1],
   directory: [0o040000, 2],
   character: [0o020000, 3],
@@ -139,9 +139,9 @@ export function inodeBytes(
   const bytes = Buffer.alloc(size + attributes.length);
   bytes.set(attributes, size);
   bytes.writeUInt16LE((layout << 1) | (compact ? 0 : 1), 0);
-  bytes.writeUInt16LE(attributeCount(attributes.length), 2);
+  bytes.writeUInt16LE(xattrCount(attributes.length), 2);
   const mode = inode.type === 'symlink' ? 0o777 : inode.mode;
-  bytes.writeUInt16LE(TYPES[inode.type][0] | mode, 4);
+  bytes.writeUInt16LE(TYPE_CODES[inode.type][0] | mode, 4);
   bytes.writeUInt32LE(isDevice(inode.type) ? deviceOf(inode) : content, 16);
   bytes.writeUInt32LE(number % 2 ** 32, 20);
   if (compact) {
@@ -200,7 +200,7 @@ const DIRECTORY_ENTRY_BYTES = 12;
 /** Returns the size of a directory with these names, in bytes. */
 export function directorySize(names: readonly DirectoryName[]): number {
   const blocks = blocksOf(names);
-  return (blocks.length - 1) * BLOCK_BYTES + blocks.at(-1)!.length;
+  return (blocks.length - 1) * EROFS_BLOCK_BYTES + blocks.at(-1)!.length;
 }
 
 /**
@@ -212,13 +212,13 @@ export function directorySize(names: readonly DirectoryName[]): number {
 export function directoryBytes(names: readonly DirectoryName[], numberOf: (inode: number) => number): Buffer {
   const bytes = Buffer.alloc(directorySize(names));
   for (const [block, { from, to }] of blocksOf(names).entries()) {
-    let entry = block * BLOCK_BYTES;
+    let entry = block * EROFS_BLOCK_BYTES;
     let offset = (to - from) * DIRECTORY_ENTRY_BYTES;
     for (const { name, type, inode } of names.slice(from, to)) {
       write64(bytes, numberOf(inode), entry);
       bytes.writeUInt16LE(offset, entry + 8);
-      bytes.writeUInt8(TYPES[type][1], entry + 10);
-      bytes.write(name, block * BLOCK_BYTES + offset, 'latin1');
+      bytes.writeUInt8(TYPE_CODES[type][1], entry + 10);
+      bytes.write(name, block * EROFS_BLOCK_BYTES + offset, 'latin1');
       entry += DIRECTORY_ENTRY_BYTES;
       offset += name.length;
     }
@@ -239,7 +239,7 @@ function blocksOf(names: readonly DirectoryName[]): DirectoryBlock[] {
   let length = 0;
   for (const [index, { name }] of names.entries()) {
     const more = DIRECTORY_ENTRY_BYTES + name.length;
-    if (length + more > BLOCK_BYTES) {
+    if (length + more > EROFS_BLOCK_BYTES) {
       blocks.push({ from, to: index, length });
       from = index;
       length = 0;

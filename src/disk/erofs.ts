@@ -7,9 +7,9 @@ import type { ImageTree, ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { InodeMetadata } from '../rootfs/memory-inodes.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { ExtentCursor } from '../tar/sparse.ts';
-import { attributesBytes, attributesOf, SharedAttributes } from './erofs-attributes.ts';
+import { xattrsBytes, storableXattrs, SharedXattrs } from './erofs-attributes.ts';
 import {
-  BLOCK_BYTES,
+  EROFS_BLOCK_BYTES,
   chunkBitsOf,
   chunkFormat,
   directoryBytes,
@@ -34,7 +34,7 @@ const truncate = promisify(ftruncate);
  * Limit in bytes: a longer tail of a file gets a block of its own. Next to its inode it would often waste the
  * end of a block.
  */
-const LONGEST_TAIL = 2048;
+const MAX_TAIL_BYTES = 2048;
 const METADATA_BLOCK = 1;
 /** The number of the root, which has 16 bits in the superblock: the root is the first inode. */
 const ROOT_NUMBER = 1;
@@ -99,7 +99,7 @@ class ErofsWriter {
   readonly #directories = new Map<number, { readonly size: number; readonly links: number }>();
   /** The numbers of inodes that have a place. */
   readonly #numbers = new Map<number, number>();
-  readonly #shared = new SharedAttributes();
+  readonly #shared = new SharedXattrs();
   /** The end of the last inode, in bytes from the first block of metadata. No inode has the number 0. */
   #end = SLOT_BYTES;
   /** The first block without data. */
@@ -134,7 +134,7 @@ class ErofsWriter {
         signal.throwIfAborted();
         await this.#writeFile(inode, file);
       });
-      await this.#metadata.write(sharedBlock * BLOCK_BYTES, shared);
+      await this.#metadata.write(sharedBlock * EROFS_BLOCK_BYTES, shared);
       const superblock = superblockBytes({
         identity,
         rootNumber: ROOT_NUMBER,
@@ -151,7 +151,7 @@ class ErofsWriter {
       await Promise.allSettled([this.#metadata.written, this.#data.written]);
     }
     await Promise.all([this.#metadata.written, this.#data.written]);
-    await truncate(descriptor, this.#nextBlock * BLOCK_BYTES).catch((error: unknown) => {
+    await truncate(descriptor, this.#nextBlock * EROFS_BLOCK_BYTES).catch((error: unknown) => {
       throw unwritable(name, error);
     });
   }
@@ -164,7 +164,7 @@ class ErofsWriter {
         this.#links.set(inode, (this.#links.get(inode) ?? 1) + 1);
         continue;
       }
-      for (const attribute of attributesOf(entry)) this.#shared.count(attribute);
+      for (const attribute of storableXattrs(entry)) this.#shared.count(attribute);
       if (type !== 'directory') continue;
       const links = 2 + names.filter((name) => name.type === 'directory').length;
       this.#directories.set(inode, { size: directorySize(withDots(names, inode, parent)), links });
@@ -198,14 +198,14 @@ class ErofsWriter {
   #placeInode(inode: number, metadata: InodeMetadata): void {
     const plan = this.#plan(inode, metadata);
     const { layout, headLength, tailLength, attributes, refused } = plan;
-    this.lost.xattrs += (metadata.xattrs?.size ?? 0) - attributesOf(metadata).length + refused;
+    this.lost.xattrs += (metadata.xattrs?.size ?? 0) - storableXattrs(metadata).length + refused;
     const length = headLength + tailLength;
     this.#end = roundUp(this.#end, SLOT_BYTES);
     // The tail of the content must be in the block of its inode; attributes and addresses may continue in the
     // next one.
     const together =
-      layout === layouts.chunks || length > BLOCK_BYTES ? headLength - attributes.length : length;
-    const room = BLOCK_BYTES - (this.#end % BLOCK_BYTES);
+      layout === layouts.chunks || length > EROFS_BLOCK_BYTES ? headLength - attributes.length : length;
+    const room = EROFS_BLOCK_BYTES - (this.#end % EROFS_BLOCK_BYTES);
     if (room < together) this.#end += room;
     this.#numbers.set(inode, this.#end / SLOT_BYTES);
     this.#end += length;
@@ -213,7 +213,7 @@ class ErofsWriter {
 
   #plan(inode: number, metadata: InodeMetadata): Plan & { readonly refused: number } {
     const fields = { ...metadata, ...this.#sizeAndLinks(inode, metadata) };
-    const { bytes: attributes, refused } = attributesBytes(attributesOf(metadata), (attribute) =>
+    const { bytes: attributes, refused } = xattrsBytes(storableXattrs(metadata), (attribute) =>
       this.#shared.numberOf(attribute),
     );
     const headLength = inodeSize(fields, this.#request.identity) + attributes.length;
@@ -221,8 +221,8 @@ class ErofsWriter {
     const plan = { fields, attributes, refused, headLength };
     if (size > 0 && this.#tree.contentOf(inode)?.sparse === true)
       return { ...plan, layout: layouts.chunks, tailLength: 4 * Math.ceil(size / 2 ** chunkBitsOf(size)) };
-    const rest = size % BLOCK_BYTES;
-    const isInline = rest > 0 && rest <= LONGEST_TAIL && headLength + rest <= BLOCK_BYTES;
+    const rest = size % EROFS_BLOCK_BYTES;
+    const isInline = rest > 0 && rest <= MAX_TAIL_BYTES && headLength + rest <= EROFS_BLOCK_BYTES;
     if (!isInline) return { ...plan, layout: layouts.blocks, tailLength: 0 };
     return { ...plan, layout: layouts.blocksAndTail, tailLength: rest };
   }
@@ -263,7 +263,7 @@ class ErofsWriter {
   async #writeHead(inode: number, { fields, attributes, layout }: Plan, content: number): Promise<number> {
     const number = this.#numbers.get(inode)!;
     const head = inodeBytes(fields, { attributes, layout, number, content }, this.#request.identity);
-    const position = METADATA_BLOCK * BLOCK_BYTES + number * SLOT_BYTES;
+    const position = METADATA_BLOCK * EROFS_BLOCK_BYTES + number * SLOT_BYTES;
     await this.#metadata.write(position, head);
     return position + head.length;
   }
@@ -281,7 +281,7 @@ class ErofsWriter {
     for await (const piece of pieces) {
       const part = piece.subarray(0, Math.max(0, inBlocks - done));
       const rest = piece.subarray(part.length);
-      if (part.length > 0) await this.#data.write(first * BLOCK_BYTES + done, part);
+      if (part.length > 0) await this.#data.write(first * EROFS_BLOCK_BYTES + done, part);
       if (rest.length > 0) await this.#metadata.write(tail + done + part.length - inBlocks, rest);
       done += piece.length;
     }
@@ -308,7 +308,7 @@ class ErofsWriter {
           if (chunk !== current) {
             addresses.writeUInt32LE(this.#nextBlock, 4 * chunk);
             current = chunk;
-            start = this.#nextBlock * BLOCK_BYTES;
+            start = this.#nextBlock * EROFS_BLOCK_BYTES;
             this.#nextBlock += blocksFor(Math.min(chunkBytes, size - chunk * chunkBytes));
           }
           const offset = position + at - chunk * chunkBytes;
@@ -375,7 +375,7 @@ function withDots(names: readonly DirectoryName[], inode: number, parent: number
 }
 
 function blocksFor(bytes: number): number {
-  return Math.ceil(bytes / BLOCK_BYTES);
+  return Math.ceil(bytes / EROFS_BLOCK_BYTES);
 }
 
 function roundUp(value: number, unit: number): number {

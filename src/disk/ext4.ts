@@ -5,18 +5,18 @@ import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { displayPath } from '../tar/entry.ts';
 
-const BLOCK_BYTES = 4096;
+const EXT4_BLOCK_BYTES = 4096;
 const INODES_PER_BLOCK = 16;
-const MIB_BLOCKS = 2 ** 20 / BLOCK_BYTES;
+const MIB_BLOCKS = 2 ** 20 / EXT4_BLOCK_BYTES;
 /** The number of blocks in a block group, which one block of bitmap describes. */
-const GROUP_BLOCKS = 8 * BLOCK_BYTES;
+const GROUP_BLOCKS = 8 * EXT4_BLOCK_BYTES;
 /** The inodes of the file system itself: below 11 the reserved ones, 11 is lost+found, with four blocks. */
 const OWN_INODES = 11;
 const OWN_BLOCKS = 16;
 /** EXT4_LINK_MAX, which mke2fs does not check. */
-const MOST_LINKS = 65_000;
+const MAX_INODE_NAMES = 65_000;
 /** Limit in bytes: a longer target of a symlink takes a block. */
-const LONGEST_LINK_IN_INODE = 59;
+const MAX_TARGET_IN_INODE = 59;
 /** Limit in bytes: attributes that take more, names included, take a block. */
 const XATTR_BYTES_IN_INODE = 90;
 const XATTR_HEAD_BYTES = 24;
@@ -65,15 +65,15 @@ export class Ext4Usage {
       throw unfit('the image has a file lost+found, which is a directory on ext4');
     if (linkTo !== undefined) {
       const links = (this.#links.get(inode) ?? 1) + 1;
-      if (links > MOST_LINKS)
-        throw unfit(`${displayPath(linkTo)} has more than ${MOST_LINKS} names, the most on ext4`);
+      if (links > MAX_INODE_NAMES)
+        throw unfit(`${displayPath(linkTo)} has more than ${MAX_INODE_NAMES} names, the most on ext4`);
       this.#links.set(inode, links);
       return;
     }
     this.#inodes += 1;
     if (type === 'directory') this.#directories.set(path, DIRECTORY_HEAD);
     if (type === 'file') this.#blocks += fileBlocks(entry.size, entry.stored);
-    if (type === 'symlink' && entry.linkPath.length > LONGEST_LINK_IN_INODE) this.#blocks += 1;
+    if (type === 'symlink' && entry.linkPath.length > MAX_TARGET_IN_INODE) this.#blocks += 1;
     let xattrBytes = 0;
     for (const [name, value] of entry.xattrs ?? [])
       xattrBytes += XATTR_HEAD_BYTES + name.length + value.length;
@@ -87,15 +87,15 @@ export class Ext4Usage {
    */
   layout(bytes: number | undefined): Ext4Layout {
     for (const size of this.#directories.values()) {
-      const room = BLOCK_BYTES - 12;
-      this.#blocks += Math.ceil(size / (size < room ? room : BLOCK_BYTES - DIRECTORY_LOSS));
+      const room = EXT4_BLOCK_BYTES - 12;
+      this.#blocks += Math.ceil(size / (size < room ? room : EXT4_BLOCK_BYTES - DIRECTORY_LOSS));
     }
     const least = OWN_INODES + Math.ceil(this.#inodes * 1.1) + 1024;
     if (bytes !== undefined) {
-      const blocks = Math.floor(bytes / BLOCK_BYTES);
+      const blocks = Math.floor(bytes / EXT4_BLOCK_BYTES);
       // One inode per 16 KiB, as mke2fs chooses.
       const inodes = Math.max(least, Math.floor(blocks / 4));
-      return { bytes: blocks * BLOCK_BYTES, inodes, journalMiB: journalMiB(blocks) };
+      return { bytes: blocks * EXT4_BLOCK_BYTES, inodes, journalMiB: journalMiB(blocks) };
     }
     const content = this.#blocks + Math.ceil(least / INODES_PER_BLOCK);
     const withRoom = Math.ceil(content + Math.max(16 * MIB_BLOCKS, content / 10));
@@ -112,9 +112,10 @@ export class Ext4Usage {
 
 /** Returns the blocks for the data, and for the extents that do not fit into the inode. */
 function fileBlocks(size: number, storedBytes: number): number {
-  const whole = Math.ceil(size / BLOCK_BYTES);
+  const whole = Math.ceil(size / EXT4_BLOCK_BYTES);
   // Data between holes begins and ends within blocks.
-  const data = storedBytes < size ? Math.min(whole, 2 * Math.ceil(storedBytes / BLOCK_BYTES) + 64) : whole;
+  const data =
+    storedBytes < size ? Math.min(whole, 2 * Math.ceil(storedBytes / EXT4_BLOCK_BYTES) + 64) : whole;
   return data > MIB_BLOCKS ? data + Math.ceil(data / 2048) : data;
 }
 
@@ -147,7 +148,7 @@ const FEATURES =
 export function mke2fsArguments(file: string, uuid: string, layout: Ext4Layout): string[] {
   const extended = `hash_seed=${uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0`;
   const features = ['-O', FEATURES, '-J', `size=${layout.journalMiB}`];
-  const numbers = ['-b', String(BLOCK_BYTES), '-I', '256', '-N', String(layout.inodes), '-m', '0'];
+  const numbers = ['-b', String(EXT4_BLOCK_BYTES), '-I', '256', '-N', String(layout.inodes), '-m', '0'];
   const names = ['-U', uuid, '-E', extended];
   return ['-q', '-F', ...features, ...numbers, ...names, '-d', '-', file, `${layout.bytes / 1024}k`];
 }
@@ -165,7 +166,7 @@ export function mke2fsEnvironment(madeAt: number): Record<string, string> {
 }
 
 /** debugfs reads lines of up to 8,191 bytes, and takes the rest of a longer one for another command. */
-const LONGEST_COMMAND = 8000;
+const MAX_COMMAND_BYTES = 8000;
 
 /**
  * Returns commands of debugfs(8), one per line, for metadata that mke2fs does not take from a tar: attributes
@@ -195,7 +196,7 @@ export function debugfsCommands({ entry, xattrs, time }: Ext4Entry, lost: NotRes
 export function debugfsLine(command: string, ...words: readonly (string | undefined)[]): string | undefined {
   if (words.includes(undefined)) return undefined;
   const text = [command, ...words].join(' ');
-  return text.length > LONGEST_COMMAND ? undefined : `${text}\n`;
+  return text.length > MAX_COMMAND_BYTES ? undefined : `${text}\n`;
 }
 
 /**

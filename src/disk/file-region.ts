@@ -5,7 +5,7 @@ import { unwritable } from '../archive/archive-file.ts';
 const write = promisify(writeFile);
 
 const BUFFER_BYTES = 512 * 1024;
-const LARGEST_GAP = 4096;
+const MAX_GAP_BYTES = 4096;
 
 /** Writes to a file through two buffers: one is filled while the other is written. */
 export class FileRegion {
@@ -34,7 +34,7 @@ export class FileRegion {
     const end = this.#start + this.#length;
     const gap = position - end;
     const isFilled =
-      gap > 0 && gap <= LARGEST_GAP && gap < BUFFER_BYTES - this.#length && end >= this.#farthest;
+      gap > 0 && gap <= MAX_GAP_BYTES && gap < BUFFER_BYTES - this.#length && end >= this.#farthest;
     if (gap !== 0 && !isFilled) {
       await this.flush();
       this.#start = position;

@@ -3,10 +3,10 @@ import type { TarDialect } from '../archive/flatten.ts';
 import type { Mtime } from '../rootfs/filesystem.ts';
 import type { ImageTreeEntry } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
-import { accessList, defaultAccessList } from '../tar/access-list.ts';
+import { accessListXattr, defaultAccessListXattr } from '../tar/access-list.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { type Ext4Layout, Ext4Usage, mke2fsArguments, mke2fsEnvironment } from './ext4.ts';
-import { capability } from '../rootfs/metadata.ts';
+import { capabilityXattr } from '../rootfs/metadata.ts';
 
 /** File systems that a disk image can have, by the ending of its file's name. */
 export type DiskFormat = 'ext4' | 'squashfs' | 'erofs';
@@ -79,7 +79,7 @@ interface FormatDescription {
   readonly takesOnly: { readonly times: TimeRange } | undefined;
 }
 
-const UNSIGNED_32_BITS: TimeRange = { first: 0, last: 2 ** 32 - 1 };
+const UNSIGNED_32_BIT_TIMES: TimeRange = { first: 0, last: 2 ** 32 - 1 };
 
 /**
  * The formats. The transformations of tars avoid errors of e2fsprogs 1.47.2, squashfs-tools 4.6.1 and
@@ -121,7 +121,7 @@ export const diskFormats: Readonly<Record<DiskFormat, FormatDescription>> = {
     isReadOnly: true,
     usage: undefined,
     hasAccessLists: false,
-    times: UNSIGNED_32_BITS,
+    times: UNSIGNED_32_BIT_TIMES,
     hasNanoseconds: () => false,
     takesOnly: undefined,
   },
@@ -190,7 +190,7 @@ export function diskIdentityOf(
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;
   const uuid = bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12}).*$/, '$1-$2-$3-$4-$5');
   const seconds = Math.floor(Date.parse(created ?? '') / 1000);
-  return { uuid, madeAt: seconds > 0 && seconds <= UNSIGNED_32_BITS.last ? seconds : 0 };
+  return { uuid, madeAt: seconds > 0 && seconds <= UNSIGNED_32_BIT_TIMES.last ? seconds : 0 };
 }
 
 /** An entry for the tool's tar, and the metadata to set after the tool ended. */
@@ -219,8 +219,8 @@ export function fit(format: DiskFormat, entry: ImageTreeEntry, lost?: NotRestore
       lost.times += 1;
   }
   if (!takesOnly) return { entry: { ...entry, ...time, xattrs: new Map(kept) }, xattrs: [], time: undefined };
-  const xattrs = new Map(kept.filter(([name]) => name === capability));
-  const later = kept.filter(([name]) => name !== capability);
+  const xattrs = new Map(kept.filter(([name]) => name === capabilityXattr));
+  const later = kept.filter(([name]) => name !== capabilityXattr);
   const mtimeSeconds = clamped(time.mtimeSeconds, takesOnly.times);
   const isExact = mtimeSeconds === time.mtimeSeconds && time.mtimeNanoseconds === 0;
   return {
@@ -239,14 +239,14 @@ function fittedTime(format: DiskFormat, { mtimeSeconds, mtimeNanoseconds }: Mtim
 
 /** True if the format keeps the attribute. In a tar, an equals sign would end the name. */
 function keeps(format: DiskFormat, name: string, { type }: ImageTreeEntry): boolean {
-  if (name === accessList || name === defaultAccessList) return diskFormats[format].hasAccessLists;
-  return isLinuxAttribute(name, type) && !name.includes('=');
+  if (name === accessListXattr || name === defaultAccessListXattr) return diskFormats[format].hasAccessLists;
+  return isLinuxXattr(name, type) && !name.includes('=');
 }
 
 /**
  * True if Linux knows such an attribute, access lists excepted. `user.` exists on files and directories only.
  */
-export function isLinuxAttribute(name: string, type: ImageTreeEntry['type']): boolean {
+export function isLinuxXattr(name: string, type: ImageTreeEntry['type']): boolean {
   if (!KEPT_ATTRIBUTES.test(name)) return false;
   return type === 'file' || type === 'directory' || !name.startsWith('user.');
 }

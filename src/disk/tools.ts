@@ -17,7 +17,7 @@ export const OUTPUT_FILE = '/proc/self/fd/3';
 export const WORK_DIRECTORY = '/proc/self/fd/4';
 export const SCRIPT_FILE = '/proc/self/fd/5';
 /** Limit on a tool's messages; only their end is kept. */
-const MOST_MESSAGE_CHARACTERS = 1024 * 1024;
+const MAX_MESSAGE_CHARACTERS = 1024 * 1024;
 
 /** A program that makes file systems, found and new enough. */
 export interface DiskTool {
@@ -126,7 +126,7 @@ function lastOutput({ stdout, stderr }: ChildProcess): () => string {
   let text = '';
   for (const stream of [stdout, stderr]) {
     stream?.setEncoding('utf8').on('data', (piece: string) => {
-      text = (text + piece).slice(-MOST_MESSAGE_CHARACTERS);
+      text = (text + piece).slice(-MAX_MESSAGE_CHARACTERS);
     });
   }
   return () => text;

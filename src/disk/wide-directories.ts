@@ -9,13 +9,13 @@ import type { GuestFile } from './format.ts';
  * A directory with more names is split. mke2fs searches it from the start for every name: 2,000 names take
  * half a second, 43,000 two minutes.
  */
-const MOST_NAMES = 2000;
+const MAX_NAMES = 2000;
 const SLOW_NAMES = 10_000;
 const PART_NAMES = 250;
 /** The number of parts that stay in the directory: e2fsck indexes only directories of several blocks. */
 const PARTS_THAT_STAY = 4;
 const PARTS_OF_GROUP = 256;
-const LONGEST_PATH = 3000;
+const MAX_PATH_BYTES = 3000;
 
 /** A directory with many names. Its parts are numbered from `first` on. */
 interface WideDirectory {
@@ -59,7 +59,7 @@ export class WideDirectories {
     while (tree.find(root as BytePath, false) || guestFiles.some(({ path }) => path === root)) root += '-';
     const wide = new WideDirectories(root as BytePath);
     for (const [path, count] of counts) {
-      if (count <= MOST_NAMES || path.length > LONGEST_PATH || debugfsQuoted(path) === undefined) continue;
+      if (count <= MAX_NAMES || path.length > MAX_PATH_BYTES || debugfsQuoted(path) === undefined) continue;
       const parts = Math.ceil(count / PART_NAMES);
       wide.#directories.set(path, { parts, first: wide.#parts });
       wide.#parts += parts;

@@ -1,10 +1,17 @@
-import { join } from '../rootfs/directories.ts';
+import { childPath } from '../rootfs/directories.ts';
 import type { Yielder } from '../sys/yielder.ts';
 import { FileDirectory, type FileNode, type FileTree, sortedNames } from './file-tree.ts';
 import type { ObjectStore } from './object-store.ts';
 import { contentIn } from './pack-writer.ts';
 import type { RepositoryFiles } from './repository-files.ts';
-import { DIRECTORY, ID_SIZE, isHoldable, LONGEST_FOR_GIT, type ObjectID, type TreeMode } from './trees.ts';
+import {
+  DIRECTORY,
+  ID_BYTES,
+  isHoldable,
+  MAX_GIT_PATH_BYTES,
+  type ObjectID,
+  type TreeMode,
+} from './trees.ts';
 
 /** A directory whose tree is not complete yet. */
 interface UnfinishedTree {
@@ -19,7 +26,7 @@ interface UnfinishedTree {
 }
 
 /** Initial size in bytes, enough for most rootfs. */
-const FIRST_SIZE = 64 * 1024;
+const FIRST_BYTES = 64 * 1024;
 
 /**
  * Writes tree objects: for each name its mode, a space, the name, NUL and the bytes of its id.
@@ -31,7 +38,7 @@ class TreeWriter {
   readonly #files: RepositoryFiles;
   readonly #yielder: Yielder;
   /** The incomplete trees, each behind the one that it belongs to. */
-  #bytes = Buffer.allocUnsafeSlow(FIRST_SIZE);
+  #bytes = Buffer.allocUnsafeSlow(FIRST_BYTES);
   #length = 0;
 
   constructor(objects: ObjectStore, files: RepositoryFiles, yielder: Yielder) {
@@ -78,10 +85,10 @@ class TreeWriter {
   ): UnfinishedTree | undefined {
     const isDirectory = node instanceof FileDirectory;
     const name = isDirectory ? key.slice(0, -1) : key;
-    if (above.path.length + 1 + name.length > LONGEST_FOR_GIT) return undefined;
+    if (above.path.length + 1 + name.length > MAX_GIT_PATH_BYTES) return undefined;
     if (isDirectory) {
       if (node.children.size === 0 || !isHoldable(name, 'file')) return undefined;
-      if (node.tree === undefined) return this.#open(join(above.path, name), name, node);
+      if (node.tree === undefined) return this.#open(childPath(above.path, name), name, node);
       this.#addDirectory(above, name, node);
       return undefined;
     }
@@ -107,7 +114,7 @@ class TreeWriter {
 
   /** Adds an entry without its id; returns the offset for the id. */
   #begin(mode: TreeMode | typeof DIRECTORY, name: string): number {
-    const size = mode.length + name.length + 2 + ID_SIZE;
+    const size = mode.length + name.length + 2 + ID_BYTES;
     if (this.#length + size > this.#bytes.length) {
       const larger = Buffer.allocUnsafeSlow(2 * (this.#length + size));
       this.#bytes.copy(larger, 0, 0, this.#length);
@@ -115,7 +122,7 @@ class TreeWriter {
     }
     this.#bytes.write(`${mode} ${name}\0`, this.#length, 'latin1');
     this.#length += size;
-    return this.#length - ID_SIZE;
+    return this.#length - ID_BYTES;
   }
 
   /** Adds the last tree as an object, unless it is empty and not the root. */

@@ -1,12 +1,12 @@
 import type { FileStat } from '../rootfs/filesystem.ts';
-import { ID_SIZE, type TreeMode } from './trees.ts';
+import { ID_BYTES, type TreeMode } from './trees.ts';
 
 /** The number of bytes that `putStat` writes. */
-export const STAT_SIZE = 40;
+export const STAT_BYTES = 40;
 /** Offsets in a record, which begins with the result of stat(2) and the id, as an entry of an index does. */
-const ID_AT = STAT_SIZE;
-const FLAGS_AT = ID_AT + ID_SIZE;
-const RECORD_SIZE = 64;
+const ID_AT = STAT_BYTES;
+const FLAGS_AT = ID_AT + ID_BYTES;
+const RECORD_BYTES = 64;
 const RECORDS_AT_ONCE = 2048;
 
 const modes: readonly TreeMode[] = ['100644', '100755', '120000'];
@@ -31,15 +31,15 @@ export class FileRecords {
     return modes[this.#flags(number) & MODE_BITS]!;
   }
 
-  /** Sets the id of the blob: the `ID_SIZE` bytes at `start`. */
+  /** Sets the id of the blob: the `ID_BYTES` bytes at `start`. */
   setId(number: number, bytes: Buffer, start: number): void {
-    bytes.copy(this.#block(number).bytes, offsetOf(number) + ID_AT, start, start + ID_SIZE);
+    bytes.copy(this.#block(number).bytes, offsetOf(number) + ID_AT, start, start + ID_BYTES);
   }
 
   /** Copies the bytes of the id. */
   copyId(number: number, into: Buffer, at: number): void {
     const start = offsetOf(number) + ID_AT;
-    this.#block(number).bytes.copy(into, at, start, start + ID_SIZE);
+    this.#block(number).bytes.copy(into, at, start, start + ID_BYTES);
   }
 
   markLinked(number: number): void {
@@ -56,14 +56,14 @@ export class FileRecords {
     const at = offsetOf(number);
     const { bytes, view } = this.#block(number);
     if (stat) putStat(view, at, stat);
-    else bytes.fill(0, at, at + STAT_SIZE);
+    else bytes.fill(0, at, at + STAT_BYTES);
     this.#setFlags(number, stat ? this.#flags(number) | HAS_STAT : this.#flags(number) & ~HAS_STAT);
   }
 
   /** Copies the result of stat(2), zeros if unknown, and the id into an index. */
   copyStatAndId(number: number, into: Buffer, at: number): void {
     const start = offsetOf(number);
-    this.#block(number).bytes.copy(into, at, start, start + STAT_SIZE + ID_SIZE);
+    this.#block(number).bytes.copy(into, at, start, start + STAT_BYTES + ID_BYTES);
   }
 
   #flags(number: number): number {
@@ -77,7 +77,7 @@ export class FileRecords {
   #block(number: number): { readonly bytes: Buffer; readonly view: DataView } {
     const index = Math.floor(number / RECORDS_AT_ONCE);
     while (this.#blocks.length <= index) {
-      const memory = new ArrayBuffer(RECORDS_AT_ONCE * RECORD_SIZE);
+      const memory = new ArrayBuffer(RECORDS_AT_ONCE * RECORD_BYTES);
       this.#blocks.push({ bytes: Buffer.from(memory), view: new DataView(memory) });
     }
     return this.#blocks[index]!;
@@ -86,7 +86,7 @@ export class FileRecords {
 
 /** Returns the offset of a record in its block. */
 function offsetOf(number: number): number {
-  return (number % RECORDS_AT_ONCE) * RECORD_SIZE;
+  return (number % RECORDS_AT_ONCE) * RECORD_BYTES;
 }
 
 /**

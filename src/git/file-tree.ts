@@ -1,4 +1,4 @@
-import { join, nameOf } from '../rootfs/directories.ts';
+import { childPath, nameOf } from '../rootfs/directories.ts';
 import type { TreeChange } from '../rootfs/changes.ts';
 import { FileRecords } from './file-records.ts';
 import { isHoldable, type TreeMode } from './trees.ts';
@@ -99,7 +99,7 @@ export class FileTree {
       }
       const [key, node] = next;
       const isDirectory = node instanceof FileDirectory;
-      const path = join(level.path, isDirectory ? key.slice(0, -1) : key);
+      const path = childPath(level.path, isDirectory ? key.slice(0, -1) : key);
       yield [path, node];
       if (isDirectory) levels.push({ path, names: sortedNames(node).values() });
     }

@@ -1,16 +1,16 @@
 import { createHash } from 'node:crypto';
-import { type FileRecords, STAT_SIZE } from './file-records.ts';
+import { type FileRecords, STAT_BYTES } from './file-records.ts';
 import type { WritableFile } from './repository-files.ts';
-import { ID_SIZE } from './trees.ts';
+import { ID_BYTES } from './trees.ts';
 
-const VERSION = 2;
+const INDEX_VERSION = 2;
 const MODE_AT = 24;
-const FLAGS_AT = STAT_SIZE + ID_SIZE;
+const FLAGS_AT = STAT_BYTES + ID_BYTES;
 /** Size of times, device, inode, mode, owner and size of the file, its blob and the flags. */
-const FIXED_SIZE = FLAGS_AT + 2;
+const FIXED_BYTES = FLAGS_AT + 2;
 /** Bytes, many more than an entry takes. */
-const PART_SIZE = 1024 * 1024;
-const LONGEST_NAME_IN_FLAGS = 0xfff;
+const BUFFER_BYTES = 1024 * 1024;
+const MAX_NAME_IN_FLAGS = 0xfff;
 
 /**
  * Writes an index (version 2, gitformat-index(5)) that marks every file as unchanged, so that `git status`
@@ -20,7 +20,7 @@ const LONGEST_NAME_IN_FLAGS = 0xfff;
 export class IndexFile {
   readonly #file: WritableFile;
   readonly #hash = createHash('sha1');
-  readonly #part = Buffer.allocUnsafeSlow(PART_SIZE);
+  readonly #part = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   #length = 0;
   /** The number of entries still to come. */
   #missing: number;
@@ -33,20 +33,20 @@ export class IndexFile {
     this.#file = file;
     this.#missing = count;
     this.#length = this.#part.write('DIRC', 'latin1');
-    this.#length = this.#part.writeUInt32BE(VERSION, this.#length);
+    this.#length = this.#part.writeUInt32BE(INDEX_VERSION, this.#length);
     this.#length = this.#part.writeUInt32BE(count, this.#length);
   }
 
   /** Adds the next file, in the order of the paths' bytes. If its status is unknown, git has to read it. */
   add(path: string, number: number, records: FileRecords): void {
     const size = entrySize(path);
-    if (this.#length + size > PART_SIZE) this.#flush();
+    if (this.#length + size > BUFFER_BYTES) this.#flush();
     const part = this.#part;
     const start = this.#length;
     part.fill(0, start + size - 8, start + size);
     records.copyStatAndId(number, part, start);
     part.writeUInt32BE(Number.parseInt(records.mode(number), 8), start + MODE_AT);
-    const at = part.writeUInt16BE(Math.min(path.length, LONGEST_NAME_IN_FLAGS), start + FLAGS_AT);
+    const at = part.writeUInt16BE(Math.min(path.length, MAX_NAME_IN_FLAGS), start + FLAGS_AT);
     part.write(path, at, 'latin1');
     this.#length += size;
     this.#missing -= 1;
@@ -73,5 +73,5 @@ export class IndexFile {
 
 /** Returns the size of an entry: one to eight NULs after the path make it a multiple of eight. */
 function entrySize(path: string): number {
-  return (FIXED_SIZE + path.length + 8) & ~7;
+  return (FIXED_BYTES + path.length + 8) & ~7;
 }

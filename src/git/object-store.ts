@@ -2,9 +2,9 @@ import { GitError } from '../errors.ts';
 import { outOfStep } from './git-error.ts';
 import { KnownObjects } from './pack-format.ts';
 import type { PackedIds } from './packer.ts';
-import { type ObjectID, ID_SIZE } from './trees.ts';
+import { type ObjectID, ID_BYTES } from './trees.ts';
 import {
-  MOST_AT_ONCE,
+  MAX_AT_ONCE,
   type ObjectSource,
   type ObjectType,
   PackWriter,
@@ -58,12 +58,12 @@ export class ObjectStore {
   }
 
   /**
-   * Adds an object like `add`, a small one without a promise. Returns the id as `ID_SIZE` bytes, valid until
+   * Adds an object like `add`, a small one without a promise. Returns the id as `ID_BYTES` bytes, valid until
    * the next object is added.
    */
   addNamed(size: number, source: ObjectSource, type: ObjectType = 'blob'): Buffer | Promise<Buffer> {
     const pack = (this.#pack ??= this.#open());
-    const added = size <= MOST_AT_ONCE ? pack.addAtOnce(size, source, type) : pack.add(size, source, type);
+    const added = size <= MAX_AT_ONCE ? pack.addAtOnce(size, source, type) : pack.add(size, source, type);
     return Buffer.isBuffer(added) && !this.#isDue(pack) ? added : this.#completeAfter(added, pack);
   }
 
@@ -129,17 +129,17 @@ export async function packBlobs(
   const source: ObjectSource = (into, at, count) => {
     if (!contents.fill(into, at, count)) throw new GitError('a file is shorter than its size');
   };
-  let ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_SIZE);
+  let ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_BYTES);
   let length = 0;
   let first = 0;
   const flush = (): void => {
     if (length > 0) tell({ first, ids: ids.subarray(0, length) });
-    ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_SIZE);
-    first += length / ID_SIZE;
+    ids = Buffer.allocUnsafeSlow(IDS_AT_ONCE * ID_BYTES);
+    first += length / ID_BYTES;
     length = 0;
   };
   for (let size = contents.next(); size !== undefined; size = contents.next()) {
-    const expected = first + length / ID_SIZE;
+    const expected = first + length / ID_BYTES;
     if (contents.number !== expected) throw outOfStep(contents.number, expected);
     if (size === 'flush') {
       flush();

@@ -1,9 +1,9 @@
 import { createHash, getRandomValues } from 'node:crypto';
 import { crc32 } from 'node:zlib';
-import { ID_SIZE } from './trees.ts';
+import { ID_BYTES } from './trees.ts';
 import { type Native, loadNative } from '../sys/native.ts';
 
-const NAME_WORDS = ID_SIZE / 4;
+const NAME_WORDS = ID_BYTES / 4;
 const FIRST_ENTRIES = 1024;
 
 /**
@@ -26,17 +26,17 @@ export class KnownObjects {
   }
 
   /**
-   * Returns the names of `count` objects, `ID_SIZE` bytes each, in the order of adding, from number `first`
+   * Returns the names of `count` objects, `ID_BYTES` bytes each, in the order of adding, from number `first`
    * (from 0) on.
    */
   names(first: number, count: number): Buffer {
-    return this.#bytes.subarray(first * ID_SIZE, (first + count) * ID_SIZE);
+    return this.#bytes.subarray(first * ID_BYTES, (first + count) * ID_BYTES);
   }
 
   /**
    * Adds an object, unless it is known.
    *
-   * @param name `ID_SIZE` bytes
+   * @param name `ID_BYTES` bytes
    * @returns the checksum of the known object; undefined for a new one
    */
   add(name: Buffer, checksum: number): number | undefined {
@@ -93,18 +93,18 @@ function doubled(words: Uint32Array): Uint32Array<ArrayBuffer> {
   return larger;
 }
 
-const SIGNATURE = 0xff744f63;
-const VERSION = 2;
+const INDEX_MAGIC = 0xff744f63;
+const PACK_INDEX_VERSION = 2;
 const FANOUT_AT = 8;
 const NAMES_AT = FANOUT_AT + 256 * 4;
 /** Offsets from this one on are in a table of 64-bit numbers. */
-const LARGE = 0x8000_0000;
-const CHECKSUM_SIZE = 20;
+const LARGE_OFFSET = 0x8000_0000;
+const CHECKSUM_BYTES = 20;
 
 /**
  * Makes the index of a pack, version 2: gitformat-pack(5).
  *
- * @param names of the objects in it, `ID_SIZE` bytes each
+ * @param names of the objects in it, `ID_BYTES` bytes each
  * @param offsets of their first bytes in the pack
  * @param crcs CRC-32 of their bytes in the pack
  * @param packChecksum the pack's last 20 bytes
@@ -116,26 +116,26 @@ export function composePackIndex(
   packChecksum: Uint8Array,
 ): Buffer {
   const count = offsets.length;
-  const crcsAt = NAMES_AT + ID_SIZE * count;
+  const crcsAt = NAMES_AT + ID_BYTES * count;
   const offsetsAt = crcsAt + 4 * count;
   const farAt = offsetsAt + 4 * count;
-  const trailerAt = farAt + 8 * offsets.filter((offset) => offset >= LARGE).length;
-  const index = Buffer.alloc(trailerAt + 2 * CHECKSUM_SIZE);
+  const trailerAt = farAt + 8 * offsets.filter((offset) => offset >= LARGE_OFFSET).length;
+  const index = Buffer.alloc(trailerAt + 2 * CHECKSUM_BYTES);
   const view = new DataView(index.buffer, index.byteOffset, index.length);
-  view.setUint32(0, SIGNATURE);
-  view.setUint32(4, VERSION);
+  view.setUint32(0, INDEX_MAGIC);
+  view.setUint32(4, PACK_INDEX_VERSION);
   const ranked = sortedByName(names);
   const fanout = new Uint32Array(256);
   let farCount = 0;
   for (let rank = 0; rank < count; rank += 1) {
     const number = ranked[rank]!;
-    const nameAt = number * ID_SIZE;
-    index.set(names.subarray(nameAt, nameAt + ID_SIZE), NAMES_AT + ID_SIZE * rank);
+    const nameAt = number * ID_BYTES;
+    index.set(names.subarray(nameAt, nameAt + ID_BYTES), NAMES_AT + ID_BYTES * rank);
     fanout[names[nameAt]!]! += 1;
     view.setUint32(crcsAt + 4 * rank, crcs[number]!);
     const offset = offsets[number]!;
-    view.setUint32(offsetsAt + 4 * rank, offset < LARGE ? offset : LARGE + farCount);
-    if (offset < LARGE) continue;
+    view.setUint32(offsetsAt + 4 * rank, offset < LARGE_OFFSET ? offset : LARGE_OFFSET + farCount);
+    if (offset < LARGE_OFFSET) continue;
     view.setBigUint64(farAt + 8 * farCount, BigInt(offset));
     farCount += 1;
   }
@@ -147,20 +147,20 @@ export function composePackIndex(
   }
   index.set(packChecksum, trailerAt);
   const checksum = createHash('sha1')
-    .update(index.subarray(0, trailerAt + CHECKSUM_SIZE))
+    .update(index.subarray(0, trailerAt + CHECKSUM_BYTES))
     .digest();
-  index.set(checksum, trailerAt + CHECKSUM_SIZE);
+  index.set(checksum, trailerAt + CHECKSUM_BYTES);
   return index;
 }
 
 /** Returns the numbers of the names, sorted by the bytes of the names. */
 function sortedByName(names: Buffer): Uint32Array {
-  const numbers = Uint32Array.from({ length: names.length / ID_SIZE }, (_, number) => number);
-  const beginnings = numbers.map((number) => names.readUInt32BE(number * ID_SIZE));
+  const numbers = Uint32Array.from({ length: names.length / ID_BYTES }, (_, number) => number);
+  const beginnings = numbers.map((number) => names.readUInt32BE(number * ID_BYTES));
   return numbers.toSorted((one, other) => {
     const difference = beginnings[one]! - beginnings[other]!;
     return difference === 0
-      ? names.compare(names, other * ID_SIZE, (other + 1) * ID_SIZE, one * ID_SIZE, (one + 1) * ID_SIZE)
+      ? names.compare(names, other * ID_BYTES, (other + 1) * ID_BYTES, one * ID_BYTES, (one + 1) * ID_BYTES)
       : difference;
   });
 }
@@ -225,9 +225,9 @@ function adler32(bytes: Uint8Array, sum: number): number {
 }
 
 /** Size in bytes; a SHA_CTX has 96. */
-const STATE_SIZE = 128;
+const STATE_BYTES = 128;
 /** Limit on a type and a size, in bytes. */
-const LONGEST_HEAD = 64;
+const MAX_HEAD_BYTES = 64;
 
 /** @throws if the functions cannot be found */
 function nativeChecksums({ koffi, library }: Native, buffer: Buffer): Checksums {
@@ -237,10 +237,10 @@ function nativeChecksums({ koffi, library }: Native, buffer: Buffer): Checksums 
   const final = numberOf('int SHA1_Final(uintptr_t digest, uintptr_t state)');
   const adler = numberOf('unsigned long adler32(unsigned long sum, uintptr_t bytes, unsigned int length)');
   const crc = numberOf('unsigned long crc32(unsigned long sum, uintptr_t bytes, unsigned int length)');
-  const memory = Buffer.from(new ArrayBuffer(STATE_SIZE + ID_SIZE + LONGEST_HEAD));
+  const memory = Buffer.from(new ArrayBuffer(STATE_BYTES + ID_BYTES + MAX_HEAD_BYTES));
   const state = Number(koffi.address(memory));
   const bytes = Number(koffi.address(buffer));
-  const [nameAt, headAt] = [STATE_SIZE, STATE_SIZE + ID_SIZE];
+  const [nameAt, headAt] = [STATE_BYTES, STATE_BYTES + ID_BYTES];
   const name = memory.subarray(nameAt, headAt);
   return {
     begin(head) {

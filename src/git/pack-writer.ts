@@ -16,7 +16,7 @@ import { openChecksums, type KnownObjects, composePackIndex } from './pack-forma
 import { randomName } from '../sys/temp-file.ts';
 
 /** The types of objects that are written. */
-export type ObjectType = keyof typeof types;
+export type ObjectType = keyof typeof OBJECT_TYPES;
 
 /**
  * Puts the next bytes of an object into `buffer` at `at`: exactly `length` bytes, the object's last ones if
@@ -25,25 +25,25 @@ export type ObjectType = keyof typeof types;
 export type ObjectSource = (buffer: Buffer, at: number, length: number, last: boolean) => void;
 
 const PACK_VERSION = 2;
-const PACK_HEADER_SIZE = 12;
-const types = { commit: 1, tree: 2, blob: 3 } as const;
-const BUFFER_SIZE = 2 ** 20;
+const PACK_HEADER_BYTES = 12;
+const OBJECT_TYPES = { commit: 1, tree: 2, blob: 3 } as const;
+const BUFFER_BYTES = 2 ** 20;
 /** First two bytes of a zlib stream: deflate, 32 KiB window, fastest (RFC 1950, 2.2). */
 const ZLIB_HEADER = 0x7801;
 /** The number of bytes of its checksum. */
-const TRAILER_SIZE = 4;
+const TRAILER_BYTES = 4;
 /** Limit on the bytes of a stored block of deflate (RFC 1951, 3.2.4), and the size of its header. */
-const DEFLATE_BLOCK_SIZE = 0xffff;
-const BLOCK_HEADER_SIZE = 5;
+const DEFLATE_BLOCK_BYTES = 0xffff;
+const BLOCK_HEADER_BYTES = 5;
 /** Limit on the bytes of an object for `addAtOnce`. */
-export const MOST_AT_ONCE = 256 * 1024;
+export const MAX_AT_ONCE = 256 * 1024;
 /**
  * Overhead in bytes: type and size take up to ten, and a source may look for one byte after the object's end.
  */
-const OBJECT_OVERHEAD = 10 + 2 + TRAILER_SIZE + 1;
-const BLOCK_OVERHEAD = BLOCK_HEADER_SIZE + DEFLATE_BLOCK_SIZE;
+const OBJECT_OVERHEAD = 10 + 2 + TRAILER_BYTES + 1;
+const BLOCK_OVERHEAD = BLOCK_HEADER_BYTES + DEFLATE_BLOCK_BYTES;
 const roomForBlock = OBJECT_OVERHEAD + BLOCK_OVERHEAD;
-const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MOST_AT_ONCE / DEFLATE_BLOCK_SIZE) * BLOCK_OVERHEAD;
+const roomAtOnce = OBJECT_OVERHEAD + Math.ceil(MAX_AT_ONCE / DEFLATE_BLOCK_BYTES) * BLOCK_OVERHEAD;
 
 const readAsync = promisify(read);
 
@@ -75,7 +75,7 @@ export class PackWriter {
   #checksum: Hash | undefined = createHash('sha1');
   /** Bytes written, and bytes in the buffer after them. */
   #written = 0;
-  #length = PACK_HEADER_SIZE;
+  #length = PACK_HEADER_BYTES;
   /**
    * The checksums of the current object so far, and the first byte in the buffer that CRC-32 does not cover
    * yet.
@@ -125,7 +125,7 @@ export class PackWriter {
    * Adds an object of `size` bytes, unless this run has it already. An error of `source` is thrown, and
    * leaves the pack as it was.
    *
-   * @returns its name, `ID_SIZE` bytes, valid until the next object is added
+   * @returns its name, `ID_BYTES` bytes, valid until the next object is added
    */
   async add(size: number, source: ObjectSource, type: ObjectType = 'blob'): Promise<Buffer> {
     const start = this.#begin(size, type, roomForBlock);
@@ -133,7 +133,7 @@ export class PackWriter {
       for (let rest = size; ;) {
         rest -= this.#addBlock(rest, source);
         if (rest === 0) break;
-        if (this.#length + roomForBlock <= BUFFER_SIZE) continue;
+        if (this.#length + roomForBlock <= BUFFER_BYTES) continue;
         this.#sum();
         this.#flush();
         this.#unsummed = 0;
@@ -146,7 +146,7 @@ export class PackWriter {
     }
   }
 
-  /** Adds an object like `add`, without a pause, for at most `MOST_AT_ONCE` bytes. */
+  /** Adds an object like `add`, without a pause, for at most `MAX_AT_ONCE` bytes. */
   addAtOnce(size: number, source: ObjectSource, type: ObjectType = 'blob'): Buffer {
     const start = this.#begin(size, type, roomAtOnce);
     try {
@@ -187,13 +187,13 @@ export class PackWriter {
 
   /** Makes room and begins an object; returns its offset in the pack. */
   #begin(size: number, type: ObjectType, room: number): number {
-    if (this.#length + room > BUFFER_SIZE) this.#flush();
+    if (this.#length + room > BUFFER_BYTES) this.#flush();
     const start = this.size;
     this.workspace.checksums.begin(`${type} ${size}\0`);
     this.#adler32 = 1;
     this.#crc32 = 0;
     this.#unsummed = this.#length;
-    this.#putObjectHeader(size, types[type]);
+    this.#putObjectHeader(size, OBJECT_TYPES[type]);
     return start;
   }
 
@@ -202,7 +202,7 @@ export class PackWriter {
    * block.
    */
   #addBlock(rest: number, source: ObjectSource): number {
-    const length = Math.min(rest, DEFLATE_BLOCK_SIZE);
+    const length = Math.min(rest, DEFLATE_BLOCK_BYTES);
     const last = length === rest;
     const at = this.#putBlockHeader(length, last);
     source(this.#buffer, at, length, last);
@@ -277,12 +277,12 @@ export class PackWriter {
 
   /** Corrects the number of objects in the header; returns the SHA-1 of the pack. */
   async #readAgain(): Promise<Buffer> {
-    const header = Buffer.alloc(PACK_HEADER_SIZE);
+    const header = Buffer.alloc(PACK_HEADER_BYTES);
     this.#putPackHeader(header, this.#offsets.length);
-    writeSync(this.#file, header, 0, PACK_HEADER_SIZE, 0);
+    writeSync(this.#file, header, 0, PACK_HEADER_BYTES, 0);
     const hash = createHash('sha1');
     for (let at = 0; at < this.#written;) {
-      const { bytesRead } = await readAsync(this.#file, this.#buffer, 0, BUFFER_SIZE, at);
+      const { bytesRead } = await readAsync(this.#file, this.#buffer, 0, BUFFER_BYTES, at);
       if (bytesRead === 0) throw new GitError('a pack was cut off while it was written');
       hash.update(this.#buffer.subarray(0, bytesRead));
       at += bytesRead;
@@ -294,7 +294,7 @@ export class PackWriter {
 
 /** The memory for writing a pack. */
 export class PackWorkspace {
-  readonly buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  readonly buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
   readonly checksums = openChecksums(this.buffer);
 }
 

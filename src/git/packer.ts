@@ -5,7 +5,7 @@ import { RingWriter, createRing } from '../sys/ring.ts';
 import { startThread } from '../sys/threads.ts';
 import type { FileRecords } from './file-records.ts';
 import { outOfStep } from './git-error.ts';
-import { ID_SIZE } from './trees.ts';
+import { ID_BYTES } from './trees.ts';
 
 /** The `workerData` of the thread. */
 export interface PackerData {
@@ -14,7 +14,7 @@ export interface PackerData {
   readonly directory: string;
 }
 
-/** Ids of the blobs of contents from number `first` on, `ID_SIZE` bytes each. */
+/** Ids of the blobs of contents from number `first` on, `ID_BYTES` bytes each. */
 export interface PackedIds {
   readonly first: number;
   readonly ids: Uint8Array;
@@ -88,7 +88,7 @@ export class Packer {
 
   #take(ids: Uint8Array): void {
     const bytes = Buffer.from(ids.buffer, ids.byteOffset, ids.length);
-    for (let at = 0; at < bytes.length; at += ID_SIZE) {
+    for (let at = 0; at < bytes.length; at += ID_BYTES) {
       this.#records.setId(this.#count, bytes, at);
       this.#count += 1;
     }

@@ -9,11 +9,11 @@ import { osPath } from '../sys/os-path.ts';
 import { explainOsError } from '../sys/os-error.ts';
 import { namelessFile } from '../sys/temp-file.ts';
 import type { BytePath } from '../tar/entry.ts';
-import { BLOCK_SIZE } from '../tar/header.ts';
+import { TAR_BLOCK_BYTES } from '../tar/header.ts';
 import { normalize } from '../tar/layer-path.ts';
 import { openRegular, partOfFile, readRange, type LayoutFile, type LayoutFiles } from './layout-files.ts';
 
-const MOST_LINKS = 16;
+const MAX_MEMBER_LINKS = 16;
 
 /**
  * Opens the files of a layout in a tar archive, plain or compressed, in a file or a stream. One pass over the
@@ -58,7 +58,7 @@ export async function openArchive(
 /** Follows links to other members, which old versions of `docker save` wrote; they may lead nowhere. */
 function resolve(index: ArchiveIndex, path: string, name: string): Extent | undefined {
   let place: string = normalize(path as BytePath);
-  for (let links = 0; links < MOST_LINKS; links += 1) {
+  for (let links = 0; links < MAX_MEMBER_LINKS; links += 1) {
     const member = index.get(place);
     if (typeof member !== 'string') return member;
     place = member;
@@ -151,15 +151,15 @@ function* readHeaders(descriptor: number, name: string): Generator<[entry: ReadE
     if (failure !== undefined) throw malformed(`not a tar header (${printable(failure.message, 80)})`);
   };
   for (;;) {
-    const block = Buffer.alloc(BLOCK_SIZE);
-    const length = readSync(descriptor, block, 0, BLOCK_SIZE, position);
+    const block = Buffer.alloc(TAR_BLOCK_BYTES);
+    const length = readSync(descriptor, block, 0, TAR_BLOCK_BYTES, position);
     if (length === 0 && meta > 0) throw malformed('the archive ends before the entry of a header');
     if (length === 0) return;
-    if (length < BLOCK_SIZE) throw malformed('the archive ends within a header block');
+    if (length < TAR_BLOCK_BYTES) throw malformed('the archive ends within a header block');
     if (position === 0 && compressionOf(block) !== 'none') throw malformed('not a tar header');
     const isAfterZeros = zeros > 0;
     feed(block);
-    position += BLOCK_SIZE;
+    position += TAR_BLOCK_BYTES;
     if (end) return;
     if (isAfterZeros) throw malformed('data follows a single block of zeros, which is half of an end mark');
     if (entry === undefined) {

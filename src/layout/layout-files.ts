@@ -68,7 +68,7 @@ function wrongSize(what: string, found: number, expected: number): IntegrityErro
   });
 }
 
-const CHUNK_BYTES = 1024 * 1024;
+const READ_BYTES = 1024 * 1024;
 
 /**
  * Opens a file for reading, without waiting for the other end of a pipe.
@@ -113,7 +113,7 @@ export async function* readRange(
 ): AsyncGenerator<Uint8Array, void, undefined> {
   for (let position = start; position < end;) {
     signal.throwIfAborted();
-    const chunk = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, end - position));
+    const chunk = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - position));
     const { bytesRead } = await handle.read(chunk, 0, chunk.length, position);
     if (bytesRead === 0) throw new IntegrityError(`a file became shorter while it was read`);
     position += bytesRead;

@@ -7,7 +7,7 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 export const MAX_LAYERS = 4096;
 
 /** Limit on nesting; real manifests, indexes and configs stay below ten. */
-const MAX_DEPTH = 100;
+const MAX_NESTING = 100;
 
 /** Limit on the values of a document, which take 30 MiB at most. An index of 10,000 entries has fewer. */
 const MAX_VALUES = 200_000;
@@ -40,8 +40,8 @@ const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
  * document's
  */
 export function parseJson(bytes: Uint8Array, what: string, limit = new ValueLimit()): unknown {
-  const { depth, values } = measure(bytes);
-  if (depth > MAX_DEPTH) throw new IntegrityError(`${what} is nested more than ${MAX_DEPTH} levels deep`);
+  const { depth, values } = measureDocument(bytes);
+  if (depth > MAX_NESTING) throw new IntegrityError(`${what} is nested more than ${MAX_NESTING} levels deep`);
   limit.count(values, what);
   const text = decoder.decode(bytes);
   try {
@@ -115,7 +115,7 @@ export function listOf(value: unknown, key: string, what: string, most = Infinit
  * Returns how deep a document is nested, and an upper bound of its values: one after each comma and opening
  * bracket.
  */
-function measure(bytes: Uint8Array): { readonly depth: number; readonly values: number } {
+function measureDocument(bytes: Uint8Array): { readonly depth: number; readonly values: number } {
   let depth = 0;
   let deepest = 0;
   let values = 1;

@@ -29,7 +29,7 @@ export const MANIFEST_ACCEPT: readonly string[] = [
 /** The kinds of documents that a registry sends for a manifest request. */
 export type ManifestKind = 'index' | 'manifest' | 'schema1';
 
-const KINDS: ReadonlyMap<string, ManifestKind> = new Map([
+const MANIFEST_KINDS: ReadonlyMap<string, ManifestKind> = new Map([
   [MediaType.ociIndex, 'index'],
   [MediaType.dockerList, 'index'],
   [MediaType.ociManifest, 'manifest'],
@@ -40,7 +40,7 @@ const KINDS: ReadonlyMap<string, ManifestKind> = new Map([
 
 /** Returns the kind that a media type names; undefined for other types. */
 export function manifestKind(mediaType: string): ManifestKind | undefined {
-  return KINDS.get(mediaType);
+  return MANIFEST_KINDS.get(mediaType);
 }
 
 /**

@@ -78,7 +78,7 @@ function normalisePlatform(platform: Platform): Platform {
   };
 }
 
-const ALIASES: Readonly<Record<string, readonly [architecture: string, variant?: string]>> = {
+const ARCHITECTURE_ALIASES: Readonly<Record<string, readonly [architecture: string, variant?: string]>> = {
   i386: ['386', ''],
   x86_64: ['amd64'],
   'x86-64': ['amd64'],
@@ -95,7 +95,7 @@ const VARIANTS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
 };
 
 function normaliseArchitecture(architecture: string, variant: string): readonly [string, string] {
-  const [name, version = variant] = ownValue(ALIASES, architecture) ?? [architecture];
+  const [name, version = variant] = ownValue(ARCHITECTURE_ALIASES, architecture) ?? [architecture];
   return [name, ownValue(ownValue(VARIANTS, name) ?? {}, version) ?? version];
 }
 
@@ -166,7 +166,7 @@ export function platformRank(platform: Platform, wanted: Platform): number | und
 }
 
 /** The description of the machine by Node and the kernel. */
-export interface Host {
+export interface Machine {
   /** `process.platform` */
   readonly platform: string;
   /** `process.arch` */
@@ -181,7 +181,7 @@ const GOARCH: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', pp
  * Returns the platform to pull if the user names none. Systems without containers of their own (macOS) run
  * Linux ones.
  */
-export function hostPlatform(host: Host): Platform {
+export function hostPlatform(host: Machine): Platform {
   const os = host.platform === 'win32' ? 'windows' : host.platform === 'freebsd' ? 'freebsd' : 'linux';
   const architecture = ownValue(GOARCH, host.arch) ?? host.arch;
   const variant = architecture === 'arm' ? armVariant(host.cpuinfo ?? '') : undefined;

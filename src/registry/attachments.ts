@@ -8,14 +8,16 @@ import { nextPage, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
-const MAX_PAGES = 100;
+const MAX_REFERRER_PAGES = 100;
 /** Limit on the number of referrers of one manifest, of the wanted types. */
 const MAX_REFERRERS = 1000;
 
 /** Statuses of registries without the referrers API. */
 const NO_API = [400, 404, 405, 406];
 
-const ACCEPT = { accept: [MediaType.ociManifest, MediaType.ociIndex, MediaType.dockerManifest].join(', ') };
+const ACCEPT_ATTACHMENT = {
+  accept: [MediaType.ociManifest, MediaType.ociIndex, MediaType.dockerManifest].join(', '),
+};
 
 interface Page extends Referrers {
   readonly next: string | undefined;
@@ -67,7 +69,7 @@ export class RegistryAttachments implements Attachments {
     const descriptors: Descriptor[] = [];
     let source: Endpoint | undefined;
     for (let query: string | undefined = ''; query !== undefined;) {
-      if (seen.has(query) || seen.size >= MAX_PAGES || descriptors.length > MAX_REFERRERS)
+      if (seen.has(query) || seen.size >= MAX_REFERRER_PAGES || descriptors.length > MAX_REFERRERS)
         return { descriptors: descriptors.slice(0, MAX_REFERRERS), isCut: true };
       seen.add(query);
       const asked: Query<Page | undefined> = {
@@ -137,7 +139,7 @@ export class RegistryAttachments implements Attachments {
       path: `manifests/${target}`,
       subject,
       repository: this.#name,
-      headers: ACCEPT,
+      headers: ACCEPT_ATTACHMENT,
       read: readManifest,
     };
     return await this.#endpoints.ask(query).catch(undefinedIfNotFound);

@@ -39,7 +39,7 @@ function rangeHeaders({ start, end }: BlobRange, etag: string | undefined): Reco
   };
 }
 
-async function* nothing(): AsyncIterable<Uint8Array> {}
+async function* emptyBody(): AsyncIterable<Uint8Array> {}
 
 /**
  * Interprets the answer to a request for a blob.
@@ -71,7 +71,7 @@ function readBlobResponse(response: Response, range: BlobRange, { size, subject 
   const empty = start === 0 && (size ?? 0) === 0;
   const atEnd = (content?.size ?? size) === start;
   if (status === 416 && (empty || atEnd))
-    return { body: nothing(), start, size: start, etag, ranges: !empty };
+    return { body: emptyBody(), start, size: start, etag, ranges: !empty };
   throw new NetworkError(
     `cannot read ${subject}: ${response.url.host} sent another range than the requested one`,
     { code: 'OTHER_RANGE', hint: 'report it to the operator of the registry or of the proxy before it' },

@@ -1,6 +1,6 @@
 import { DlrootfsError, isTransient, TransientError, UsageError } from '../errors.ts';
 import { answerError, readFailure, type Subject, warningTexts } from './http/answer.ts';
-import type { Headers, Response } from './http/exchange.ts';
+import type { HttpHeaders, Response } from './http/exchange.ts';
 import { retryRequest, type Transport } from './http/transport.ts';
 import { RepeatableError } from '../sys/retry.ts';
 import { DOCUMENT_RANK } from '../sys/request-queue.ts';
@@ -11,7 +11,7 @@ export interface Query<T> extends Subject {
   readonly method?: 'GET' | 'HEAD';
   /** Relative to the base of the endpoint: `manifests/latest`. */
   readonly path: string;
-  readonly headers?: Headers;
+  readonly headers?: HttpHeaders;
   /** Statuses other than 200 that count as success. */
   readonly also?: readonly number[];
   readonly read: (response: Response) => Promise<T>;
@@ -22,7 +22,7 @@ export interface Query<T> extends Subject {
 }
 
 /** The answer to a request. */
-export interface Answer {
+export interface EndpointResponse {
   readonly response: Response;
   /** Undefined for an expected status, whose body is still unread. */
   readonly error: DlrootfsError | undefined;
@@ -39,9 +39,9 @@ export interface Authorization {
    *
    * @param refused Authorization headers that were answered 401
    */
-  headers(url: URL, refused: readonly Refused[]): Promise<Headers | undefined>;
+  headers(url: URL, refused: readonly Refused[]): Promise<HttpHeaders | undefined>;
   /** Takes note of the answer to a request with these headers. */
-  judge(answer: Answer, url: URL, sent: Headers): Promise<NextStep>;
+  judge(answer: EndpointResponse, url: URL, sent: HttpHeaders): Promise<NextStep>;
 }
 
 type Refused = string | undefined;
@@ -115,7 +115,7 @@ export class Endpoint {
     return retryRequest(attempt, { ...transport.settings, signal }, retries);
   }
 
-  async #send(url: URL, query: Query<unknown>, own: Headers): Promise<Answer> {
+  async #send(url: URL, query: Query<unknown>, own: HttpHeaders): Promise<EndpointResponse> {
     const { transport, authorization } = this.#options;
     const { method = 'GET', headers, signal, also } = query;
     const response = await transport.send({ method, url, headers: { ...headers, ...own }, signal });

@@ -7,7 +7,7 @@ import { type DlrootfsError, isTransient, NetworkError, NotFoundError } from '..
 import { isObject, jsonOf } from '../oci/json.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import { addCredential, type Credential, findCredential } from './auth/credentials.ts';
-import type { Location } from './config/registries-conf.ts';
+import type { RegistryLocation } from './config/registries-conf.ts';
 import { Endpoint } from './endpoint.ts';
 import { answerError, readFailure } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
@@ -41,7 +41,7 @@ export interface Ping {
 
 /** The registry of a reference, or a mirror of it. */
 export class RegistryHost {
-  readonly location: Location;
+  readonly location: RegistryLocation;
   readonly transport: Transport;
   /** The repository, by version 2 of the protocol. */
   readonly endpoint: Endpoint;
@@ -50,7 +50,7 @@ export class RegistryHost {
   readonly #authenticator: Authenticator;
   #contact: Promise<Contact> | undefined;
 
-  private constructor(location: Location, transport: Transport, options: RegistryOptions) {
+  private constructor(location: RegistryLocation, transport: Transport, options: RegistryOptions) {
     this.location = location;
     this.transport = transport;
     const find = async (): Promise<Credential | undefined> => {
@@ -70,7 +70,7 @@ export class RegistryHost {
   }
 
   /** @throws UsageError for unusable certificate files */
-  static async open(location: Location, settings: SessionSettings): Promise<RegistryHost> {
+  static async open(location: RegistryLocation, settings: SessionSettings): Promise<RegistryHost> {
     const { options } = settings;
     const own = location.mirrorOf === undefined;
     const insecure = location.insecure || options.tlsVerify === false;
@@ -109,7 +109,7 @@ export class RegistryHost {
    * | any other      | an error: only a server that does not know the address may speak version 1        |
    */
   async #contactVersion2(): Promise<Contact> {
-    const { response, error, base } = await this.#firstAnswer('/v2/');
+    const { response, error, base } = await this.#firstResponse('/v2/');
     const { status } = response;
     if (status === 401) this.#authenticator.learn(response);
     if (status === 401 || status === 200) return { base, version2: isWebPage(response) ? 'perhaps' : 'yes' };
@@ -125,7 +125,7 @@ export class RegistryHost {
   async ping(known: URL | undefined): Promise<Ping> {
     if (this.location.registry === 'docker.io')
       return { status: 200, base: HUB_INDEX, version1: true, standalone: false };
-    const { response, body, base } = await this.#firstAnswer('/v1/_ping', known);
+    const { response, body, base } = await this.#firstResponse('/v1/_ping', known);
     return {
       status: response.status,
       base,
@@ -149,7 +149,7 @@ export class RegistryHost {
    * | of the wrong scheme       | any other                 | the error of the second |
    * | any other                 | is not tried              | the error of the first  |
    */
-  async #firstAnswer(path: string, known?: URL): Promise<FirstAnswer> {
+  async #firstResponse(path: string, known?: URL): Promise<FirstResponse> {
     const { registry, mirrorOf } = this.location;
     const name = registry === 'docker.io' ? HUB_API : registry;
     const roots = known ? [known] : this.#schemes().map((scheme) => new URL(`${scheme}://${name}`));
@@ -186,7 +186,7 @@ export class RegistryHost {
    *
    * @throws transient errors, and errors after which the other scheme may succeed
    */
-  async #ask(url: URL): Promise<FirstAnswer> {
+  async #ask(url: URL): Promise<FirstResponse> {
     const response = await this.transport.send({ method: 'GET', url, headers: {} });
     const body = await readFailure(response);
     const { status } = response;
@@ -205,7 +205,7 @@ export class RegistryHost {
   }
 }
 
-interface FirstAnswer {
+interface FirstResponse {
   readonly response: Response;
   readonly body: Uint8Array;
   /** The error for this answer; undefined for status 200. */

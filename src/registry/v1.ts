@@ -3,7 +3,7 @@ import { configOf, MAX_CONFIG_BYTES } from '../oci/config.ts';
 import { historyOf, type Image, type RemoteLayer, type Session } from '../oci/image.ts';
 import { type JsonObject, parseJson, parseJsonObject, ValueLimit } from '../oci/json.ts';
 import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
-import { basic, type Credential, describeCredential } from './auth/credentials.ts';
+import { basic, type Credential, credentialText } from './auth/credentials.ts';
 import { BlobSource } from './blob-source.ts';
 import { type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
 import { readDocument } from './http/answer.ts';
@@ -34,7 +34,7 @@ const MAX_IMAGES_BYTES = 16 * 1024 * 1024;
 /** The largest number of failures that an error lists. */
 const LISTED_FAILURES = 3;
 
-const TOKEN = 'Token ';
+const TOKEN_SCHEME = 'Token ';
 
 /**
  * A session by version 1 of the protocol, as docker-registry (Python) and Docker 1.4 define it. The index
@@ -153,7 +153,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     const { base, standalone } = this.#ping;
     const credential = await this.#password();
     const password = credential && basic(credential);
-    const used = credential && describeCredential(credential);
+    const used = credential && credentialText(credential);
     const endpoint = (url: URL, own: Transport, headers: () => readonly (string | undefined)[]) =>
       new Endpoint({
         name: url.host,
@@ -168,7 +168,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
       const own = url.origin === base.origin;
       // Only the index gets the password. A proxy in front of a standalone registry may want it first.
       const headers = () => {
-        const both = [this.#token && `${TOKEN}${this.#token}`, own ? password : undefined];
+        const both = [this.#token && `${TOKEN_SCHEME}${this.#token}`, own ? password : undefined];
         return standalone ? both.toReversed() : both;
       };
       registries.push(endpoint(url, own ? transport : await this.#open(url), headers));
@@ -250,8 +250,8 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
         if (!error) accepted = authorization;
         if (!unauthorized) return 'final';
         // The token was accepted before: it has expired.
-        if (authorization === accepted && authorization?.startsWith(TOKEN)) {
-          await this.#renew(authorization.slice(TOKEN.length));
+        if (authorization === accepted && authorization?.startsWith(TOKEN_SCHEME)) {
+          await this.#renew(authorization.slice(TOKEN_SCHEME.length));
         }
         return 'other';
       },
@@ -263,7 +263,7 @@ export class Version1Session implements Omit<Session<RemoteLayer>, 'close'> {
     const credential = await this.#host.credential();
     if (!credential || credential.kind === 'password') return credential;
     const reason = 'version 1 of the registry protocol knows user names and passwords only';
-    const message = `ignoring ${describeCredential(credential)}: ${reason}`;
+    const message = `ignoring ${credentialText(credential)}: ${reason}`;
     this.#settings.report({ type: 'notice', message });
     return undefined;
   }

@@ -27,14 +27,14 @@ import { isTag, Reference } from '../oci/reference.ts';
 import { RegistryAttachments } from './attachments.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
-import { describeRateLimit, nextPage, readDocument } from './http/answer.ts';
+import { rateLimitText, nextPage, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
 const MAX_PAGE_BYTES = 16 * 1024 * 1024;
 /** Limit per page: some registries send all tags in one. */
 const MAX_TAGS = 1_000_000;
-const MAX_PAGES = 10_000;
+const MAX_TAG_PAGES = 10_000;
 /** Tags among which an error looks for a similar one. */
 const MAX_SIMILAR_TAGS = 1000;
 
@@ -46,7 +46,7 @@ type ManifestTarget = Pick<
 
 type RegistryDocument = FoundDocument & { readonly digest: Digest };
 
-const ACCEPT = { accept: MANIFEST_ACCEPT.join(', ') };
+const ACCEPT_MANIFEST = { accept: MANIFEST_ACCEPT.join(', ') };
 
 /**
  * A session by version 2 of the protocol (OCI distribution specification). Manifests and configs come from
@@ -173,7 +173,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
     const head = {
       ...target,
       method: 'HEAD',
-      headers: ACCEPT,
+      headers: ACCEPT_MANIFEST,
       also: [404, 405],
       read: (response: Response) =>
         Promise.resolve(response.status === 200 ? digestOfHeader(response) : undefined),
@@ -199,12 +199,12 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
   async #fetchManifest(target: ManifestTarget, digest: Digest | undefined): Promise<RegistryDocument> {
     const read = async (response: Response) => {
       const bytes = await readDocument(response, MAX_MANIFEST_BYTES);
-      this.#rateLimit = describeRateLimit(response.header) ?? this.#rateLimit;
+      this.#rateLimit = rateLimitText(response.header) ?? this.#rateLimit;
       const expected = digest ?? digestOfHeader(response);
       const document = parseManifest(bytes, response.header('content-type'), target.subject, expected);
       return { document, digest: expected ?? digestOf(document.payload), bytes };
     };
-    const { bytes, ...found } = await this.#endpoints.ask({ ...target, headers: ACCEPT, read });
+    const { bytes, ...found } = await this.#endpoints.ask({ ...target, headers: ACCEPT_MANIFEST, read });
     await this.#options.manifestStore?.put(found.digest, bytes);
     return found;
   }
@@ -234,7 +234,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
    * @throws NetworkError if there are more pages; UsageError offline
    */
   async *tags(
-    limits: { readonly pages: number; readonly retries?: number } = { pages: MAX_PAGES },
+    limits: { readonly pages: number; readonly retries?: number } = { pages: MAX_TAG_PAGES },
   ): AsyncGenerator<string, void> {
     if (this.#options.offline) {
       throw new UsageError('cannot list tags offline: the cache has no lists of tags', {

@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream';
 import type { LiveReport, PullEvent } from './event.ts';
-import { type LayerProgress, Progress, describeProgress, formatBytes } from './progress.ts';
+import { type LayerProgress, Progress, progressText, formatBytes } from './progress.ts';
 
 export interface TerminalStream extends Writable {
   readonly columns?: number;
@@ -79,7 +79,7 @@ export function renderBars(progress: Progress, columns: number, rows: number, no
   const running = progress.layers.filter(({ state }) => state === 'fetching' || state === 'applying');
   const shown = running.slice(0, Math.max(0, rows - 1));
   const lines = shown.map((layer) => layerLine(layer, columns));
-  return [...lines, describeProgress(progress, now, columns)];
+  return [...lines, progressText(progress, now, columns)];
 }
 
 const NARROWEST_BAR = 8;

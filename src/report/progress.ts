@@ -131,7 +131,7 @@ export function formatSeconds(seconds: number): string {
  * Returns the sum as text: `12.3 MiB of 40.0 MiB, 3.1 MiB/s, 0:09 left, 2 of 7 layers unpacked` (or
  * `downloaded`); as many parts as fit, none of them cut.
  */
-export function describeProgress(progress: Progress, now: number, columns = Infinity): string {
+export function progressText(progress: Progress, now: number, columns = Infinity): string {
   const { received, size, layers, layersDone } = progress;
   const parts = [
     size === undefined ? formatBytes(received) : `${formatBytes(received)} of ${formatBytes(size)}`,
@@ -163,7 +163,7 @@ export function plainReport(err: Writable): LiveReport {
     // Compares the state, since the rate changes even if nothing arrives.
     const { received, layersDone, entries } = progress;
     const state = `${received} ${layersDone.what} ${layersDone.count} ${entries}`;
-    if (state !== last) err.write(`${describeProgress(progress, performance.now())}\n`);
+    if (state !== last) err.write(`${progressText(progress, performance.now())}\n`);
     last = state;
   };
   const stop = () => {

@@ -277,7 +277,7 @@ export function storedImagesText(
 }
 
 /** The reasons why DIR is not the image, by `Preview.reason`. */
-const REASONS = {
+const PREVIEW_REASONS = {
   missing: 'does not exist yet',
   'other-image': 'holds another image',
   touched: 'was changed since',
@@ -296,12 +296,12 @@ export function previewText({
 }: Pick<Inspection, 'reference' | 'digest' | 'bytes'> & {
   readonly destination: string;
   readonly changed: boolean;
-  readonly reason?: keyof typeof REASONS;
+  readonly reason?: keyof typeof PREVIEW_REASONS;
 }): string {
   const image = printable(digest === undefined ? reference : `${reference} (${digest})`, 2000);
   const shown = printable(destination);
   if (!changed) return `${shown} is up to date: ${image}\n`;
-  return `${shown} ${REASONS[reason]}: a pull makes it ${image}\nTo fetch: ${toFetch(bytes)}\n`;
+  return `${shown} ${PREVIEW_REASONS[reason]}: a pull makes it ${image}\nTo fetch: ${toFetch(bytes)}\n`;
 }
 
 function toFetch({ network, cache }: Inspection['bytes']): string {

@@ -2,7 +2,7 @@ import { compressesFiles, type FileStat, typeOfMode } from './filesystem.ts';
 
 /** Offsets in bytes: two names, a structure, directory entries. */
 const LAYOUT = { name: 0, second: 8192, structure: 16_384, list: 24_576, size: 57_344 } as const;
-const MAX_NAME_BYTES = 8191;
+const NAME_BUFFER_BYTES = 8191;
 
 /** Memory at a fixed address that passes names and structures to and from system calls. */
 export class CallMemory {
@@ -11,7 +11,7 @@ export class CallMemory {
   readonly structure: number;
   readonly list: number;
   readonly listSize = LAYOUT.size - LAYOUT.list;
-  readonly longestName = MAX_NAME_BYTES;
+  readonly longestName = NAME_BUFFER_BYTES;
   readonly #name: number;
   readonly #bytes = Buffer.alloc(LAYOUT.size);
   readonly #view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.length);
@@ -42,7 +42,7 @@ export class CallMemory {
   }
 
   #put(name: string, at: number): void {
-    this.#bytes[at + this.#bytes.write(name, at, MAX_NAME_BYTES, 'latin1')] = 0;
+    this.#bytes[at + this.#bytes.write(name, at, NAME_BUFFER_BYTES, 'latin1')] = 0;
   }
 
   /** Returns the first `length` bytes at `second`. */

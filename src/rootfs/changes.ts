@@ -18,16 +18,16 @@ export interface TreeChange {
 }
 
 /** Bytes of kind, number, length of the path and length of the target. */
-const HEADER_SIZE = 1 + 4 + 4 + 4;
+const HEADER_BYTES = 1 + 4 + 4 + 4;
 /** Bytes in one message: each message costs about 0.3 ms. */
-const BATCH_SIZE = 256 * 1024;
+const BATCH_BYTES = 256 * 1024;
 
 /** Records the changes of layers in order, for -g, as bytes that `readChanges` reads. */
 export class ChangeLog {
   /** Receives the content of each file and symlink before its change is added. */
   readonly contents: ContentWriter;
   readonly #tell: (records: Uint8Array<ArrayBuffer>) => void;
-  #bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
+  #bytes = Buffer.allocUnsafeSlow(BATCH_BYTES);
   #length = 0;
   /** Number of changes with a content so far. */
   #count = 0;
@@ -80,8 +80,8 @@ export class ChangeLog {
   }
 
   #add(kind: TreeChange['kind'], path: string, target: string, number: number): void {
-    const size = HEADER_SIZE + path.length + target.length;
-    if (this.#length + size > BATCH_SIZE) this.#send();
+    const size = HEADER_BYTES + path.length + target.length;
+    if (this.#length + size > BATCH_BYTES) this.#send();
     const bytes = this.#bytes;
     let at = bytes.writeUInt8(kinds.indexOf(kind), this.#length);
     at = bytes.writeUInt32LE(number, at);
@@ -94,7 +94,7 @@ export class ChangeLog {
   #send(): void {
     if (this.#length === 0) return;
     this.#tell(this.#bytes.subarray(0, this.#length));
-    this.#bytes = Buffer.allocUnsafeSlow(BATCH_SIZE);
+    this.#bytes = Buffer.allocUnsafeSlow(BATCH_BYTES);
     this.#length = 0;
   }
 }
@@ -105,9 +105,9 @@ export function* readChanges(records: Uint8Array): Generator<TreeChange, void, v
   for (let at = 0; at < bytes.length;) {
     const kind = kinds[bytes.readUInt8(at)]!;
     const number = bytes.readUInt32LE(at + 1);
-    const targetAt = at + HEADER_SIZE + bytes.readUInt32LE(at + 5);
+    const targetAt = at + HEADER_BYTES + bytes.readUInt32LE(at + 5);
     const end = targetAt + bytes.readUInt32LE(at + 9);
-    const path = bytes.toString('latin1', at + HEADER_SIZE, targetAt);
+    const path = bytes.toString('latin1', at + HEADER_BYTES, targetAt);
     const target = targetAt === end ? '' : bytes.toString('latin1', targetAt, end);
     yield { kind, path, target, number };
     at = end;

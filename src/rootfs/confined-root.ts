@@ -3,7 +3,7 @@ import { IntegrityError } from '../errors.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { hasErrno } from '../sys/os-error.ts';
 import { systemCalls } from '../sys/system-calls.ts';
-import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
+import { MAX_ACCOUNT_FILE_BYTES } from '../sys/passwd.ts';
 import { bytePath } from '../tar/entry.ts';
 import { Directories } from './directories.ts';
 import {
@@ -69,7 +69,7 @@ export class ConfinedRoot implements Disposable {
    */
   readText(path: string): string | undefined {
     return this.#at(path, (parent, name) => {
-      const bytes = this.#filesystem.readFile(parent, name, LARGEST_ACCOUNT_FILE);
+      const bytes = this.#filesystem.readFile(parent, name, MAX_ACCOUNT_FILE_BYTES);
       return typeof bytes === 'number' ? undefined : Buffer.from(bytes).toString();
     });
   }

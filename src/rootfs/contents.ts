@@ -3,12 +3,12 @@ import { type RingReader, RingWriter } from '../sys/ring.ts';
 
 // Format of the stream: for each content its number in four bytes, its size in eight, then its bytes.
 
-const HEADER_SIZE = 4 + 8;
+const HEADER_BYTES = 4 + 8;
 /** In place of a size: send all ids so far. */
 const FLUSH = -1;
 /** The reader is woken after so many bytes, not for each small content. */
-const BATCH_SIZE = 256 * 1024;
-const zeros = new Uint8Array(BATCH_SIZE);
+const BATCH_BYTES = 256 * 1024;
+const zeros = new Uint8Array(BATCH_BYTES);
 
 /**
  * Hands the contents of files and the targets of symlinks to another thread. They are numbered from 0 in the
@@ -18,12 +18,12 @@ const zeros = new Uint8Array(BATCH_SIZE);
  */
 export class ContentWriter {
   readonly #ring: RingWriter;
-  readonly #header = Buffer.alloc(HEADER_SIZE);
+  readonly #header = Buffer.alloc(HEADER_BYTES);
   /** Number of contents so far, with the one that was begun last. */
   count = 0;
 
   constructor(memory: SharedArrayBuffer) {
-    this.#ring = new RingWriter(memory, undefined, BATCH_SIZE);
+    this.#ring = new RingWriter(memory, undefined, BATCH_BYTES);
   }
 
   /** Begins the next content, to which `size` bytes are then added. */
@@ -76,7 +76,7 @@ export class ContentWriter {
 /** Reads the contents that a ContentWriter writes. */
 export class ContentReader {
   readonly #source: Pick<RingReader, 'readInto'>;
-  readonly #header = Buffer.alloc(HEADER_SIZE);
+  readonly #header = Buffer.alloc(HEADER_BYTES);
 
   constructor(source: Pick<RingReader, 'readInto'>) {
     this.#source = source;
@@ -94,7 +94,7 @@ export class ContentReader {
    * @throws what the source throws
    */
   next(): number | 'flush' | undefined {
-    if (!this.fill(this.#header, 0, HEADER_SIZE)) return undefined;
+    if (!this.fill(this.#header, 0, HEADER_BYTES)) return undefined;
     const size = this.#header.readDoubleLE(4);
     return size === FLUSH ? 'flush' : size;
   }

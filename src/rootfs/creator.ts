@@ -1,4 +1,4 @@
-import { accessList, defaultAccessList } from '../tar/access-list.ts';
+import { accessListXattr, defaultAccessListXattr } from '../tar/access-list.ts';
 import type { BytePath } from '../tar/entry.ts';
 import { itself, placeIn } from './directories.ts';
 import { type Filesystem, granted } from './filesystem.ts';
@@ -41,8 +41,8 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
   const { root } = filesystem;
   if (mode === 'stage') {
     // Remove inherited access lists, so that nothing inherits them from here.
-    filesystem.removeXattr(itself(root), accessList);
-    filesystem.removeXattr(itself(root), defaultAccessList);
+    filesystem.removeXattr(itself(root), accessListXattr);
+    filesystem.removeXattr(itself(root), defaultAccessListXattr);
   }
   const name = randomName('.dlrootfs-probe-');
   const outerNode = placeIn(root, name);
@@ -64,7 +64,7 @@ export function probe(filesystem: Filesystem, mode: 'stage' | 'empty'): Creator 
     filesystem.closeDirectory(directory);
     if (typeof inner === 'number') return carefulCreator;
     const asAsked = inner.gid === outer.gid && inner.mode === outer.mode && (outer.mode & ~0o777) === 0;
-    const inheritsList = filesystem.xattrSize(outerNode, defaultAccessList) >= 0;
+    const inheritsList = filesystem.xattrSize(outerNode, defaultAccessListXattr) >= 0;
     return {
       uid: inner.uid,
       gid: inner.gid,

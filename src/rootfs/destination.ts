@@ -6,7 +6,7 @@ import type { OpenOptions } from '../sys/directory-walk.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { osPath, utf8Path } from '../sys/os-path.ts';
-import { type DirectoryLocation, locate, lookAt, type ProtectedPath, refuseReplacement } from './location.ts';
+import { type DirectoryPlace, locate, lookAt, type ProtectedPath, refuseReplacement } from './location.ts';
 import type { RootMetadata } from './directory-metadata.ts';
 import { type Replaced, replaceDirectory, type Replacement } from './replacement.ts';
 import type { RunOptions } from './run.ts';
@@ -56,7 +56,7 @@ export class Destination implements Disposable {
   readonly #replacement: Replacement | undefined;
 
   private constructor(
-    { directory, name, root: before }: DirectoryLocation,
+    { directory, name, root: before }: DirectoryPlace,
     { root, mode, metadata, stage }: Prepared,
     replacement?: Replacement,
   ) {
@@ -225,9 +225,9 @@ export interface Leftover {
  */
 async function withLocation<T>(
   directory: string,
-  work: (location: DirectoryLocation) => Promise<T>,
+  work: (location: DirectoryPlace) => Promise<T>,
 ): Promise<T> {
-  let location: DirectoryLocation | undefined;
+  let location: DirectoryPlace | undefined;
   try {
     location = findDirectory(directory, { make: LEVEL_MODE });
     return await work(location);
@@ -239,7 +239,7 @@ async function withLocation<T>(
 }
 
 /** Finds DIR, and renames it back if a killed run has moved it aside. */
-function findDirectory(directory: string, options?: OpenOptions): DirectoryLocation {
+function findDirectory(directory: string, options?: OpenOptions): DirectoryPlace {
   const location = locate(directory, options);
   if (location.root !== undefined || !restoreMoved(location)) return location;
   return { ...location, ...lookAt(location, directory) };
@@ -256,7 +256,7 @@ function inPlace(root: OpenDirectory, mode: 'empty' | 'overlay'): Prepared {
 }
 
 /** Makes a stage with `metadata`. Where nothing can be made beside an empty DIR, DIR itself is used. */
-async function staged(location: DirectoryLocation, metadata: RootMetadata): Promise<Prepared> {
+async function staged(location: DirectoryPlace, metadata: RootMetadata): Promise<Prepared> {
   const { root, directory, name } = location;
   await removeStaleStages(location);
   const stage = makeStage(location);
@@ -285,7 +285,7 @@ function metadataOf(before: OpenDirectory | undefined): RootMetadata {
 }
 
 /** Reasons, by error code, why the wanted name is not available. */
-const REASONS: Readonly<Record<string, string>> = {
+const NAMING_REASONS: Readonly<Record<string, string>> = {
   ENOTEMPTY: 'it was filled by another process in the meantime',
   EEXIST: 'it was made by another process in the meantime',
   ERR_INVALID_ARG_VALUE: 'its name has a zero byte',
@@ -307,7 +307,7 @@ function explanation(directory: string, error: unknown): unknown {
   const action = `write ${printable(directory)}`;
   const hint = 'choose another directory with -d';
   const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
-  const reason = REASONS[code];
+  const reason = NAMING_REASONS[code];
   if (reason === undefined) return explainOsError(error, action, hint);
   return new DestinationError(`cannot ${action}: ${reason}`, { code, hint, cause: error });
 }

@@ -4,7 +4,7 @@ import { type BytePath, displayPath } from '../tar/entry.ts';
 import { type ByteName, type Directory, type Filesystem, type Place, impossible } from './filesystem.ts';
 import { openFilesFor } from '../sys/open-files.ts';
 import { SyscallError } from '../sys/os-error.ts';
-import { MAX_LINKS } from '../sys/os-path.ts';
+import { MAX_SYMLINKS } from '../sys/os-path.ts';
 
 const { EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR } = constants.errno;
 
@@ -119,7 +119,7 @@ export class Directories {
    */
   follow(path: BytePath): Place | undefined {
     let rest: string = path;
-    for (let links = 0; links <= MAX_LINKS; links += 1) {
+    for (let links = 0; links <= MAX_SYMLINKS; links += 1) {
       while (rest.endsWith('/')) rest = rest.slice(0, -1);
       const name = nameOf(rest);
       const isDirectory = name === '' || name === '.' || name === '..';
@@ -176,7 +176,7 @@ export class Directories {
       const next = this.#step(current, name, create, links === 0);
       if (typeof next === 'string' && follow) {
         links += 1;
-        if (links > MAX_LINKS) throw tooManyLinks(path);
+        if (links > MAX_SYMLINKS) throw tooManyLinks(path);
         rest = rest === '' ? next : `${next}/${rest}`;
         // The target of a relative symlink starts from the same directory.
         if (!next.startsWith('/')) continue;
@@ -222,7 +222,7 @@ export class Directories {
     create: boolean,
     direct: boolean,
   ): HeldDirectory | BytePath | undefined {
-    const path = join(parent.path, name);
+    const path = childPath(parent.path, name);
     if (path.length > MAX_PATH_BYTES || parent.level >= MAX_LEVELS)
       throw impossible(ENAMETOOLONG, `find ${displayPath(path)}`);
     const spaced = isSpaced(path, path.length);
@@ -278,7 +278,7 @@ function tooManyLinks(path: string): IntegrityError {
 
 /** Returns the place of `name` in `parent`. */
 export function placeIn(parent: Directory, name: ByteName): Place {
-  return { parent, name, file: -1, path: join(parent.path, name) };
+  return { parent, name, file: -1, path: childPath(parent.path, name) };
 }
 
 /** Returns the place of a directory itself. */
@@ -287,7 +287,7 @@ export function itself(directory: Directory): Place {
 }
 
 /** Returns the path of `name` in the directory `path`. */
-export function join(path: string, name: ByteName): BytePath {
+export function childPath(path: string, name: ByteName): BytePath {
   return (path === '' ? name : `${path}/${name}`) as BytePath;
 }
 

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
-import { accessList, defaultAccessList } from '../tar/access-list.ts';
+import { accessListXattr, defaultAccessListXattr } from '../tar/access-list.ts';
 import { type BytePath, type Entry, displayPath } from '../tar/entry.ts';
 import { itself, placeIn } from './directories.ts';
 import {
@@ -8,7 +8,7 @@ import {
   type Directory,
   type FileStat,
   type Mtime,
-  type Node,
+  type InodeName,
   type Place,
   granted,
   statusOf,
@@ -78,27 +78,28 @@ export function applyDirectoryMetadata(
 }
 
 /** Sets the mode of a new directory again if the system may have changed it. */
-function ensureMode(run: Run, node: Node, mode: number): void {
+function ensureMode(run: Run, node: InodeName, mode: number): void {
   if (run.creator.careful) removeInherited(run, node, true);
   if (isModeDoubtful(run, mode)) granted(run.filesystem.setMode(node, mode), 'set the mode');
 }
 
-function restoreDirectoryXattrs(run: Run, node: Node, entry: Entry): number {
+function restoreDirectoryXattrs(run: Run, node: InodeName, entry: Entry): number {
   if (!entry.xattrs) return entry.mode;
   const mode = restoreXattrs(run, node, entry);
   for (const name of entry.xattrs.keys()) run.atEnd.xattrs.add(name);
   // New files inherit it from now on.
-  if (entry.xattrs.has(defaultAccessList)) run.creator.careful = true;
+  if (entry.xattrs.has(defaultAccessListXattr)) run.creator.careful = true;
   return mode;
 }
 
 /** Removes attributes that an earlier layer has set and this entry does not have. */
-function removeStaleXattrs(run: Run, node: Node, entry: Entry): void {
+function removeStaleXattrs(run: Run, node: InodeName, entry: Entry): void {
   const { atEnd, filesystem } = run;
   if (atEnd.xattrs.size === 0) return;
   const present = filesystem.readXattrs(node);
   // Some file systems do not list access lists.
-  const names = typeof present === 'number' ? [] : [...present.keys(), accessList, defaultAccessList];
+  const names =
+    typeof present === 'number' ? [] : [...present.keys(), accessListXattr, defaultAccessListXattr];
   for (const name of new Set(names)) {
     if (!atEnd.xattrs.has(name) || entry.xattrs?.has(name)) continue;
     const result = filesystem.removeXattr(node, name);
@@ -189,7 +190,7 @@ function findAgain({ directories }: Run, path: BytePath): Place | undefined {
  * Returns true if a call failed since the directory is another user's: only its owner can set its mode and
  * times, chmod(2), utimensat(2).
  */
-function isAnothers(run: Run, node: Node, result: number): boolean {
+function isAnothers(run: Run, node: InodeName, result: number): boolean {
   return result === -EPERM && statusOf(run.filesystem, node)?.uid !== run.creator.uid;
 }
 

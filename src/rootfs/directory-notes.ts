@@ -3,7 +3,7 @@ import type { Mtime } from './filesystem.ts';
 import { PathSet } from './path-set.ts';
 
 /** Size of one chunk of the log, in bytes. */
-const CHUNK_BYTES = 65_536;
+const LOG_CHUNK_BYTES = 65_536;
 const NO_MODE = 0xffff;
 /**
  * Bytes of one record without its path: length of the shared prefix, of the rest, mode, seconds, nanoseconds.
@@ -91,7 +91,7 @@ export class DirectoryLog {
   #room(size: number): Buffer {
     const chunk = this.#chunks.at(-1);
     if (chunk && this.#lengths.at(-1)! + size <= chunk.length) return chunk;
-    const next = Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, size));
+    const next = Buffer.allocUnsafeSlow(Math.max(LOG_CHUNK_BYTES, size));
     this.#chunks.push(next);
     this.#lengths.push(0);
     return next;

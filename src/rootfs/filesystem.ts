@@ -24,14 +24,14 @@ export interface Directory {
  * The target of metadata: a name in a directory; a symlink is not followed. `file` is that name's open file,
  * which the back end may use instead, or -1.
  */
-export interface Node {
+export interface InodeName {
   parent: Directory;
   name: ByteName;
   file: number;
 }
 
 /** A name in a directory that `Directories` found. */
-export interface Place extends Node {
+export interface Place extends InodeName {
   /** Path from the root, without symlinks. */
   readonly path: BytePath;
 }
@@ -66,13 +66,13 @@ export const FORMATS = {
   file: 0o100000,
   symlink: 0o120000,
 } as const satisfies Record<InodeType, number>;
-const TYPES = new Map<number, FileStat['type']>(
+const TYPES_BY_FORMAT = new Map<number, FileStat['type']>(
   Object.entries(FORMATS).map(([type, format]) => [format, type as keyof typeof FORMATS]),
 );
 
 /** Returns the type in st_mode. */
 export function typeOfMode(mode: number): FileStat['type'] {
-  return TYPES.get(mode & 0o170000) ?? 'other';
+  return TYPES_BY_FORMAT.get(mode & 0o170000) ?? 'other';
 }
 
 /**
@@ -132,19 +132,19 @@ export interface Filesystem {
   truncate(file: number, size: number): number;
   closeFile(file: number): number;
 
-  setOwner(node: Node, uid: number, gid: number): number;
-  setMode(node: Node, mode: number): number;
+  setOwner(node: InodeName, uid: number, gid: number): number;
+  setMode(node: InodeName, mode: number): number;
   /** Sets modification and access time; returns 1 if the stored time is not exact. */
-  setTimes(node: Node, seconds: number, nanoseconds: number): number;
-  setXattr(node: Node, name: string, value: Uint8Array): number;
+  setTimes(node: InodeName, seconds: number, nanoseconds: number): number;
+  setXattr(node: InodeName, name: string, value: Uint8Array): number;
   /** Returns the size of an extended attribute; -ENOTSUP if the file system has none of its kind. */
-  xattrSize(node: Node, name: string): number;
+  xattrSize(node: InodeName, name: string): number;
   /** Returns all extended attributes that this process may see. */
-  readXattrs(node: Node): Map<string, Uint8Array> | number;
+  readXattrs(node: InodeName): Map<string, Uint8Array> | number;
   /**
    * Removes an attribute. -ENODATA if it does not exist; for access lists some file systems return 0 then.
    */
-  removeXattr(node: Node, name: string): number;
+  removeXattr(node: InodeName, name: string): number;
 
   close(): void;
 }
@@ -204,7 +204,7 @@ export function granted<T>(result: T | number, action: string): T | number {
 /** Returns the status of a name; undefined if it does not exist or this process may not see it. */
 export function statusOf(
   filesystem: Pick<Filesystem, 'stat'>,
-  { parent, name }: Omit<Node, 'file'>,
+  { parent, name }: Omit<InodeName, 'file'>,
 ): FileStat | undefined {
   const stat = filesystem.stat(parent, name);
   return typeof stat === 'number' ? undefined : stat;

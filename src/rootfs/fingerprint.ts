@@ -6,7 +6,7 @@ import { SyscallError } from '../sys/os-error.ts';
 import { pathBytes } from '../sys/os-path.ts';
 import { openYielder } from '../sys/yielder.ts';
 import { openFilesystem } from './confined-root.ts';
-import { Directories, itself, join } from './directories.ts';
+import { Directories, itself, childPath } from './directories.ts';
 import { type DiskFilesystem, type FileStat, granted } from './filesystem.ts';
 
 /** Fingerprint of a tree: it differs after any change in the tree. */
@@ -72,7 +72,7 @@ async function addTree(
     let lines = '';
     for (const name of granted(filesystem.list(directory), 'read a directory').toSorted()) {
       const stat = granted(filesystem.stat(directory, name), 'read a file');
-      const below = join(path, name);
+      const below = childPath(path, name);
       lines += line(below, stat, true);
       newest = Math.max(newest, stat.ctimeSeconds * 1000 + stat.ctimeNanoseconds / 1e6);
       if (stat.type === 'directory') waiting.push(below);

@@ -4,7 +4,7 @@ import { pathBytes } from '../sys/os-path.ts';
 import { openYielder } from '../sys/yielder.ts';
 import { displayPath } from '../tar/entry.ts';
 import { openFilesystem } from './confined-root.ts';
-import { Directories, itself, join } from './directories.ts';
+import { Directories, itself, childPath } from './directories.ts';
 import type { FileStat } from './filesystem.ts';
 import { mountPointsBelow } from './location.ts';
 
@@ -60,7 +60,7 @@ export async function findForeignOwners(
       for (const name of names!) {
         if (yielder.isDue()) await yielder.pause();
         const stat = filesystem.stat(parent, name);
-        const below = join(path, name);
+        const below = childPath(path, name);
         if (typeof stat === 'number' || mounts.has(below)) continue;
         const found = { path: `/${displayPath(below)}`, uid: stat.uid, gid: stat.gid };
         if (isWanted(stat)) return { wanted: found };

@@ -27,7 +27,7 @@ export interface OpenFile {
 
 /** Bytes of the length before a file's extents and data in the spool. */
 const LENGTH_BYTES = 4;
-const none: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
+const emptyContents: AsyncIterable<Uint8Array> = { async *[Symbol.asyncIterator]() {} };
 
 /**
  * Reads the contents of files in nearly the order of the layers. All layers are open at once, and each is
@@ -70,7 +70,7 @@ export class ImageContents {
   async open(inode: number): Promise<OpenFile> {
     const content = this.#inodes.content(inode);
     if (content === undefined || content.stored === 0)
-      return { extents: content?.sparse === true ? [] : undefined, pieces: none };
+      return { extents: content?.sparse === true ? [] : undefined, pieces: emptyContents };
     if (content.position !== undefined) return this.#openSpooled(content, content.position);
     const cursor = this.#cursors[content.layer]!;
     const entry = await this.#advance(cursor, inode);

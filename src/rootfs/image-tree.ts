@@ -1,16 +1,16 @@
 import type { FileHandle } from 'node:fs/promises';
 import { DestinationError, IntegrityError, type NotFoundError } from '../errors.ts';
-import { LARGEST_ACCOUNT_FILE } from '../sys/passwd.ts';
+import { MAX_ACCOUNT_FILE_BYTES } from '../sys/passwd.ts';
 import { AsyncTarReader } from '../tar/reader.ts';
 import type { BytePath, Entry } from '../tar/entry.ts';
 import { storedSize } from '../tar/sparse.ts';
 import { LayerApplication, startRun } from './apply.ts';
 import { ImageContents, type ImageLayer, isInLayer, type OpenFile } from './image-contents.ts';
 import { Spool } from './spool.ts';
-import { Directories, join } from './directories.ts';
+import { Directories, childPath } from './directories.ts';
 import { finishRun } from './directory-metadata.ts';
 import { MemoryFilesystem } from './memory.ts';
-import { type FileContent, type InodeMetadata, MOST_IN_MEMORY } from './memory-inodes.ts';
+import { type FileContent, type InodeMetadata, MAX_IN_MEMORY } from './memory-inodes.ts';
 import { nothingLost, type NotRestored } from './not-restored.ts';
 import type { Run } from './run.ts';
 import type { Content } from './place.ts';
@@ -45,9 +45,9 @@ export interface ImageTreeOptions {
 }
 
 /** Most bytes of all account files together: more is an attack on memory. */
-const MOST_ACCOUNT_BYTES = 4 * LARGEST_ACCOUNT_FILE;
+const MAX_ACCOUNT_BYTES = 4 * MAX_ACCOUNT_FILE_BYTES;
 
-const nothing: Content = { data: () => undefined };
+const emptyContent: Content = { data: () => undefined };
 
 /**
  * The root file system of an image in memory, by the rules that apply on disk. All names with their metadata
@@ -100,7 +100,7 @@ export class ImageTree {
       return tree;
     } catch (error) {
       await tree.close();
-      throw malformed(error);
+      throw asMalformed(error);
     }
   }
 
@@ -122,7 +122,7 @@ export class ImageTree {
           sparse: entry.sparse !== undefined,
           linkMode: entry.mode,
         };
-        application.apply(entry, this.#isAccountFile(entry) ? await readContent(reader) : nothing);
+        application.apply(entry, this.#isAccountFile(entry) ? await readContent(reader) : emptyContent);
         ordinal += 1;
       }
       const entries = application.finish();
@@ -136,7 +136,7 @@ export class ImageTree {
   /** Returns true if it may be the image's passwd or group, which `accountFile` returns. */
   #isAccountFile({ type, path, size, sparse }: Entry): boolean {
     if (type !== 'file' || sparse !== undefined || !/(?:^|\/)etc\/(?:passwd|group)$/.test(path)) return false;
-    if (size > LARGEST_ACCOUNT_FILE || this.#accountBytes + size > MOST_ACCOUNT_BYTES) return false;
+    if (size > MAX_ACCOUNT_FILE_BYTES || this.#accountBytes + size > MAX_ACCOUNT_BYTES) return false;
     this.#accountBytes += size;
     return true;
   }
@@ -184,7 +184,7 @@ export class ImageTree {
       closeDirectory: () => undefined,
       readLink: (parent, name) => {
         const target = filesystem.readLink(parent, name);
-        if (typeof target === 'string') links.push(join(parent.path, name));
+        if (typeof target === 'string') links.push(childPath(parent.path, name));
         return target;
       },
     });
@@ -317,7 +317,7 @@ export class ImageTree {
 }
 
 /** Returns a name that is too long for every Linux as an IntegrityError: the tree refuses nothing else. */
-function malformed(error: unknown): unknown {
+function asMalformed(error: unknown): unknown {
   if (!(error instanceof DestinationError) || error.code !== 'ENAMETOOLONG') return error;
   const { message, code } = error;
   const hint = 'the layer is malformed: report it to the publisher of the image';
@@ -327,7 +327,7 @@ function malformed(error: unknown): unknown {
 function needsSpool({ linkPath, xattrs }: Entry): boolean {
   let length = 0;
   for (const [name, value] of xattrs ?? []) length += name.length + value.length;
-  return linkPath.length > MOST_IN_MEMORY || length > MOST_IN_MEMORY;
+  return linkPath.length > MAX_IN_MEMORY || length > MAX_IN_MEMORY;
 }
 
 async function readContent(reader: AsyncTarReader): Promise<Content> {

@@ -8,7 +8,7 @@ import {
   type Directory,
   type FileStat,
   type DiskFilesystem,
-  type Node,
+  type InodeName,
   FORMATS,
   readRegularFile,
   type Special,
@@ -93,7 +93,7 @@ export class LinuxFilesystem implements DiskFilesystem {
   }
 
   /** Writes the path of a node, for calls that take no directory, and returns its address. */
-  #putPath({ parent, name }: Omit<Node, 'file'>): Address {
+  #putPath({ parent, name }: Omit<InodeName, 'file'>): Address {
     return this.#memory.putName(`/proc/self/fd/${parent.handle}/${name}`);
   }
 
@@ -237,13 +237,13 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.close(file);
   }
 
-  setOwner(node: Node, uid: number, gid: number): number {
+  setOwner(node: InodeName, uid: number, gid: number): number {
     if (node.file >= 0) return this.#calls.fchown(node.file, uid, gid);
     const name = this.#memory.putName(node.name);
     return this.#calls.fchownat(node.parent.handle, name, uid, gid, AT_SYMLINK_NOFOLLOW);
   }
 
-  setMode(node: Node, mode: number): number {
+  setMode(node: InodeName, mode: number): number {
     if (node.file >= 0) return this.#calls.fchmod(node.file, mode);
     if (node.name === '.') return this.#setModeByHandle(node.parent.handle, mode);
     if (this.#knowsFchmodat2) {
@@ -265,7 +265,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.fchmodat(AT_FDCWD, this.#memory.putName(`/proc/self/fd/${handle}`), mode);
   }
 
-  setTimes(node: Node, seconds: number, nanoseconds: number): number {
+  setTimes(node: InodeName, seconds: number, nanoseconds: number): number {
     this.#memory.putTimes(seconds, nanoseconds);
     const { structure } = this.#memory;
     if (node.file >= 0) return this.#calls.utimensat(node.file, 0, structure, 0);
@@ -273,21 +273,21 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.utimensat(node.parent.handle, name, structure, AT_SYMLINK_NOFOLLOW);
   }
 
-  setXattr(node: Node, name: string, value: Uint8Array): number {
+  setXattr(node: InodeName, name: string, value: Uint8Array): number {
     const attribute = this.#memory.putSecond(name);
     if (node.file >= 0) return this.#calls.fsetxattr(node.file, attribute, value, value.length);
     return this.#calls.lsetxattr(this.#putPath(node), attribute, value, value.length);
   }
 
-  xattrSize(node: Node, name: string): number {
+  xattrSize(node: InodeName, name: string): number {
     return this.#getXattr(node, name, 0, 0);
   }
 
-  #getXattr(node: Omit<Node, 'file'>, name: string, buffer: Address, size: number): number {
+  #getXattr(node: Omit<InodeName, 'file'>, name: string, buffer: Address, size: number): number {
     return this.#calls.lgetxattr(this.#putPath(node), this.#memory.putSecond(name), buffer, size);
   }
 
-  readXattrs(node: Node): Map<string, Uint8Array> | number {
+  readXattrs(node: InodeName): Map<string, Uint8Array> | number {
     const buffer = (this.#attribute ??= Buffer.alloc(MAX_XATTR_BYTES));
     const address = this.#calls.address(buffer);
     const length = this.#listXattrs(node, address, buffer.length);
@@ -302,7 +302,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return values;
   }
 
-  #listXattrs(node: Node, buffer: number, size: number): number {
+  #listXattrs(node: InodeName, buffer: number, size: number): number {
     if (this.#knowsListxattrat) {
       const { handle } = node.parent;
       const name = this.#memory.putName(node.name);
@@ -314,7 +314,7 @@ export class LinuxFilesystem implements DiskFilesystem {
     return this.#calls.llistxattr(this.#putPath(node), buffer, size);
   }
 
-  removeXattr(node: Node, name: string): number {
+  removeXattr(node: InodeName, name: string): number {
     const attribute = this.#memory.putSecond(name);
     if (node.file >= 0) return this.#calls.fremovexattr(node.file, attribute);
     return this.#calls.lremovexattr(this.#putPath(node), attribute);

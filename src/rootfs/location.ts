@@ -12,7 +12,7 @@ import type { BytePath } from '../tar/entry.ts';
 const ELSEWHERE = 'choose another directory with -d';
 
 /** The place of a DIR, with symlinks followed. */
-export interface DirectoryLocation extends EntryPlace, Disposable {
+export interface DirectoryPlace extends EntryPlace, Disposable {
   /** DIR itself; undefined if nothing exists. */
   readonly root: OpenDirectory | undefined;
   /** An empty directory there may be replaced with rename(2) by a new one of the same owner. */
@@ -28,7 +28,7 @@ export interface DirectoryLocation extends EntryPlace, Disposable {
  * @throws DestinationError for a symlink that another user may have made
  * @throws the system's errors
  */
-export function locate(directory: string, options: OpenOptions = {}): DirectoryLocation {
+export function locate(directory: string, options: OpenOptions = {}): DirectoryPlace {
   if (directory === '') throw new DestinationError('the name of the directory is empty', { code: 'ENOENT' });
   const place = OpenDirectory.openParent(directory, options);
   try {
@@ -44,7 +44,7 @@ export function locate(directory: string, options: OpenOptions = {}): DirectoryL
  * Opens the directory at a place. Disposing of the result also closes the one above. `shown` is DIR as the
  * user gave it.
  */
-export function lookAt(place: EntryPlace, shown: string): DirectoryLocation {
+export function lookAt(place: EntryPlace, shown: string): DirectoryPlace {
   const root = openRoot(place, shown);
   return {
     directory: place.directory,
@@ -196,7 +196,7 @@ const SYSTEM_DIRECTORIES = (
  * @throws DestinationError that names the obstacle
  */
 export function refuseReplacement(
-  { root, ...place }: EntryPlace & Pick<DirectoryLocation, 'root'>,
+  { root, ...place }: EntryPlace & Pick<DirectoryPlace, 'root'>,
   shown: string,
   kept: readonly ProtectedPath[],
 ): void {

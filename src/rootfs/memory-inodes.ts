@@ -1,5 +1,5 @@
 import { deserialize, serialize } from 'node:v8';
-import { accessList, keyOfList, modeWithList } from '../tar/access-list.ts';
+import { accessListXattr, keyOfList, modeWithList } from '../tar/access-list.ts';
 import { type BytePath, type InodeType, isDevice } from '../tar/entry.ts';
 import { type FileStat, FORMATS } from './filesystem.ts';
 import type { Spool } from './spool.ts';
@@ -8,13 +8,13 @@ import type { Spool } from './spool.ts';
  * Most bytes of a file's extended attributes to which a hard link can add others: each rewrites all of them.
  * All attributes of one entry are kept. ext4 takes 4 KiB, xfs names of 64 KiB.
  */
-const MOST_XATTR_BYTES = 64 * 1024;
+const MAX_XATTR_BYTES = 64 * 1024;
 
 /** Longer targets and attributes go to the spool, if there is one. */
-export const MOST_IN_MEMORY = 1024;
+export const MAX_IN_MEMORY = 1024;
 const CHUNK_BITS = 14;
 const CHUNK_NUMBERS = 1 << CHUNK_BITS;
-const types = Object.keys(FORMATS) as InodeType[];
+const INODE_TYPES = Object.keys(FORMATS) as InodeType[];
 
 /** The source of the next new file: the data of one entry of one layer. */
 export interface FileSource {
@@ -119,7 +119,7 @@ export class MemoryInodes {
       this.#ordinal,
     ];
     for (const column of all) column.set(inode, 0);
-    this.#type.set(inode, types.indexOf(type));
+    this.#type.set(inode, INODE_TYPES.indexOf(type));
     this.#mode.set(inode, mode);
     this.links.set(inode, 1);
     return inode;
@@ -133,7 +133,7 @@ export class MemoryInodes {
   }
 
   type(inode: number): InodeType {
-    return types[this.#type.get(inode)]!;
+    return INODE_TYPES[this.#type.get(inode)]!;
   }
 
   setMode(inode: number, mode: number): void {
@@ -222,7 +222,7 @@ export class MemoryInodes {
   setXattr(inode: number, name: string, value: Uint8Array): boolean {
     const isDirectory = this.type(inode) === 'directory';
     // A hard link may not add to attributes that are too long.
-    if (!isDirectory && (this.#xattrs.get(inode)?.length ?? 0) > MOST_XATTR_BYTES) return false;
+    if (!isDirectory && (this.#xattrs.get(inode)?.length ?? 0) > MAX_XATTR_BYTES) return false;
     const xattrs = this.#openXattrsOf(inode);
     const text = keyOfList.get(name);
     if (text !== undefined && xattrs.has(text)) {
@@ -233,7 +233,7 @@ export class MemoryInodes {
       if (isDirectory) xattrs.delete(name);
       xattrs.set(name, value);
     }
-    if (name === accessList) this.setMode(inode, modeWithList(this.#mode.get(inode), value));
+    if (name === accessListXattr) this.setMode(inode, modeWithList(this.#mode.get(inode), value));
     return true;
   }
 
@@ -258,7 +258,7 @@ export class MemoryInodes {
    * grow.
    */
   #store(text: string, before: Text = ''): Text {
-    if (!this.spool || text.length <= MOST_IN_MEMORY) return text;
+    if (!this.spool || text.length <= MAX_IN_MEMORY) return text;
     const bytes = Buffer.from(text, 'latin1');
     const isNew = typeof before === 'string';
     const hasRoom = !isNew && bytes.length <= before.room;

@@ -1,13 +1,13 @@
 import { constants } from 'node:os';
 import type { BytePath, InodeType } from '../tar/entry.ts';
-import type { ByteName, Directory, FileStat, Filesystem, Node, Special } from './filesystem.ts';
+import type { ByteName, Directory, FileStat, Filesystem, InodeName, Special } from './filesystem.ts';
 import { MemoryInodes, type FileSource } from './memory-inodes.ts';
-import { LONGEST_NAME, LONGEST_TARGET } from '../sys/os-path.ts';
+import { MAX_NAME_BYTES, MAX_TARGET_BYTES } from '../sys/os-path.ts';
 
 const { EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EPERM } =
   constants.errno;
 
-const ROOT = 1;
+const ROOT_INODE = 1;
 
 /**
  * A file system in memory, about 150 bytes for each file. It keeps all metadata that an image can have. For a
@@ -15,7 +15,7 @@ const ROOT = 1;
  * etc/passwd and etc/group.
  */
 export class MemoryFilesystem implements Filesystem {
-  readonly root: Directory = { path: '' as BytePath, handle: ROOT };
+  readonly root: Directory = { path: '' as BytePath, handle: ROOT_INODE };
   /** Source of the next file and mode of the next symlink: set it before they are made. */
   source: FileSource = { layer: 0, ordinal: 0, size: 0, stored: 0, sparse: false, linkMode: 0o777 };
   readonly inodes = new MemoryInodes();
@@ -67,7 +67,7 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   makeSymlink(parent: Directory, name: ByteName, target: BytePath): number {
-    if (target.length > LONGEST_TARGET) return -ENAMETOOLONG;
+    if (target.length > MAX_TARGET_BYTES) return -ENAMETOOLONG;
     const inode = this.#make(parent, name, 'symlink', this.source.linkMode);
     if (inode > 0) this.inodes.setTarget(inode, target);
     return Math.min(inode, 0);
@@ -151,7 +151,7 @@ export class MemoryFilesystem implements Filesystem {
     return 0;
   }
 
-  setOwner(node: Node, uid: number, gid: number): number {
+  setOwner(node: InodeName, uid: number, gid: number): number {
     const inode = this.#inodeOf(node);
     if (inode < 0) return inode;
     this.inodes.uid.set(inode, uid);
@@ -159,13 +159,13 @@ export class MemoryFilesystem implements Filesystem {
     return 0;
   }
 
-  setMode(node: Node, mode: number): number {
+  setMode(node: InodeName, mode: number): number {
     const inode = this.#inodeOf(node);
     if (inode > 0) this.inodes.setMode(inode, mode);
     return Math.min(inode, 0);
   }
 
-  setTimes(node: Node, seconds: number, nanoseconds: number): number {
+  setTimes(node: InodeName, seconds: number, nanoseconds: number): number {
     const inode = this.#inodeOf(node);
     if (inode < 0) return inode;
     this.inodes.mtimeSeconds.set(inode, seconds);
@@ -174,24 +174,24 @@ export class MemoryFilesystem implements Filesystem {
   }
 
   /** Sets an attribute: see `MemoryInodes.setXattr`. */
-  setXattr(node: Node, name: string, value: Uint8Array): number {
+  setXattr(node: InodeName, name: string, value: Uint8Array): number {
     const inode = this.#inodeOf(node);
     if (inode < 0) return inode;
     return this.inodes.setXattr(inode, name, value) ? 0 : -ENOSPC;
   }
 
   /** Returns 0 for an attribute that exists. */
-  xattrSize(node: Node, name: string): number {
+  xattrSize(node: InodeName, name: string): number {
     const inode = this.#inodeOf(node);
     return inode > 0 && this.inodes.hasXattr(inode, name) ? 0 : -ENODATA;
   }
 
-  readXattrs(node: Node): Map<string, Uint8Array> | number {
+  readXattrs(node: InodeName): Map<string, Uint8Array> | number {
     const inode = this.#inodeOf(node);
     return inode < 0 ? inode : this.inodes.xattrs(inode);
   }
 
-  removeXattr(node: Node, name: string): number {
+  removeXattr(node: InodeName, name: string): number {
     const inode = this.#inodeOf(node);
     if (inode < 0) return inode;
     return this.inodes.removeXattr(inode, name) ? 0 : -ENODATA;
@@ -209,20 +209,20 @@ export class MemoryFilesystem implements Filesystem {
     if (name === '.') return parent.handle;
     const found = this.#namesIn(parent.handle).get(name);
     if (found !== undefined) return found;
-    return name.length > LONGEST_NAME ? -ENAMETOOLONG : -ENOENT;
+    return name.length > MAX_NAME_BYTES ? -ENAMETOOLONG : -ENOENT;
   }
 
   #namesIn(directory: number): Map<ByteName, number> {
     return this.#names.get(directory)!;
   }
 
-  #inodeOf({ parent, name, file }: Node): number {
+  #inodeOf({ parent, name, file }: InodeName): number {
     return file >= 0 ? file : this.inodeAt(parent, name);
   }
 
   /** Returns the errno, below zero, for a name that a new file cannot have; 0 if it can. */
   #refuse(parent: Directory, name: ByteName): number {
-    if (name.length > LONGEST_NAME) return -ENAMETOOLONG;
+    if (name.length > MAX_NAME_BYTES) return -ENAMETOOLONG;
     return this.#namesIn(parent.handle).has(name) ? -EEXIST : 0;
   }
 

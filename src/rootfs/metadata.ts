@@ -1,9 +1,9 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
-import { accessList, defaultAccessList, modeWithList } from '../tar/access-list.ts';
+import { accessListXattr, defaultAccessListXattr, modeWithList } from '../tar/access-list.ts';
 import { displayPath, type Entry } from '../tar/entry.ts';
 import type { Creator } from './creator.ts';
-import { type Filesystem, granted, type Mtime, type Node, statusOf } from './filesystem.ts';
+import { type Filesystem, granted, type Mtime, type InodeName, statusOf } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
 
 // Owner, attributes, mode and times of one file, by its name or its descriptor. Several threads use this.
@@ -11,11 +11,10 @@ import type { NotRestored } from './not-restored.ts';
 const { EDQUOT, EINVAL, EIO, ENOSYS, ENOTSUP, EPERM, EROFS } = constants.errno;
 
 /** Attributes that the system sets, or that overlayfs reserves for itself. */
-export const systemAttribute =
-  /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
+export const systemXattr = /^(?:security\.(?:selinux|ima|evm|SMACK64)|trusted\.overlay\.|user\.overlay\.)/;
 
 /** The attribute of a file's capabilities: capabilities(7). */
-export const capability = 'security.capability';
+export const capabilityXattr = 'security.capability';
 /** Errors of setxattr(2) that come from the disk, not from the attribute. */
 const diskFailed = new Set([-EIO, -EROFS, -EDQUOT]);
 
@@ -52,7 +51,7 @@ type Owner = Pick<Entry, 'uid' | 'gid'>;
  */
 export function restoreOwner(
   run: MetadataState,
-  node: Node,
+  node: InodeName,
   entry: Owner,
   known: Owner | undefined,
 ): boolean {
@@ -65,7 +64,7 @@ export function restoreOwner(
   return false;
 }
 
-function isOwner(run: MetadataState, node: Node, uid: number, gid: number): boolean {
+function isOwner(run: MetadataState, node: InodeName, uid: number, gid: number): boolean {
   const stat = statusOf(run.filesystem, node);
   return stat?.uid === uid && stat.gid === gid;
 }
@@ -94,7 +93,7 @@ function permittedMode(run: MetadataState, mode: number, ownerIsRight: boolean):
  *
  * @throws SyscallError
  */
-export function restoreTimes(run: MetadataState, node: Node, mtime: Mtime): void {
+export function restoreTimes(run: MetadataState, node: InodeName, mtime: Mtime): void {
   const { mtimeSeconds: seconds, mtimeNanoseconds } = mtime;
   const result = granted(run.filesystem.setTimes(node, seconds, mtimeNanoseconds), 'set the time');
   const isKept = isCommon(seconds) || statusOf(run.filesystem, node)?.mtimeSeconds === seconds;
@@ -107,7 +106,7 @@ function isCommon(seconds: number): boolean {
 
 function restoreMode(
   run: MetadataState,
-  node: Node,
+  node: InodeName,
   mode: number,
   modeNow: number,
   isChanged: boolean,
@@ -122,24 +121,28 @@ function restoreMode(
  * @returns `entry.mode`, with the access list applied if there is one: chmod(2) with it keeps the list
  * @throws SyscallError if the disk fails
  */
-export function restoreXattrs(run: MetadataState, node: Node, entry: Pick<Entry, 'mode' | 'xattrs'>): number {
+export function restoreXattrs(
+  run: MetadataState,
+  node: InodeName,
+  entry: Pick<Entry, 'mode' | 'xattrs'>,
+): number {
   let { mode } = entry;
   for (const [name, value] of entry.xattrs ?? []) {
     const result = run.filesystem.setXattr(node, name, value);
-    if (result === 0 && name === accessList) mode = modeWithList(mode, value);
+    if (result === 0 && name === accessListXattr) mode = modeWithList(mode, value);
     if (result === 0) continue;
     if (diskFailed.has(result))
       throw new SyscallError(result, `set the extended attribute ${displayPath(name)}`);
-    if (name === capability) run.counts.capabilities += 1;
+    if (name === capabilityXattr) run.counts.capabilities += 1;
     else run.counts.xattrs += 1;
   }
   return mode;
 }
 
 /** Removes the access lists that a new node inherited from its directory. */
-export function removeInherited(run: MetadataState, node: Node, directory: boolean): void {
-  run.filesystem.removeXattr(node, accessList);
-  if (directory) run.filesystem.removeXattr(node, defaultAccessList);
+export function removeInherited(run: MetadataState, node: InodeName, directory: boolean): void {
+  run.filesystem.removeXattr(node, accessListXattr);
+  if (directory) run.filesystem.removeXattr(node, defaultAccessListXattr);
 }
 
 /**
@@ -148,7 +151,7 @@ export function removeInherited(run: MetadataState, node: Node, directory: boole
  */
 export function applyMetadata(
   run: MetadataState,
-  node: Node,
+  node: InodeName,
   entry: Entry,
   modeNow: number | undefined,
 ): void {
@@ -174,7 +177,7 @@ export function needsOnlyOpenFile(run: MetadataState, { uid, gid, xattrs, mtimeS
  */
 export function applyToOpenFile(
   state: MetadataState,
-  node: Node,
+  node: InodeName,
   entry: Owner & Mtime & Pick<Entry, 'mode'>,
 ): void {
   const ownerIsRight = restoreOwner(state, node, entry, newOwner(state));

@@ -32,12 +32,12 @@ const WORDS: Readonly<Record<keyof NotRestored, readonly [one: string, many: str
   collisions: ['name that differs from another only in case', 'names that differ from others only in case'],
   ignored: ['entry for the root that is no directory', 'entries for the root that are no directory'],
 };
-const KINDS = Object.keys(WORDS) as (keyof NotRestored)[];
+const COUNTED = Object.keys(WORDS) as (keyof NotRestored)[];
 /** Kinds that root would be allowed; with --userns all of them but devices. */
 const PRIVILEGED: ReadonlySet<keyof NotRestored> = new Set(['devices', 'owners', 'capabilities', 'setuid']);
 
 export function nothingLost(): NotRestored {
-  return Object.fromEntries(KINDS.map((kind) => [kind, 0])) as unknown as NotRestored;
+  return Object.fromEntries(COUNTED.map((kind) => [kind, 0])) as unknown as NotRestored;
 }
 
 /**
@@ -45,8 +45,8 @@ export function nothingLost(): NotRestored {
  *
  * @param root the run had the rights of root, so running as root is no advice
  */
-export function describeNotRestored(counts: Readonly<NotRestored>, root: boolean): string | undefined {
-  const lost = KINDS.filter((kind) => counts[kind] > 0);
+export function notRestoredText(counts: Readonly<NotRestored>, root: boolean): string | undefined {
+  const lost = COUNTED.filter((kind) => counts[kind] > 0);
   if (lost.length === 0) return undefined;
   const parts = lost.map((kind) => `${counts[kind]} ${WORDS[kind][counts[kind] === 1 ? 0 : 1]}`);
   const denied = lost.filter((kind) => PRIVILEGED.has(kind));

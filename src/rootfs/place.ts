@@ -23,7 +23,7 @@ const { EISDIR, ENOENT, ENOSPC, EPERM } = constants.errno;
 /** A file of this many bytes or more is refused before it is written, if the disk has no room for it. */
 const LARGE_BYTES = 1024 * 1024;
 /** Most obstacles that are removed at one name. If there are more, another process makes them again. */
-const MOST_OBSTACLES = 3;
+const MAX_OBSTACLES = 3;
 const NONE: readonly number[] = [];
 
 /** The data of an entry; each call returns more of it. */
@@ -82,7 +82,7 @@ function placeRoot(run: Run, entry: Entry): void {
  */
 function create(run: Run, place: Place, make: () => number, expected = NONE): number {
   let made = make();
-  for (let tries = 0; made < 0 && tries < MOST_OBSTACLES; tries += 1) {
+  for (let tries = 0; made < 0 && tries < MAX_OBSTACLES; tries += 1) {
     if (!clearObstacle(run, made, place)) break;
     made = make();
   }
@@ -124,7 +124,7 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
   const { filesystem } = run;
   const { parent, name, path } = place;
   const action = `link to ${displayPath(entry.linkPath)}`;
-  const target = linkTarget(run, normalize(entry.linkPath), action);
+  const target = firstNameOf(run, normalize(entry.linkPath), action);
   if (run.lostDevices.has(target.path)) {
     loseDevice(run, place);
     return target.path;
@@ -148,7 +148,7 @@ function placeHardLink(run: Run, entry: Entry, place: Place): BytePath {
 }
 
 /** Returns the place of a hard link's first name. @throws IntegrityError if it does not exist */
-function linkTarget(run: Run, wanted: BytePath, action: string): Place {
+function firstNameOf(run: Run, wanted: BytePath, action: string): Place {
   const place = run.directories.place(wanted, 'find');
   if (!place || wanted === '') throw impossible(ENOENT, action);
   refuseReserved(run, place.path);

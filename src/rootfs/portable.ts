@@ -2,14 +2,14 @@ import * as fs from 'node:fs';
 import { platform, constants as osConstants } from 'node:os';
 import { O_PATH } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
-import { join } from './directories.ts';
+import { childPath } from './directories.ts';
 import {
   compressesFiles,
   type ByteName,
   type Directory,
   type FileStat,
   type DiskFilesystem,
-  type Node,
+  type InodeName,
   readRegularFile,
   typeOfMode,
 } from './filesystem.ts';
@@ -180,7 +180,7 @@ export class PortableFilesystem implements DiskFilesystem {
     return valueOrErrno(() => fs.closeSync(file));
   }
 
-  setOwner(node: Node, uid: number, gid: number): number {
+  setOwner(node: InodeName, uid: number, gid: number): number {
     return valueOrErrno(() =>
       node.file >= 0
         ? fs.fchownSync(node.file, uid, gid)
@@ -188,7 +188,7 @@ export class PortableFilesystem implements DiskFilesystem {
     );
   }
 
-  setMode(node: Node, mode: number): number {
+  setMode(node: InodeName, mode: number): number {
     if (node.file >= 0) return valueOrErrno(() => fs.fchmodSync(node.file, mode));
     const path = this.#path(node.parent, node.name);
     return valueOrErrno(() => {
@@ -198,7 +198,7 @@ export class PortableFilesystem implements DiskFilesystem {
     });
   }
 
-  setTimes(node: Node, seconds: number, nanoseconds: number): number {
+  setTimes(node: InodeName, seconds: number, nanoseconds: number): number {
     // Node takes a negative number for "now", but not a negative Date.
     const time =
       seconds < 0
@@ -239,7 +239,7 @@ export class PortableFilesystem implements DiskFilesystem {
     if (this.#descriptors !== undefined) {
       return Buffer.from(`${this.#descriptors}/${parent.handle}/${name}`, 'latin1');
     }
-    const below = name === '.' ? parent.path : join(parent.path, name);
+    const below = name === '.' ? parent.path : childPath(parent.path, name);
     return Buffer.concat([this.#rootPath, Buffer.from(`/${below}`, 'latin1')]);
   }
 }

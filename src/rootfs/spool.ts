@@ -2,7 +2,7 @@ import { readSync, writeSync } from 'node:fs';
 import { printable } from '../errors.ts';
 import { explainOsError } from '../sys/os-error.ts';
 
-const PIECE_BYTES = 256 * 1024;
+const READ_BYTES = 256 * 1024;
 
 /** A temporary file that grows at its end. Its calls block; they throw the system's errors. */
 export class Spool {
@@ -55,7 +55,7 @@ export class Spool {
 
   /** Yields the `size` bytes from `position` on. Each piece is valid until the next is asked for. */
   async *pieces(position: number, size: number): AsyncGenerator<Uint8Array, void, void> {
-    const buffer = Buffer.allocUnsafe(Math.min(size, PIECE_BYTES));
+    const buffer = Buffer.allocUnsafe(Math.min(size, READ_BYTES));
     for (let done = 0; done < size;) {
       const piece = buffer.subarray(0, Math.min(buffer.length, size - done));
       this.read(position + done, piece);

@@ -30,7 +30,7 @@ const TELL_MILLISECONDS = 1000;
 const ENTRIES_PER_LOOK = 128;
 
 /** The hint where the kernel denies what the modes of directories allow. */
-const DENIED =
+const DENIED_HINT =
   'see whether SELinux, AppArmor or a network disk denies it (dmesg); if none does, report it: ' +
   'the image may have tried to leave DIR, which Landlock prevents';
 
@@ -81,7 +81,7 @@ class Writer {
   #withDenial(error: unknown): unknown {
     const isNew = this.#data.options.mode === 'stage';
     if (!this.#isConfined || !isNew || !(error instanceof DestinationError)) return error;
-    return hasErrno(error.cause, EACCES) ? error.withHint(DENIED) : error;
+    return hasErrno(error.cause, EACCES) ? error.withHint(DENIED_HINT) : error;
   }
 
   #obey(order: RootfsOrder): Replies[RootfsOrder['kind']] {

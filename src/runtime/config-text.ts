@@ -10,7 +10,7 @@ export function isOneLine(text: string): boolean {
 }
 
 /** Command and variables of a container for a configuration file of lines. */
-export interface LinesOfConfig {
+export interface ConfigLines {
   readonly variables: readonly (readonly [name: string, value: string])[];
   /** Undefined if the file cannot hold it. */
   readonly command: string | undefined;
@@ -26,12 +26,12 @@ export interface LinesOfConfig {
  * @param quote writes a word of the command, without a line break; undefined for one that the file cannot
  * hold
  */
-export function linesOf(
+export function configLines(
   { args, environment }: Pick<Container, 'args' | 'environment'>,
   runtime: string,
   hasShell: boolean,
   quote: (word: string) => string | undefined,
-): LinesOfConfig {
+): ConfigLines {
   const all = [...environment];
   const variables = all.filter(([name, value]) => isOneLine(name) && isOneLine(value));
   const broken = new Map(

@@ -1,7 +1,7 @@
-import type { IdMapping } from '../sys/privileges.ts';
+import type { IDMapping } from '../sys/privileges.ts';
 import type { Container } from './container.ts';
-import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
-import type { IdMappings } from './runc.ts';
+import { commented, isOneLine, configLines, type RuntimeConfig } from './config-text.ts';
+import type { IDMappings } from './runc.ts';
 
 /**
  * The host's LXC configurations to include, as paths of existing files; and the user namespace of the
@@ -9,7 +9,7 @@ import type { IdMappings } from './runc.ts';
  */
 export interface LxcHost {
   readonly includes: readonly string[];
-  readonly ids?: IdMappings | undefined;
+  readonly ids?: IDMappings | undefined;
 }
 
 /**
@@ -19,7 +19,7 @@ export interface LxcHost {
  */
 export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
   const { user, boots, facts } = container;
-  const { variables, command, notices: lost } = linesOf(container, 'LXC', facts.shell, quoted);
+  const { variables, command, notices: lost } = configLines(container, 'LXC', facts.shell, quoted);
   const notices = [...lost];
   if (command === undefined)
     notices.push('LXC cannot express the command of the image, and the image has no shell: set lxc.init.cmd');
@@ -76,7 +76,7 @@ export function lxcConfig(container: Container, host: LxcHost): RuntimeConfig {
  * Returns the lines with the ids of the container, which are the owners in the rootfs. LXC maps them by
  * newuidmap(1), without root.
  */
-function idLines(ids: IdMappings | undefined): string[] {
+function idLines(ids: IDMappings | undefined): string[] {
   if (ids === undefined)
     return [
       '# In a user namespace: the ids of /etc/subuid and /etc/subgid. The rootfs has to be owned by them.',
@@ -91,7 +91,7 @@ function idLines(ids: IdMappings | undefined): string[] {
   ];
 }
 
-function idmap(kind: 'u' | 'g', { containerID, hostID, size }: IdMapping): string {
+function idmap(kind: 'u' | 'g', { containerID, hostID, size }: IDMapping): string {
   return `lxc.idmap = ${kind} ${containerID} ${hostID} ${size}`;
 }
 

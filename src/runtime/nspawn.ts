@@ -1,5 +1,5 @@
 import type { Container } from './container.ts';
-import { commented, isOneLine, linesOf, type RuntimeConfig } from './config-text.ts';
+import { commented, isOneLine, configLines, type RuntimeConfig } from './config-text.ts';
 
 /**
  * Makes the `.nspawn` file of a machine (systemd.nspawn(5)), as importctl does from an image's config. It has
@@ -16,7 +16,7 @@ export function nspawnConfig(container: Container): RuntimeConfig {
     variables,
     command,
     notices: lost,
-  } = linesOf({ ...container, args }, 'systemd-nspawn', hasShell, quoted);
+  } = configLines({ ...container, args }, 'systemd-nspawn', hasShell, quoted);
   const name = /^[\w.][\w.-]*\$?$/.test(user.name ?? '') ? user.name : user.uid;
   const isRoot = user.uid === 0;
   if (!facts.usr) notices.push('systemd-nspawn does not start a rootfs without /usr: --prepare adds it');

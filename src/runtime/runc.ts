@@ -1,6 +1,6 @@
 import type { ImageConfig } from '../oci/config.ts';
 import type { RuntimeConfig } from './config-text.ts';
-import type { IdMapping } from '../sys/privileges.ts';
+import type { IDMapping } from '../sys/privileges.ts';
 import type { Container } from './container.ts';
 
 /** The caller's ids, for a container that runs without root (`runc spec --rootless`). */
@@ -10,12 +10,12 @@ export interface Rootless {
   /**
    * The user namespace in which the rootfs got its owners; default: one with root alone, who is the caller.
    */
-  readonly ids?: IdMappings | undefined;
+  readonly ids?: IDMappings | undefined;
 }
 
-export interface IdMappings {
-  readonly uids: readonly IdMapping[];
-  readonly gids: readonly IdMapping[];
+export interface IDMappings {
+  readonly uids: readonly IDMapping[];
+  readonly gids: readonly IDMapping[];
 }
 
 /**
@@ -92,8 +92,8 @@ export function runcConfig(
  */
 function capabilitySets(uid: number): Record<string, readonly string[]> {
   return uid === 0
-    ? { bounding: capabilities, effective: capabilities, permitted: capabilities }
-    : { bounding: capabilities };
+    ? { bounding: DEFAULT_CAPABILITIES, effective: DEFAULT_CAPABILITIES, permitted: DEFAULT_CAPABILITIES }
+    : { bounding: DEFAULT_CAPABILITIES };
 }
 
 function mappingsFor({ uid, gid, ids }: Rootless): Record<string, unknown> {
@@ -196,7 +196,7 @@ function annotations(image: ImageConfig, notices: string[]): Record<string, stri
  * The capabilities of Docker, and of containerd up to version 1, which images are made for: `ping` needs one
  * of them.
  */
-const capabilities: readonly string[] = [
+const DEFAULT_CAPABILITIES: readonly string[] = [
   'CAP_AUDIT_WRITE',
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',

@@ -2,9 +2,9 @@ import { basename, extname } from 'node:path';
 import type { GuestFile } from '../disk/format.ts';
 import { printable, UsageError } from '../errors.ts';
 import type { ImageConfig } from '../oci/config.ts';
-import { join } from '../rootfs/directories.ts';
+import { childPath } from '../rootfs/directories.ts';
 import type { ImageTree } from '../rootfs/image-tree.ts';
-import { absolutePath, shellWord, LONGEST_NAME } from '../sys/os-path.ts';
+import { absolutePath, shellWord, MAX_NAME_BYTES } from '../sys/os-path.ts';
 import { bytePath, type BytePath } from '../tar/entry.ts';
 import { isOneLine } from './config-text.ts';
 import { type Container, containerOf, resolveUser } from './container.ts';
@@ -132,7 +132,7 @@ export interface Guest {
 const INIT_NAME = '.dlrootfs-init';
 
 /** Programs that the init needs, each at one of these paths. */
-const NEEDED: readonly (readonly string[])[] = [['bin/sh'], ['usr/bin/env', 'bin/env']];
+const NEEDED_PROGRAMS: readonly (readonly string[])[] = [['bin/sh'], ['usr/bin/env', 'bin/env']];
 
 /**
  * Returns the guest for an image. It starts the image's own init if that is its command, else an added init
@@ -153,7 +153,7 @@ export function guestOf(tree: ImageTree, { config }: ImageConfig, name: string, 
   const [program = '', ...words] = container.args;
   if (container.boots)
     return { init: program.startsWith('/') ? program : '/sbin/init', words, files: points };
-  if (!NEEDED.every((paths) => paths.some((path) => has(path)))) throw noShell();
+  if (!NEEDED_PROGRAMS.every((paths) => paths.some((path) => has(path)))) throw noShell();
   const unsayable = [...container.args, container.workingDirectory].find((text) => text.includes('\0'));
   if (unsayable !== undefined) throw nulByteError(unsayable);
   let file = INIT_NAME;
@@ -171,11 +171,11 @@ function directoriesTo(tree: ImageTree, directory: string): GuestFile[] {
   const names = bytePath(directory)
     .split('/')
     .filter((name) => name !== '' && name !== '.');
-  if (names.some((name) => name === '..' || name.length > LONGEST_NAME)) return [];
+  if (names.some((name) => name === '..' || name.length > MAX_NAME_BYTES)) return [];
   const missing: BytePath[] = [];
   let there = '' as BytePath;
   for (const name of names) {
-    there = join(there, name);
+    there = childPath(there, name);
     const found = missing.length === 0 ? tree.find(there, true) : undefined;
     if (found?.type === 'directory') there = found.path;
     else if (missing.length === 0 && (found || tree.find(there, false))) return [];

@@ -21,7 +21,7 @@ import type { Report } from '../report/event.ts';
 import { nspawnConfig } from './nspawn.ts';
 import { OpenDirectory } from '../sys/open-directory.ts';
 import { prepareRootfs } from './prepare.ts';
-import { type IdMappings, runcConfig } from './runc.ts';
+import { type IDMappings, runcConfig } from './runc.ts';
 import type { Environment } from '../sys/os-path.ts';
 import type { RuntimeConfig } from './config-text.ts';
 
@@ -41,7 +41,7 @@ export interface RuntimeOptions {
   readonly rootless: boolean;
   readonly uid: number;
   readonly gid: number;
-  readonly idMappings?: IdMappings | undefined;
+  readonly idMappings?: IDMappings | undefined;
   /** True if the caller has a terminal; the container of runc gets one then. */
   readonly terminal: boolean;
   /** True if the rootfs holds a repository, which the container must not see. */

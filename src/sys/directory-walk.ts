@@ -28,7 +28,7 @@ import {
   WRITABLE_BY_OTHERS,
 } from './level.ts';
 import { SyscallError } from './os-error.ts';
-import { absolutePath, LONGEST_TARGET, MAX_LINKS, O_PATH, osPath, pathText } from './os-path.ts';
+import { absolutePath, MAX_TARGET_BYTES, MAX_SYMLINKS, O_PATH, osPath, pathText } from './os-path.ts';
 import { systemCalls } from './system-calls.ts';
 
 /** Options for opening a directory. */
@@ -71,11 +71,11 @@ interface Walked {
  * after it
  */
 export function walk(whole: string, options: OpenOptions, stop: 'real' | 'last' | undefined): Walked {
-  return new Walk(whole, options).run(stop);
+  return new PathWalk(whole, options).run(stop);
 }
 
 /** A walk down a path, level by level. */
-class Walk {
+class PathWalk {
   /** The path as the user gave it. */
   readonly #whole: string;
   readonly #options: OpenOptions;
@@ -166,7 +166,7 @@ class Walk {
     const link = symlinkAt(here, name, this.#whole, trustLinks);
     if (link === undefined) return false;
     this.#links += 1;
-    if (this.#links > MAX_LINKS) throw tooManyLinks(this.#whole);
+    if (this.#links > MAX_SYMLINKS) throw tooManyLinks(this.#whole);
     refuseProcLink(here, name, link, this.#whole);
     const { uid } = link.stat;
     if (!trustLinks && isRoot() && !isTrusted(uid) && !isTrusted(this.#ownerHere()))
@@ -252,7 +252,7 @@ function symlinkAt(above: Level, name: string, whole: string, trustLinks: boolea
     if (!stat.isSymbolicLink()) return undefined;
     if (!trustLinks) refuseForeignLink(above, name, stat, whole);
     const empty = Buffer.of(0);
-    const target = Buffer.alloc(LONGEST_TARGET);
+    const target = Buffer.alloc(MAX_TARGET_BYTES);
     const length = calls.readlinkat(descriptor, calls.address(empty), calls.address(target), target.length);
     if (length < 0)
       throw new SyscallError(length, `read the symlink ${printable(path.join(above.path, name))}`);
@@ -313,7 +313,7 @@ function refuseProcLink(above: Level, name: string, { stat, target }: Link, whol
 }
 
 function tooManyLinks(whole: string): DestinationError {
-  return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_LINKS} symlinks`, {
+  return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_SYMLINKS} symlinks`, {
     code: 'ELOOP',
     hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
   });

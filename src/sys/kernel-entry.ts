@@ -31,7 +31,7 @@ export interface KernelEntry {
 }
 
 /** The supported processors. */
-export type Machine = 'x64' | 'arm64';
+export type Architecture = 'x64' | 'arm64';
 
 const WORD = 'intptr_t';
 const PARAMETERS = {
@@ -49,7 +49,7 @@ type CallName = keyof typeof PARAMETERS;
  *
  * @throws if koffi or libc lack a function
  */
-export function openKernelEntry(native: Native, machine: Machine, closeNumber: number): KernelEntry {
+export function openKernelEntry(native: Native, machine: Architecture, closeNumber: number): KernelEntry {
   try {
     const entry = routineEntry(native, machine, closeNumber);
     if (entry) return entry;
@@ -85,7 +85,11 @@ const MAP_SHARED = 1;
  * mapped shared from a read-only descriptor: it is never writable, and mprotect(2) cannot change that. It
  * takes one page per thread, until the process ends.
  */
-export function routineEntry(native: Native, machine: Machine, closeNumber: number): KernelEntry | undefined {
+export function routineEntry(
+  native: Native,
+  machine: Architecture,
+  closeNumber: number,
+): KernelEntry | undefined {
   const { koffi, library } = native;
   const memfd_create = library.func('int memfd_create(const char *name, unsigned int flags)');
   const write = library.func('intptr_t write(int file, const void *bytes, size_t size)');
@@ -152,7 +156,7 @@ const DOUBTFUL: ReadonlySet<number> = new Set([0, EAGAIN, EINTR, ETIMEDOUT]);
 const DOUBTFUL_AGREEMENT = 8;
 const AGREEMENT = 2;
 /** Limit on repeated calls; no failure changed its errno so often. */
-const MOST_CALLS = 200;
+const MAX_CALLS = 200;
 
 /**
  * Returns the result of `call`, or the negated errno, although errno may change before it is read. A failing
@@ -172,7 +176,7 @@ const MOST_CALLS = 200;
 export function callUntilCertain(call: () => number, errnoNow: () => number): number {
   let last = -1;
   let agreed = 0;
-  for (let calls = 0; calls < MOST_CALLS; calls += 1) {
+  for (let calls = 0; calls < MAX_CALLS; calls += 1) {
     const result = call();
     if (result >= 0) return result;
     const errno = errnoNow();

@@ -5,7 +5,7 @@ import { type SystemCalls, systemCalls } from './system-calls.ts';
 export type Confinement = { readonly version: number } | { readonly reason: string };
 
 /** Rights to files that linux/landlock.h names, less those to read: executing, writing, removing, making. */
-const RIGHTS = {
+const FILE_RIGHTS = {
   EXECUTE: 1 << 0,
   WRITE_FILE: 1 << 1,
   REMOVE_DIR: 1 << 4,
@@ -18,14 +18,14 @@ const RIGHTS = {
   MAKE_BLOCK: 1 << 11,
   MAKE_SYM: 1 << 12,
 } as const;
-const FIRST_VERSION = Object.values(RIGHTS).reduce((all, right) => all | right, 0);
+const FIRST_VERSION = Object.values(FILE_RIGHTS).reduce((all, right) => all | right, 0);
 /** Links and renames from one directory to another: version 2. */
 const REFER = 1 << 13;
 /** Version 3. */
 const TRUNCATE = 1 << 14;
 
 const { E2BIG, ENOSYS, EOPNOTSUPP, EPERM } = constants.errno;
-const REASONS: Readonly<Record<number, string>> = {
+const UNCONFINED_REASONS: Readonly<Record<number, string>> = {
   [E2BIG]: 'this process is confined 16 times already (E2BIG)',
   [ENOSYS]: 'this kernel has no Landlock (ENOSYS)',
   [EOPNOTSUPP]: 'Landlock was not enabled when the system was started (EOPNOTSUPP)',
@@ -33,7 +33,7 @@ const REASONS: Readonly<Record<number, string>> = {
 };
 
 /** Flag of landlock_create_ruleset(2). */
-const VERSION = 1;
+const ASK_VERSION = 1;
 /** Type of a rule. */
 const PATH_BENEATH = 1;
 const PR_SET_NO_NEW_PRIVS = 38;
@@ -62,7 +62,7 @@ export function rightsOf(version: number): number {
  */
 export function giveUpWriting(except?: number, calls: SystemCalls | undefined = systemCalls()): Confinement {
   if (!calls) return { reason: 'system calls cannot be made here' };
-  const version = calls.landlock_create_ruleset(0, 0, VERSION);
+  const version = calls.landlock_create_ruleset(0, 0, ASK_VERSION);
   const rights = rightsOf(version);
   if (rights === 0) return { reason: version < 0 ? reasonOfErrno(version) : 'Landlock is of version 1' };
   const address = calls.address(memory);
@@ -87,5 +87,5 @@ export function giveUpWriting(except?: number, calls: SystemCalls | undefined = 
 }
 
 function reasonOfErrno(failure: number): string {
-  return REASONS[-failure] ?? `Landlock failed with errno ${-failure}`;
+  return UNCONFINED_REASONS[-failure] ?? `Landlock failed with errno ${-failure}`;
 }

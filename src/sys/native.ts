@@ -56,7 +56,7 @@ export function ownProcess(): void {
 const M_MMAP_THRESHOLD = -3;
 const M_ARENA_MAX = -8;
 /** Limit in bytes: allocations from this size on are returned to the kernel when they are freed. */
-const LARGE = 2 ** 20;
+const MMAP_THRESHOLD = 2 ** 20;
 const ARENAS = 2;
 
 /**
@@ -66,7 +66,7 @@ const ARENAS = 2;
 function tuneMalloc({ library }: Native): void {
   try {
     const mallopt = library.func('int mallopt(int parameter, int value)');
-    mallopt(M_MMAP_THRESHOLD, LARGE);
+    mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD);
     mallopt(M_ARENA_MAX, ARENAS);
   } catch {
     // Other libcs than glibc have no such function.

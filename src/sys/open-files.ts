@@ -5,7 +5,7 @@ import { hasCode } from './os-error.ts';
  * Descriptors that a run needs besides cached ones: Node's and its threads', connections, files at work,
  * git's pipes.
  */
-const NEEDED = 60;
+const RESERVED_DESCRIPTORS = 60;
 
 let spare: number | undefined;
 
@@ -15,7 +15,7 @@ let spare: number | undefined;
  * @param share from 0 to 1; the shares of all uses in a process add up to 1
  */
 export function openFilesFor(share: number, most: number, least = 4): number {
-  spare ??= Math.max(0, limitOfOpenFiles() - NEEDED);
+  spare ??= Math.max(0, limitOfOpenFiles() - RESERVED_DESCRIPTORS);
   return Math.min(most, Math.max(least, Math.floor(spare * share)));
 }
 

@@ -39,7 +39,7 @@ const unfit = {
 };
 
 /** One row per errno(3) that needs more than Node's words. */
-const ROWS: Readonly<Record<string, ErrnoRow>> = {
+const ERRNO_ROWS: Readonly<Record<string, ErrnoRow>> = {
   EACCES: { hint: (elsewhere) => (elsewhere === undefined ? 'run as root' : `${elsewhere}, or run as root`) },
   // The errors of ext4 and xfs for a wrong checksum and other damage.
   EBADMSG: { words: 'the file system is corrupt', ...failing },
@@ -93,7 +93,7 @@ export function osError(errno: number): OsError {
       ? 'EUCLEAN'
       : Object.entries(constants.errno).find(([, value]) => value === number)?.[0];
   const code = known?.[0] ?? name ?? `errno ${number}`;
-  const row = ROWS[code] ?? {};
+  const row = ERRNO_ROWS[code] ?? {};
   const words = row.words ?? known?.[1];
   return {
     errno: number,

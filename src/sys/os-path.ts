@@ -126,7 +126,7 @@ export function shellWord(word: string): string {
 }
 
 /** Limit on symlinks in one path: the kernel's (path_resolution(7)). */
-export const MAX_LINKS = 40;
+export const MAX_SYMLINKS = 40;
 /** Limits of a name and of a symlink's target, in bytes: NAME_MAX, and PATH_MAX without its NUL. */
-export const LONGEST_NAME = 255;
-export const LONGEST_TARGET = 4095;
+export const MAX_NAME_BYTES = 255;
+export const MAX_TARGET_BYTES = 4095;

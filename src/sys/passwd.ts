@@ -14,7 +14,7 @@ export interface GroupEntry {
 }
 
 /** Limit on the passwd and group file of an image, in bytes. */
-export const LARGEST_ACCOUNT_FILE = 4 * 1024 * 1024;
+export const MAX_ACCOUNT_FILE_BYTES = 4 * 1024 * 1024;
 
 /** The largest id: 2^32 − 1 means "none" to the kernel. */
 const MAX_ID = 2 ** 32 - 2;

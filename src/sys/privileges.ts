@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs';
 import { geteuid } from 'node:process';
 
 /** Capabilities for restoring a rootfs, by their numbers in linux/capability.h. */
-const capabilities = { chown: 0, sysAdmin: 21, mknod: 27, setfcap: 31 } as const;
+const CAPABILITY_NUMBERS = { chown: 0, sysAdmin: 21, mknod: 27, setfcap: 31 } as const;
 
 /** True if this process has a capability outside of any user namespace. */
-export function mayDo(what: Exclude<keyof typeof capabilities, 'chown'>): boolean {
+export function mayDo(what: Exclude<keyof typeof CAPABILITY_NUMBERS, 'chown'>): boolean {
   return isCapable(what) && isInitialUserNamespace();
 }
 
@@ -19,10 +19,10 @@ export function ownersToGive(): (uid: number, gid: number) => boolean {
   return (uid, gid) => users(uid) && groups(gid);
 }
 
-function isCapable(what: keyof typeof capabilities): boolean {
+function isCapable(what: keyof typeof CAPABILITY_NUMBERS): boolean {
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(systemText('/proc/self/status'))?.[1];
   if (effective === undefined) return geteuid?.() === 0;
-  return ((BigInt(`0x${effective}`) >> BigInt(capabilities[what])) & 1n) === 1n;
+  return ((BigInt(`0x${effective}`) >> BigInt(CAPABILITY_NUMBERS[what])) & 1n) === 1n;
 }
 
 function idsOf(map: 'uid_map' | 'gid_map'): (id: number) => boolean {
@@ -34,14 +34,14 @@ function idsOf(map: 'uid_map' | 'gid_map'): (id: number) => boolean {
 /**
  * A range of ids in a user namespace, and its start outside, in the words of the OCI runtime specification.
  */
-export interface IdMapping {
+export interface IDMapping {
   readonly containerID: number;
   readonly hostID: number;
   readonly size: number;
 }
 
 /** Returns the id mappings of this process's user namespace (user_namespaces(7)); empty without /proc. */
-export function idMappings(map: 'uid_map' | 'gid_map'): IdMapping[] {
+export function idMappings(map: 'uid_map' | 'gid_map'): IDMapping[] {
   const lines = systemText(`/proc/self/${map}`).split('\n');
   return lines.flatMap((line) => {
     const [containerID, hostID, size] = line.trim().split(/\s+/).map(Number);

@@ -18,7 +18,7 @@ const DIGEST_BYTES = 32;
  * Milliseconds between two checks whether the tar is still wanted. A thread that has died never resets
  * `computing`.
  */
-const PATIENCE = 5;
+const CHECK_INTERVAL = 5;
 
 /** Creates the shared memory of one digest. */
 export function createRingDigest(): SharedArrayBuffer {
@@ -102,7 +102,7 @@ export class RingDigest {
     while (Atomics.load(this.#words, Word.hashed) !== head) {
       if (!isWanted()) return undefined;
       if (this.step(head, this.#ringBytes.length) === 0)
-        Atomics.wait(this.#words, Word.computing, 1, PATIENCE);
+        Atomics.wait(this.#words, Word.computing, 1, CHECK_INTERVAL);
     }
     const digest = Buffer.alloc(DIGEST_BYTES);
     this.#functions!.final(digest, this.#functions!.state);

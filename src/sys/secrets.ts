@@ -1,7 +1,7 @@
 import { printable } from '../errors.ts';
 
 /** The replacement of a secret. */
-const MASK = '***';
+const REPLACEMENT = '***';
 
 /** Limit in bytes: a shorter spelling is not masked, since it may occur in any text. */
 const LEAST_WORD = 4;
@@ -11,7 +11,7 @@ const LEAST_WORD = 4;
  */
 const LEAST_PART = 8;
 /** The number of nested encodings that are undone: `%252f` has two. */
-const MOST_ENCODINGS = 3;
+const MAX_ENCODINGS = 3;
 
 /**
  * Collects the secrets of one run, and masks them in texts. A secret is found unchanged, in hexadecimal, and
@@ -160,7 +160,7 @@ function masked(text: string, ranges: readonly Range[]): string {
   let result = '';
   let end = 0;
   for (const { from, to } of ranges.toSorted((one, other) => one.from - other.from)) {
-    if (from > end || result === '') result += text.slice(end, from) + MASK;
+    if (from > end || result === '') result += text.slice(end, from) + REPLACEMENT;
     end = Math.max(end, to);
   }
   return result + text.slice(end);
@@ -270,7 +270,7 @@ function unescapedText(groups: Readonly<Record<string, string | undefined>>): st
 }
 
 /** Returns a form, those with the escapes of one notation undone, and so on, `most` times. */
-function formsOf(form: Form, most = MOST_ENCODINGS): readonly Form[] {
+function formsOf(form: Form, most = MAX_ENCODINGS): readonly Form[] {
   if (most === 0) return [form];
   const simpler = NOTATIONS.flatMap((escapes) => unescaped(form, escapes) || []);
   return [form, ...simpler.flatMap((each) => formsOf(each, most - 1))];

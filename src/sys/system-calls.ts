@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { arch, constants, platform } from 'node:os';
-import { callUntilCertain, openKernelEntry, type KernelEntry, type Machine } from './kernel-entry.ts';
+import { callUntilCertain, openKernelEntry, type KernelEntry, type Architecture } from './kernel-entry.ts';
 import { loadNative, type Native } from './native.ts';
 
 /** The address of bytes that do not move. The caller keeps them referenced until the call returns. */
@@ -103,7 +103,7 @@ export function systemCalls(): SystemCalls | undefined {
 
 /** Opens the system calls with another `KernelEntry`, for tests. */
 export function openSystemCalls(
-  open: (native: Native, machine: Machine, closeNumber: number) => KernelEntry | undefined,
+  open: (native: Native, machine: Architecture, closeNumber: number) => KernelEntry | undefined,
 ): SystemCalls | undefined {
   const machine = arch();
   if (platform() !== 'linux' || (machine !== 'x64' && machine !== 'arm64')) return undefined;

@@ -41,12 +41,12 @@ export function randomName(prefix: string): string {
 }
 
 /** The bytes of a name that are kept in a hidden one, to which up to 45 of 255 are added. */
-const LONGEST_PREFIX = 200;
+const MAX_PREFIX_BYTES = 200;
 
 /** Returns `.NAME` for NAME, cut to 200 bytes: the start of all names that a run makes beside it. */
 export function hiddenName(name: string): string {
   const characters = Array.from(name);
-  while (Buffer.byteLength(characters.join('')) > LONGEST_PREFIX) characters.pop();
+  while (Buffer.byteLength(characters.join('')) > MAX_PREFIX_BYTES) characters.pop();
   return `.${characters.join('')}`;
 }
 

@@ -1,7 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 
 /** Milliseconds for which a loop may block the event loop. */
-const LONGEST_TURN = 3;
+const MAX_TURN = 3;
 
 /** Lets the event loop run during long loops. */
 export interface Yielder {
@@ -12,7 +12,7 @@ export interface Yielder {
 }
 
 export function openYielder(signal: AbortSignal | undefined): Yielder {
-  let turnEnds = performance.now() + LONGEST_TURN;
+  let turnEnds = performance.now() + MAX_TURN;
   const isDue = (): boolean => performance.now() > turnEnds;
   return {
     isDue,
@@ -20,7 +20,7 @@ export function openYielder(signal: AbortSignal | undefined): Yielder {
       if (!isDue()) return;
       await setImmediate();
       signal?.throwIfAborted();
-      turnEnds = performance.now() + LONGEST_TURN;
+      turnEnds = performance.now() + MAX_TURN;
     },
   };
 }

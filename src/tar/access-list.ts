@@ -2,16 +2,16 @@
  * The extended attributes in which Linux keeps POSIX access lists: acl(5). New files in a directory inherit
  * from the second one.
  */
-export const accessList = 'system.posix_acl_access';
-export const defaultAccessList = 'system.posix_acl_default';
+export const accessListXattr = 'system.posix_acl_access';
+export const defaultAccessListXattr = 'system.posix_acl_default';
 
 /**
  * Keys of pax records with an access list as text, and their attributes. They are star's; GNU tar and bsdtar
  * write them too.
  */
 export const textKeys: ReadonlyMap<string, string> = new Map([
-  ['SCHILY.acl.access', accessList],
-  ['SCHILY.acl.default', defaultAccessList],
+  ['SCHILY.acl.access', accessListXattr],
+  ['SCHILY.acl.default', defaultAccessListXattr],
 ]);
 
 /** The key of each of these attributes. */
@@ -26,7 +26,7 @@ interface AccessListEntry {
 }
 
 // linux/posix_acl.h and posix_acl_xattr.h
-const VERSION = 2;
+const LIST_VERSION = 2;
 const OWNER = 0x01;
 const USER = 0x02;
 const OWNING_GROUP = 0x04;
@@ -34,27 +34,29 @@ const GROUP = 0x08;
 const MASK = 0x10;
 const OTHERS = 0x20;
 const noId = 0xffff_ffff;
-const HEAD_SIZE = 4;
-const PART_SIZE = 8;
+const HEAD_BYTES = 4;
+const PART_BYTES = 8;
 /**
  * Most parts that fit into the largest value of an attribute (XATTR_SIZE_MAX): longer text is no access list.
  */
-const MAX_PARTS = Math.floor((65_536 - HEAD_SIZE) / PART_SIZE);
+const MAX_PARTS = Math.floor((65_536 - HEAD_BYTES) / PART_BYTES);
 
 /**
  * Words of acl(5), each with its tag without a qualifier and with one. A word may be its first letter alone.
  */
-const KINDS: readonly (readonly [word: string, own: number, named?: number])[] = [
+const PART_KINDS: readonly (readonly [word: string, own: number, named?: number])[] = [
   ['user', OWNER, USER],
   ['group', OWNING_GROUP, GROUP],
   ['mask', MASK],
   ['other', OTHERS],
 ];
-const kindOf = new Map(KINDS.flatMap((kind) => [kind[0], kind[0][0]!].map((word) => [word, kind] as const)));
-const words = new Map(KINDS.flatMap(([word, ...tags]) => tags.map((tag) => [tag, word] as const)));
+const kindOf = new Map(
+  PART_KINDS.flatMap((kind) => [kind[0], kind[0][0]!].map((word) => [word, kind] as const)),
+);
+const words = new Map(PART_KINDS.flatMap(([word, ...tags]) => tags.map((tag) => [tag, word] as const)));
 
 /** Rights of a part: each is a bit, the first one the highest. */
-const RIGHTS = ['r', 'w', 'x'] as const;
+const PART_RIGHTS = ['r', 'w', 'x'] as const;
 
 /**
  * Converts text of acl(5), with parts separated by newlines or commas, to an access list of the kernel. A
@@ -79,10 +81,10 @@ export function accessListBytes(text: string): Buffer | undefined {
   if (parts.length === 0) return undefined;
   // The kernel requires this order.
   parts.sort((one, other) => one.tag - other.tag || one.id - other.id);
-  const bytes = Buffer.alloc(HEAD_SIZE + PART_SIZE * parts.length);
-  bytes.writeUInt32LE(VERSION, 0);
+  const bytes = Buffer.alloc(HEAD_BYTES + PART_BYTES * parts.length);
+  bytes.writeUInt32LE(LIST_VERSION, 0);
   for (const [index, { tag, permissions, id }] of parts.entries()) {
-    const at = HEAD_SIZE + PART_SIZE * index;
+    const at = HEAD_BYTES + PART_BYTES * index;
     bytes.writeUInt16LE(tag, at);
     bytes.writeUInt16LE(permissions, at + 2);
     bytes.writeUInt32LE(id, at + 4);
@@ -94,7 +96,9 @@ export function accessListBytes(text: string): Buffer | undefined {
 export function accessListText(bytes: Uint8Array): string | undefined {
   const parts = entriesOf(bytes)?.map(({ tag, permissions, id }) => {
     const word = words.get(tag);
-    const rights = RIGHTS.map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-')).join('');
+    const rights = PART_RIGHTS.map((right, index) => ((permissions >> (2 - index)) & 1 ? right : '-')).join(
+      '',
+    );
     return word === undefined || permissions > 7
       ? undefined
       : `${word}:${tag === USER || tag === GROUP ? id : ''}:${rights}`;
@@ -126,7 +130,7 @@ function parsePart(fields: readonly string[]): AccessListEntry | undefined {
   const [qualifier = '', rights = '', number = ''] =
     rest.length === 1 ? ['', ...rest] : rest.map((field) => field.trim());
   if (own === undefined || rest.length > 3 || !/^[rwx-]{1,3}$/.test(rights)) return undefined;
-  const permissions = RIGHTS.reduce((bits, right) => 2 * bits + (rights.includes(right) ? 1 : 0), 0);
+  const permissions = PART_RIGHTS.reduce((bits, right) => 2 * bits + (rights.includes(right) ? 1 : 0), 0);
   if (qualifier === '') return { tag: own, permissions, id: noId };
   if (named === undefined) return undefined;
   const digits = [number, qualifier].find((field) => /^\d{1,10}$/.test(field));
@@ -136,10 +140,10 @@ function parsePart(fields: readonly string[]): AccessListEntry | undefined {
 
 function entriesOf(bytes: Uint8Array): AccessListEntry[] | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const count = (bytes.length - HEAD_SIZE) / PART_SIZE;
-  if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== VERSION) return undefined;
+  const count = (bytes.length - HEAD_BYTES) / PART_BYTES;
+  if (!Number.isInteger(count) || count < 0 || view.getUint32(0, true) !== LIST_VERSION) return undefined;
   return Array.from({ length: count }, (_, index) => {
-    const at = HEAD_SIZE + PART_SIZE * index;
+    const at = HEAD_BYTES + PART_BYTES * index;
     return {
       tag: view.getUint16(at, true),
       permissions: view.getUint16(at + 2, true),

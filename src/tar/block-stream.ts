@@ -1,8 +1,8 @@
 import { type ByteSource, MalformedTarError } from './entry.ts';
-import { BLOCK_SIZE, paddingOf } from './header.ts';
+import { TAR_BLOCK_BYTES, paddingOf } from './header.ts';
 
-const READ_SIZE = 1 << 20;
-const nothing = Buffer.alloc(0);
+const READ_BYTES = 1 << 20;
+export const emptyBuffer = Buffer.alloc(0);
 
 /**
  * Splits an archive's bytes into header blocks and runs of data. Blocks stay in the source's chunks. A block
@@ -21,9 +21,9 @@ export class BlockStream {
   padding = 0;
 
   readonly #source: ByteSource;
-  readonly #scratch = Buffer.from(new ArrayBuffer(BLOCK_SIZE));
+  readonly #scratch = Buffer.from(new ArrayBuffer(TAR_BLOCK_BYTES));
   readonly #scratchWords = new Int32Array(this.#scratch.buffer);
-  #chunk: Buffer = nothing;
+  #chunk: Buffer = emptyBuffer;
   #chunkWords: Int32Array = this.#scratchWords;
   /** Difference between the index of a byte in the chunk and in `#chunkWords`. */
   #chunkShift = 0;
@@ -54,8 +54,8 @@ export class BlockStream {
    */
   nextBlock(): boolean {
     const start = this.#position;
-    if (start + BLOCK_SIZE > this.#chunk.length) return this.#collectBlock();
-    this.#position = start + BLOCK_SIZE;
+    if (start + TAR_BLOCK_BYTES > this.#chunk.length) return this.#collectBlock();
+    this.#position = start + TAR_BLOCK_BYTES;
     const wordByte = start + this.#chunkShift;
     if ((wordByte & 3) === 0) {
       this.block = this.#chunk;
@@ -63,7 +63,7 @@ export class BlockStream {
       this.words = this.#chunkWords;
       this.wordsAt = wordByte >> 2;
     } else {
-      this.#chunk.copy(this.#scratch, 0, start, start + BLOCK_SIZE);
+      this.#chunk.copy(this.#scratch, 0, start, start + TAR_BLOCK_BYTES);
       this.#useScratch();
     }
     return true;
@@ -126,8 +126,8 @@ export class BlockStream {
 
   #collectBlock(): boolean {
     let filled = 0;
-    while (filled < BLOCK_SIZE) {
-      const bytes = this.#take(BLOCK_SIZE - filled);
+    while (filled < TAR_BLOCK_BYTES) {
+      const bytes = this.#take(TAR_BLOCK_BYTES - filled);
       if (bytes === undefined) {
         if (filled === 0) return false;
         throw new MalformedTarError('the archive ends within a header block');
@@ -155,8 +155,8 @@ export class BlockStream {
 
   #refill(): boolean {
     this.#bytesBefore += this.#chunk.length;
-    const bytes = this.#source.read(READ_SIZE);
-    this.#useChunk(bytes ?? nothing);
+    const bytes = this.#source.read(READ_BYTES);
+    this.#useChunk(bytes ?? emptyBuffer);
     return bytes !== undefined;
   }
 

@@ -1,15 +1,15 @@
 import { printable } from '../errors.ts';
 import { type BytePath, MalformedTarError, noBytes, sliceBytes, sliceUntilNul } from './entry.ts';
 
-export const BLOCK_SIZE = 512;
+export const TAR_BLOCK_BYTES = 512;
 
 /** Returns the number of bytes that pad `size` bytes of data to a block border. */
 export function paddingOf(size: number): number {
-  return -size & (BLOCK_SIZE - 1);
+  return -size & (TAR_BLOCK_BYTES - 1);
 }
 
 /** One header block; meta headers before it are not applied. */
-export interface Header {
+export interface TarHeader {
   /** The type flag's byte. */
   readonly type: number;
   readonly path: BytePath;
@@ -58,7 +58,7 @@ type Format = 'v7' | 'ustar' | 'gnu';
  */
 export function sumWords(words: Int32Array, start: number): number {
   let lanes = 0;
-  for (let index = start; index < start + BLOCK_SIZE / 4; index += 1) {
+  for (let index = start; index < start + TAR_BLOCK_BYTES / 4; index += 1) {
     const word = words[index]!;
     lanes = (lanes + (word & 0x00ff00ff) + ((word >>> 8) & 0x00ff00ff)) | 0;
   }
@@ -76,7 +76,7 @@ export function checksumMatches(block: Buffer, at: number, sum: number): boolean
   if (stored === unsigned) return true;
 
   let signed = unsigned;
-  for (let index = at; index < at + BLOCK_SIZE; index += 1) {
+  for (let index = at; index < at + TAR_BLOCK_BYTES; index += 1) {
     if (block[index]! >= 0x80 && (index < at + field.checksum || index >= at + field.type)) signed -= 0x100;
   }
   return stored === signed;
@@ -87,7 +87,7 @@ export function checksumMatches(block: Buffer, at: number, sum: number): boolean
  *
  * @throws MalformedTarError for a field that is not a number
  */
-export function parseHeader(block: Buffer, at: number): Header {
+export function parseHeader(block: Buffer, at: number): TarHeader {
   const format = formatOf(block, at);
   const type = block[at + field.type]!;
   const isDevice = (type === CHARACTER || type === BLOCK_DEVICE) && format !== 'v7';
@@ -138,7 +138,7 @@ function parsePath(block: Buffer, at: number, format: Format): BytePath {
 }
 
 function ustarPrefix(block: Buffer, at: number): BytePath {
-  const isStar = sliceBytes(block, at + field.starTrailer, at + BLOCK_SIZE) === 'tar\0';
+  const isStar = sliceBytes(block, at + field.starTrailer, at + TAR_BLOCK_BYTES) === 'tar\0';
   return sliceUntilNul(block, at + field.prefix, isStar ? 131 : 155);
 }
 

@@ -1,4 +1,4 @@
-import { BlockStream } from './block-stream.ts';
+import { BlockStream, emptyBuffer } from './block-stream.ts';
 import {
   type BytePath,
   type ByteSource,
@@ -11,7 +11,7 @@ import {
   noBytes,
   sliceUntilNul,
 } from './entry.ts';
-import { BLOCK_SIZE, checksumMatches, type Header, parseHeader, sumWords } from './header.ts';
+import { TAR_BLOCK_BYTES, checksumMatches, type TarHeader, parseHeader, sumWords } from './header.ts';
 import { addGlobals, combinePax, parsePax, type PaxRecords, xattrsOf } from './pax.ts';
 import { oldSparseFile, paxSparseFile, type FileData } from './sparse.ts';
 
@@ -21,7 +21,6 @@ export const maxMetaSize = 1 << 20;
 const DUMP_DIRECTORY = 0x44;
 const OLD_SPARSE = 0x53;
 const slash = 0x2f;
-const nothing = Buffer.alloc(0);
 
 /**
  * Reads one archive: v7, ustar, GNU, star and pax. Where tools differ, the rules are those of Go's
@@ -45,8 +44,8 @@ export class TarReader implements EntryReader {
   #globals: PaxRecords | undefined;
   #pax: PaxRecords | undefined;
   /** Bodies of GNU's `L` and `K`. */
-  #longName: Buffer = nothing;
-  #longLink: Buffer = nothing;
+  #longName: Buffer = emptyBuffer;
+  #longLink: Buffer = emptyBuffer;
   /** Memory for the bodies of meta headers, by type. It is reused, since each body may have a MiB. */
   readonly #bodies = new Map<number, Buffer>();
   #failure: unknown;
@@ -104,7 +103,7 @@ export class TarReader implements EntryReader {
     let isAfterZeros = false;
     for (;;) {
       this.#headerOffset = stream.offset;
-      if (stream.buffered < BLOCK_SIZE) yield BLOCK_SIZE;
+      if (stream.buffered < TAR_BLOCK_BYTES) yield TAR_BLOCK_BYTES;
       if (!stream.nextBlock()) break;
       const sum = sumWords(stream.words, stream.wordsAt);
       if (sum === 0) {
@@ -154,7 +153,7 @@ export class TarReader implements EntryReader {
       throw new MalformedTarError('the archive ends after a meta header, without the entry it is for');
   }
 
-  #parseHeader(sum: number): Header {
+  #parseHeader(sum: number): TarHeader {
     const { block, at } = this.stream;
     if (!checksumMatches(block, at, sum))
       throw new MalformedTarError('not a tar header: its checksum is wrong');
@@ -166,7 +165,7 @@ export class TarReader implements EntryReader {
     }
   }
 
-  *#readBody({ type, size: written, path }: Header): Generator<number, Buffer, undefined> {
+  *#readBody({ type, size: written, path }: TarHeader): Generator<number, Buffer, undefined> {
     const { stream } = this;
     if (written > maxMetaSize) {
       this.#path = path;
@@ -199,7 +198,7 @@ export class TarReader implements EntryReader {
    * Applies all meta headers to the entry of a header, and returns its type. Its path is
    * GNU.sparse.name, else GNU's long name, the pax path, or the header's, as in Go.
    */
-  #beginEntry(header: Header): EntryType {
+  #beginEntry(header: TarHeader): EntryType {
     if (this.#globals) this.#pax = combinePax(this.#globals, this.#pax);
     const pax = this.#pax;
     this.#path = pax?.sparse?.name ?? (nameIn(this.#longName) || (pax?.path ?? header.path));
@@ -207,13 +206,13 @@ export class TarReader implements EntryReader {
   }
 
   /** Uses pax's size: a reader that uses the header's own sees other entries (CVE-2025-62518). */
-  #plainFile(header: Header, type: EntryType): FileData {
+  #plainFile(header: TarHeader, type: EntryType): FileData {
     const hasData = type === 'file' || header.type === DUMP_DIRECTORY;
     const stored = hasData ? requireSize(this.#pax?.size ?? header.size) : 0;
     return { size: type === 'file' ? stored : 0, stored, extents: undefined };
   }
 
-  *#readSparseMap(header: Header, type: EntryType): Generator<number, FileData, undefined> {
+  *#readSparseMap(header: TarHeader, type: EntryType): Generator<number, FileData, undefined> {
     const { stored } = this.#plainFile(header, type);
     const { block, at } = this.stream;
     const nextBlock = (): Generator<number, BlockStream, undefined> => this.#nextMapBlock();
@@ -225,7 +224,7 @@ export class TarReader implements EntryReader {
   *#nextMapBlock(): Generator<number, BlockStream, undefined> {
     const { stream } = this;
     this.#headerOffset = stream.offset;
-    if (stream.buffered < BLOCK_SIZE) yield BLOCK_SIZE;
+    if (stream.buffered < TAR_BLOCK_BYTES) yield TAR_BLOCK_BYTES;
     if (!stream.nextBlock()) throw new MalformedTarError('the archive ends within its sparse map');
     return stream;
   }
@@ -235,7 +234,7 @@ export class TarReader implements EntryReader {
    *
    * @throws MalformedTarError for an impossible entry: a link to nothing, owners beyond 32 bits
    */
-  #compose(header: Header, type: EntryType, { size, extents }: FileData): Entry {
+  #compose(header: TarHeader, type: EntryType, { size, extents }: FileData): Entry {
     const isLink = type === 'symlink' || type === 'hardlink';
     const hasNumbers = isDevice(type);
     const pax = this.#pax;
@@ -256,12 +255,12 @@ export class TarReader implements EntryReader {
       sparse: extents,
     };
     this.#pax = undefined;
-    this.#longName = nothing;
-    this.#longLink = nothing;
+    this.#longName = emptyBuffer;
+    this.#longLink = emptyBuffer;
     return entry;
   }
 
-  #linkPathOf(header: Header): BytePath {
+  #linkPathOf(header: TarHeader): BytePath {
     const path = nameIn(this.#longLink) || (this.#pax?.linkPath ?? header.linkPath);
     if (path === noBytes) throw new MalformedTarError('it links to nothing');
     return path;
@@ -300,7 +299,7 @@ function flaggedTypes(): EntryType[] {
 }
 
 /** Returns the type of an entry. In v7, a NUL flag and a slash at the end of the path mean a directory. */
-function typeOf(header: Header, path: string): EntryType {
+function typeOf(header: TarHeader, path: string): EntryType {
   if (header.type === 0) return path.charCodeAt(path.length - 1) === slash ? 'directory' : 'file';
   return entryTypes[header.type]!;
 }

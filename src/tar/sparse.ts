@@ -1,6 +1,6 @@
 import type { BlockStream } from './block-stream.ts';
 import { MalformedTarError, type Entry, type SparseExtent } from './entry.ts';
-import { BLOCK_SIZE, isGnu, numberField } from './header.ts';
+import { TAR_BLOCK_BYTES, isGnu, numberField } from './header.ts';
 import type { PaxSparse } from './pax.ts';
 
 /** Most extents in one file. The limit bounds the memory that an archive can ask for. */
@@ -180,10 +180,10 @@ function* readMap(
   let digits = 0;
   let offset = 0;
   while (missing !== 0) {
-    if (left < BLOCK_SIZE) throw new MalformedTarError('its data ends within its sparse map');
-    left -= BLOCK_SIZE;
+    if (left < TAR_BLOCK_BYTES) throw new MalformedTarError('its data ends within its sparse map');
+    left -= TAR_BLOCK_BYTES;
     const { block, at } = yield* nextBlock();
-    for (let index = at; index < at + BLOCK_SIZE && missing !== 0; index += 1) {
+    for (let index = at; index < at + TAR_BLOCK_BYTES && missing !== 0; index += 1) {
       const byte = block[index]!;
       if (byte !== NEWLINE || digits === 0) {
         const digit = byte - DIGIT0;

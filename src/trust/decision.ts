@@ -2,7 +2,7 @@ import { NetworkError, RateLimitError, UnauthorizedError } from '../errors.ts';
 import type { Digest } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
 import { reasonFor, TooMany } from './refusal.ts';
-import { type Found, type Signature, signaturesOf } from './search.ts';
+import { type FoundSignatures, type Signature, signaturesOf } from './search.ts';
 
 /** The result of checking the signatures of an image. */
 export interface Verdict<T> {
@@ -22,7 +22,7 @@ export interface Verdict<T> {
  */
 export async function judge<T>(
   { digest, indexes = [] }: Pick<Image, 'digest' | 'indexes'>,
-  find: (digest: Digest) => Promise<Found>,
+  find: (digest: Digest) => Promise<FoundSignatures>,
   check: (signature: Signature, digest: Digest) => T | Promise<T>,
   all: boolean,
 ): Promise<Verdict<T>> {
@@ -59,11 +59,11 @@ function isUnanswered(error: unknown): boolean {
 }
 
 /** The largest number of reasons that an error lists. */
-const MOST_REASONS = 10;
+const MAX_REASONS = 10;
 
 /** Joins the reasons for an error. */
 export function listed(reasons: readonly string[]): string {
-  const first = reasons.slice(0, MOST_REASONS);
-  if (reasons.length > MOST_REASONS) first.push(`and ${reasons.length - MOST_REASONS} more`);
+  const first = reasons.slice(0, MAX_REASONS);
+  if (reasons.length > MAX_REASONS) first.push(`and ${reasons.length - MAX_REASONS} more`);
   return first.join('; ');
 }

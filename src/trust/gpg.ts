@@ -8,7 +8,7 @@ import { Refusal } from './refusal.ts';
 /** Descriptors that gpgv inherits. */
 const STATUS = 3;
 const KEYRING = '/proc/self/fd/4';
-const SIGNATURE = '/proc/self/fd/5';
+const SIGNATURE_FILE = '/proc/self/fd/5';
 /** Limit in bytes on the content of a signature, and on the messages of gpgv. */
 const MAX_OUTPUT_BYTES = 1024 * 1024;
 
@@ -66,7 +66,9 @@ export async function verifyGpg(signature: Uint8Array, run: GpgRun): Promise<Uin
   signal.throwIfAborted();
   const child = spawnBound(
     gpgv,
-    `--homedir /nonexistent --keyring ${KEYRING} --status-fd ${STATUS} --output - ${SIGNATURE}`.split(' '),
+    `--homedir /nonexistent --keyring ${KEYRING} --status-fd ${STATUS} --output - ${SIGNATURE_FILE}`.split(
+      ' ',
+    ),
     {
       environment: { LC_ALL: 'C.UTF-8' },
       stdio: ['ignore', 'pipe', 'ignore', 'pipe', keys.fd, signed.fd],
@@ -77,8 +79,8 @@ export async function verifyGpg(signature: Uint8Array, run: GpgRun): Promise<Uin
   try {
     const ended = once(child, 'close') as Promise<[number | null]>;
     const [payload, status, [code]] = await Promise.all([
-      collect(child.stdio[1] as Readable, kill),
-      collect(child.stdio[3] as Readable, kill),
+      readOutput(child.stdio[1] as Readable, kill),
+      readOutput(child.stdio[3] as Readable, kill),
       ended,
     ]);
     signal.throwIfAborted();
@@ -90,7 +92,7 @@ export async function verifyGpg(signature: Uint8Array, run: GpgRun): Promise<Uin
 }
 
 /** @throws Refusal for more than the limit */
-async function collect(stream: Readable, kill: () => void): Promise<Buffer> {
+async function readOutput(stream: Readable, kill: () => void): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of stream as AsyncIterable<Buffer>) {

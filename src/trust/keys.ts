@@ -19,11 +19,11 @@ const CURVES: Readonly<Record<string, readonly string[]>> = {
   secp521r1: ['sha256', 'sha512'],
 };
 
-const HINT = 'name the public key of the signer, as cosign.pub';
+const KEY_HINT = 'name the public key of the signer, as cosign.pub';
 
 /** @throws UsageError */
 export async function readPublicKey(file: string, signal?: AbortSignal): Promise<PublicKey> {
-  return parsePublicKey(await readNamedFile(file, 'the key', HINT, signal), file);
+  return parsePublicKey(await readNamedFile(file, 'the key', KEY_HINT, signal), file);
 }
 
 /** A block of PEM. Its body has no five dashes, so that the search takes linear time. */
@@ -37,7 +37,7 @@ const PEM = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-{1,4}[^-]+)*-----END \1-----/;
 export function parsePublicKey(text: string, name: string): PublicKey {
   const [block, label] = PEM.exec(text) ?? [];
   const refuse = (reason: string): UsageError =>
-    new UsageError(`cannot use the key ${printable(name)}: ${reason}`, { hint: HINT });
+    new UsageError(`cannot use the key ${printable(name)}: ${reason}`, { hint: KEY_HINT });
   if (block === undefined) throw refuse('it has no key in PEM');
   if (label !== 'PUBLIC KEY' && label !== 'RSA PUBLIC KEY') throw refuse(`it is no public key (${label})`);
   let key: KeyObject;

@@ -9,7 +9,7 @@ import {
   certificatesOf,
   pemCertificates,
   type SimpleSignature,
-  TIME_STAMP,
+  TIME_STAMP_ANNOTATION,
   verifyCertified,
   verifyLogged,
 } from './sigstore.ts';
@@ -63,7 +63,9 @@ export function requireLogged(given: SimpleSignature, key: PublicKey, logKeys: r
 
 /** Removes the time stamp: containers/image ignores it, and a policy names no authority for it. */
 function withoutTimeStamp(signature: SimpleSignature): SimpleSignature {
-  const annotations = Object.entries(signature.annotations).filter(([name]) => name !== TIME_STAMP);
+  const annotations = Object.entries(signature.annotations).filter(
+    ([name]) => name !== TIME_STAMP_ANNOTATION,
+  );
   return { ...signature, annotations: Object.fromEntries(annotations) };
 }
 

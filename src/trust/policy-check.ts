@@ -14,7 +14,7 @@ import { isSignedBy, parsePublicKey, type PublicKey } from './keys.ts';
 import type { ChosenRequirements, Material, Requirement } from './policy.ts';
 import { reasonFor, Refusal } from './refusal.ts';
 import type { SignaturePlaces } from './registries-d.ts';
-import type { Found, Signature, SignatureSearch } from './search.ts';
+import type { FoundSignatures, Signature, SignatureSearch } from './search.ts';
 import { fits, namedOf, type SignedIdentity } from './signed-identity.ts';
 import { parseStrictSimpleSigning, requireDigest, type SimpleSigning } from './simple-signing.ts';
 import { signatureBytes, type SimpleSignature } from './sigstore.ts';
@@ -215,9 +215,9 @@ async function checkSignedBy(image: Image, requirement: SignedBy, check: Signatu
 }
 
 /** Finds the GPG signatures in the lookaside of containers/image: `BASE/PATH@sha256=HEX/signature-N`. */
-async function lookaside(digest: Digest, check: SignatureCheck): Promise<Found> {
+async function lookaside(digest: Digest, check: SignatureCheck): Promise<FoundSignatures> {
   const { where, reference } = check;
-  const candidates: Found['candidates'][number][] = [];
+  const candidates: FoundSignatures['candidates'][number][] = [];
   const failures: unknown[] = [];
   try {
     for (let number = 1; number <= MAX_LOOKASIDE; number += 1) {

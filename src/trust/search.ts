@@ -44,7 +44,7 @@ const MAX_SIGNATURES = 1000;
 const MAX_BYTES = 64 * 1024 * 1024;
 
 /** The candidates of a manifest, and why the list may be incomplete. */
-export interface Found {
+export interface FoundSignatures {
   readonly candidates: readonly Candidate[];
   /** Errors of the source, and notes about what was left out. */
   readonly failures: readonly unknown[];
@@ -55,8 +55,8 @@ export interface Found {
  */
 export class SignatureSearch {
   readonly #open: () => Promise<Attachments | undefined>;
-  readonly #all = new Map<Digest, Promise<Found>>();
-  readonly #tagged = new Map<Digest, Promise<Found>>();
+  readonly #all = new Map<Digest, Promise<FoundSignatures>>();
+  readonly #tagged = new Map<Digest, Promise<FoundSignatures>>();
 
   /** @param open called at the first search */
   constructor(open: () => Promise<Attachments | undefined>) {
@@ -70,20 +70,20 @@ export class SignatureSearch {
   }
 
   /** Finds the signatures of a manifest in all forms, bundles first. */
-  find(digest: Digest): Promise<Found> {
+  find(digest: Digest): Promise<FoundSignatures> {
     const known = this.#all.get(digest) ?? this.#findAll(digest);
     this.#all.set(digest, known);
     return known;
   }
 
   /** Finds the signatures under the tag `sha256-HEX.sig`. */
-  tagged(digest: Digest): Promise<Found> {
+  tagged(digest: Digest): Promise<FoundSignatures> {
     const known = this.#tagged.get(digest) ?? settled(this.#fromTag(digest));
     this.#tagged.set(digest, known);
     return known;
   }
 
-  async #findAll(digest: Digest): Promise<Found> {
+  async #findAll(digest: Digest): Promise<FoundSignatures> {
     const parts = await Promise.all([settled(this.#fromReferrers(digest)), this.tagged(digest)]);
     return {
       candidates: parts.flatMap(({ candidates }) => candidates),
@@ -91,7 +91,7 @@ export class SignatureSearch {
     };
   }
 
-  async #fromTag(digest: Digest): Promise<Found> {
+  async #fromTag(digest: Digest): Promise<FoundSignatures> {
     const source = await this.#open();
     const tag = `${algorithmOf(digest)}-${hexOf(digest)}.sig`;
     const bytes = await source?.taggedManifest(tag, digest);
@@ -107,7 +107,7 @@ export class SignatureSearch {
     return cut(candidates, MAX_SIGNATURES, false);
   }
 
-  async #fromReferrers(digest: Digest): Promise<Found> {
+  async #fromReferrers(digest: Digest): Promise<FoundSignatures> {
     const source = await this.#open();
     if (!source) return { candidates: [], failures: [] };
     const { descriptors, isCut } = await source.referrers(digest, [BUNDLE_TYPE, COSIGN_ARTIFACT_TYPE]);
@@ -150,7 +150,7 @@ function withLimits(source: Attachments): Attachments {
  *
  * @param isCut the source has more
  */
-function cut(all: readonly Candidate[], limit: number, isCut: boolean): Found {
+function cut(all: readonly Candidate[], limit: number, isCut: boolean): FoundSignatures {
   const candidates = all.slice(0, limit);
   if (!isCut && candidates.length === all.length) return { candidates, failures: [] };
   const message = `there are more signatures; the first ${candidates.length} were looked at`;
@@ -163,7 +163,7 @@ function isOtherAttestation({ annotations = {} }: Descriptor): boolean {
   return predicate !== undefined && predicate !== SIGNATURE_PREDICATE;
 }
 
-async function settled(found: Promise<Found>): Promise<Found> {
+async function settled(found: Promise<FoundSignatures>): Promise<FoundSignatures> {
   return await found.catch((error: unknown) => ({ candidates: [], failures: [error] }));
 }
 

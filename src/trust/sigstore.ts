@@ -8,11 +8,11 @@ import type { Signature } from './search.ts';
 
 export type SimpleSignature = Extract<Signature, { form: 'simple' }>;
 
-const SIGNATURE = 'dev.cosignproject.cosign/signature';
-const CERTIFICATE = 'dev.sigstore.cosign/certificate';
-const CHAIN = 'dev.sigstore.cosign/chain';
-const REKOR_BUNDLE = 'dev.sigstore.cosign/bundle';
-export const TIME_STAMP = 'dev.sigstore.cosign/rfc3161timestamp';
+const SIGNATURE_ANNOTATION = 'dev.cosignproject.cosign/signature';
+const CERTIFICATE_ANNOTATION = 'dev.sigstore.cosign/certificate';
+const CHAIN_ANNOTATION = 'dev.sigstore.cosign/chain';
+const REKOR_BUNDLE_ANNOTATION = 'dev.sigstore.cosign/bundle';
+export const TIME_STAMP_ANNOTATION = 'dev.sigstore.cosign/rfc3161timestamp';
 
 /**
  * Returns the bytes of the signature.
@@ -20,9 +20,9 @@ export const TIME_STAMP = 'dev.sigstore.cosign/rfc3161timestamp';
  * @throws Refusal
  */
 export function signatureBytes({ annotations }: SimpleSignature): Buffer {
-  const text = annotations[SIGNATURE];
+  const text = annotations[SIGNATURE_ANNOTATION];
   if (text !== undefined && /^[A-Za-z0-9+/]+={0,2}$/.test(text)) return Buffer.from(text, 'base64');
-  throw new Refusal(`it has no ${SIGNATURE} in base64`);
+  throw new Refusal(`it has no ${SIGNATURE_ANNOTATION} in base64`);
 }
 
 /** The owner that a certificate names, and its key. */
@@ -103,9 +103,9 @@ export function certificatesOf({ annotations }: SimpleSignature): {
   readonly certificate: string;
   readonly chain: readonly string[];
 } {
-  const [certificate] = pemCertificates(annotations[CERTIFICATE] ?? '');
+  const [certificate] = pemCertificates(annotations[CERTIFICATE_ANNOTATION] ?? '');
   if (certificate === undefined) throw new Refusal('it has no certificate: it was made with a key');
-  return { certificate, chain: pemCertificates(annotations[CHAIN] ?? '') };
+  return { certificate, chain: pemCertificates(annotations[CHAIN_ANNOTATION] ?? '') };
 }
 
 /** Returns the certificates in a text, in PEM. */
@@ -153,11 +153,14 @@ export function bundleOfAnnotations(signature: SimpleSignature, hint?: string): 
 }
 
 function logEntries(annotations: SimpleSignature['annotations']): object[] {
-  const text = annotations[REKOR_BUNDLE];
+  const text = annotations[REKOR_BUNDLE_ANNOTATION];
   if (text === undefined) return [];
-  const { SignedEntryTimestamp: promise, Payload: entry } = parseJsonObject(Buffer.from(text), REKOR_BUNDLE);
+  const { SignedEntryTimestamp: promise, Payload: entry } = parseJsonObject(
+    Buffer.from(text),
+    REKOR_BUNDLE_ANNOTATION,
+  );
   if (!isObject(entry) || typeof entry['body'] !== 'string' || typeof entry['logID'] !== 'string')
-    throw new Refusal(`${REKOR_BUNDLE} has no log entry`);
+    throw new Refusal(`${REKOR_BUNDLE_ANNOTATION} has no log entry`);
   const { kind, apiVersion } = parseJsonObject(Buffer.from(entry['body'], 'base64'), 'the log entry');
   return [
     {
@@ -172,8 +175,8 @@ function logEntries(annotations: SimpleSignature['annotations']): object[] {
 }
 
 function timeStamps(annotations: SimpleSignature['annotations']): object[] {
-  const text = annotations[TIME_STAMP];
+  const text = annotations[TIME_STAMP_ANNOTATION];
   if (text === undefined) return [];
-  const { SignedRFC3161Timestamp: stamp } = parseJsonObject(Buffer.from(text), TIME_STAMP);
+  const { SignedRFC3161Timestamp: stamp } = parseJsonObject(Buffer.from(text), TIME_STAMP_ANNOTATION);
   return [{ signedTimestamp: stamp }];
 }

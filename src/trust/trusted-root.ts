@@ -18,7 +18,7 @@ const MEDIA_TYPE = /^application\/vnd\.dev\.sigstore\.trustedroot(?:\.v0\.\d+\+j
 /** Days after which errors call the embedded root old: its keys change about once a year. */
 const OLD_DAYS = 180;
 
-const HINT = 'name a trusted_root.json, as cosign and gh attestation trusted-root write it';
+const TRUSTED_ROOT_HINT = 'name a trusted_root.json, as cosign and gh attestation trusted-root write it';
 
 /**
  * Reads the authorities in a file; without a file, returns the embedded ones of Sigstore's public good
@@ -29,13 +29,13 @@ const HINT = 'name a trusted_root.json, as cosign and gh attestation trusted-roo
 export async function readAuthorities(file: string | undefined, signal?: AbortSignal): Promise<Authorities> {
   if (file === undefined)
     return { material: materialOf(publicGood.trustedRoot), age: ageOf(publicGood.date) };
-  const text = await readNamedFile(file, 'the trusted root', HINT, signal);
+  const text = await readNamedFile(file, 'the trusted root', TRUSTED_ROOT_HINT, signal);
   try {
     return { material: materialOf(parseJsonObject(Buffer.from(text), 'it')), age: undefined };
   } catch (error) {
     const reason = printable(reasonOf(error), 160);
     throw new UsageError(`cannot use the trusted root ${printable(file)}: ${reason}`, {
-      hint: HINT,
+      hint: TRUSTED_ROOT_HINT,
       cause: error,
     });
   }

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { GitError } from '../../src/errors.ts';
 import { ObjectStore, packBlobs } from '../../src/git/object-store.ts';
-import { ID_SIZE } from '../../src/git/trees.ts';
+import { ID_BYTES } from '../../src/git/trees.ts';
 import { contentIn } from '../../src/git/pack-writer.ts';
 import { git, scratch } from './git.ts';
 
@@ -48,7 +48,7 @@ async function pack(directory: string, list: readonly (Uint8Array | 'flush')[]):
   await packBlobs(contentsOf(list), path.join(directory, '.git/objects/pack'), ({ first, ids }) => {
     assert.equal(first, answers.flat().length);
     const hex = Buffer.from(ids).toString('hex');
-    answers.push(hex.match(new RegExp(`.{${2 * ID_SIZE}}`, 'g')) ?? []);
+    answers.push(hex.match(new RegExp(`.{${2 * ID_BYTES}}`, 'g')) ?? []);
   });
   return answers;
 }

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { GitError } from '../../src/errors.ts';
 import { FileRecords } from '../../src/git/file-records.ts';
 import { Packer } from '../../src/git/packer.ts';
-import { ID_SIZE } from '../../src/git/trees.ts';
+import { ID_BYTES } from '../../src/git/trees.ts';
 import { ContentWriter } from '../../src/rootfs/contents.ts';
 import { Scratch } from '../support/program.ts';
 
@@ -21,7 +21,7 @@ test('ids of blobs come back, and the packs are there when it has finished', asy
   writer.end();
   await packer.finished;
   await packer.named(1);
-  const id = Buffer.alloc(ID_SIZE);
+  const id = Buffer.alloc(ID_BYTES);
   records.copyId(0, id, 0);
   assert.equal(id.toString('hex'), createHash('sha1').update('blob 3\0abc').digest('hex'));
   await assert.rejects(packer.named(2), { code: 'GIT_CHANGES' });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseContentRange } from '../../src/registry/blob-source.ts';
-import { describeRateLimit, nextPage, parseRetryAfter } from '../../src/registry/http/answer.ts';
+import { rateLimitText, nextPage, parseRetryAfter } from '../../src/registry/http/answer.ts';
 import { tagsOf } from '../../src/registry/v2.ts';
 
 const now = Date.UTC(2026, 10, 24, 12, 0, 0);
@@ -93,7 +93,7 @@ const limits: readonly (readonly [
 for (const [headers, sentence] of limits) {
   test(`rate limit: ${sentence}`, () => {
     assert.equal(
-      describeRateLimit((name) => headers[name]),
+      rateLimitText((name) => headers[name]),
       sentence,
     );
   });

@@ -7,7 +7,7 @@ import { renderBars } from '../../src/report/bars.ts';
 import type { PullEvent } from '../../src/report/event.ts';
 import {
   Progress,
-  describeProgress,
+  progressText,
   formatBytes,
   formatSeconds,
   plainReport,
@@ -37,7 +37,7 @@ test('progress: amount, rate and time left', () => {
     [1000, { type: 'layer-progress', index: 0, received: 10 * MIB }],
   );
   assert.equal(
-    describeProgress(progress, 1000),
+    progressText(progress, 1000),
     '10.0 MiB of 60.0 MiB, 10.0 MiB/s, 0:05 left, 0 of 2 layers downloaded',
   );
 });
@@ -49,14 +49,14 @@ test('progress: what was in the store does not count as rate', () => {
     [20, { type: 'layer-apply', index: 1 }],
     [30, { type: 'layer-applied', index: 1, entries: 5 }],
   );
-  assert.equal(describeProgress(progress, 1000), '20.0 MiB of 60.0 MiB, 1 of 2 layers unpacked');
+  assert.equal(progressText(progress, 1000), '20.0 MiB of 60.0 MiB, 1 of 2 layers unpacked');
 });
 
 test('progress: layers are counted as downloaded until one is unpacked: cache add unpacks none', () => {
   const fetched = [0, 1].map((index) => [10, { type: 'layer-fetched', index }] as const);
-  assert.equal(describeProgress(running(...fetched), 10), '60.0 MiB of 60.0 MiB, 2 of 2 layers downloaded');
+  assert.equal(progressText(running(...fetched), 10), '60.0 MiB of 60.0 MiB, 2 of 2 layers downloaded');
   const applying = [20, { type: 'layer-apply', index: 0 }] as const;
-  assert.match(describeProgress(running(...fetched, applying), 20), /, 0 of 2 layers unpacked$/);
+  assert.match(progressText(running(...fetched, applying), 20), /, 0 of 2 layers unpacked$/);
 });
 
 const found: PullEvent = {

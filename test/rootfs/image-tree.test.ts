@@ -4,7 +4,7 @@ import { describe, test, type TestContext } from 'node:test';
 import fc from 'fast-check';
 import { IntegrityError } from '../../src/errors.ts';
 import { ImageTree } from '../../src/rootfs/image-tree.ts';
-import type { Node } from '../../src/rootfs/filesystem.ts';
+import type { InodeName } from '../../src/rootfs/filesystem.ts';
 import { MemoryFilesystem } from '../../src/rootfs/memory.ts';
 import type { BytePath } from '../../src/tar/entry.ts';
 import { dir, file, hardlink, sparse, symlink, tar, type Item } from '../support/archive.ts';
@@ -199,7 +199,7 @@ test('names in memory are as good as maps of maps, whatever is added and removed
 test('inodes in memory keep what is set, and a freed one comes back empty', () => {
   const filesystem = new MemoryFilesystem();
   const parent = filesystem.root;
-  const node = (inode: number): Node => ({ parent, name: String(inode), file: inode });
+  const node = (inode: number): InodeName => ({ parent, name: String(inode), file: inode });
   const count = 40_000;
   for (let index = 1; index <= count; index += 1) {
     filesystem.source = { ...filesystem.source, size: index };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Header as OracleHeader } from 'tar';
 import { MalformedTarError } from '../../src/tar/entry.ts';
-import { checksumMatches, parseHeader, sumWords, type Header } from '../../src/tar/header.ts';
+import { checksumMatches, parseHeader, sumWords, type TarHeader } from '../../src/tar/header.ts';
 import {
   checksumField,
   gnuMagic,
@@ -16,7 +16,7 @@ function octal(value: number): string {
   return value.toString(8);
 }
 
-function fields(given: HeaderFields): Header {
+function fields(given: HeaderFields): TarHeader {
   return parseHeader(header(given), 0);
 }
 

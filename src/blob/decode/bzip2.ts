@@ -1,7 +1,7 @@
 import { type ByteReader, ENDS_EARLY, MalformedDataError, readFully, TRAILING_BYTES } from './byte-reader.ts';
 
 /** Most bytes of a block: it has at most 900,001 symbols of at most 20 bits. */
-const LONGEST_BLOCK = 2_500_000;
+const MAX_BLOCK_BYTES = 2_500_000;
 const BLOCK_UNIT = 100_000;
 /** Size of a piece of output, in bytes. A block of 900,000 bytes may grow to 46 MB (runs of 259 from 5). */
 const BZIP2_PIECE = 256 * 1024;
@@ -35,7 +35,7 @@ export async function* bunzip2(reader: ByteReader): AsyncGenerator<Uint8Array, v
 /** Reads bits for the synchronous decoder. All input of a block is read before the block is decoded. */
 class BitInput {
   readonly #reader: ByteReader;
-  #bytes = new Uint8Array(2 * LONGEST_BLOCK);
+  #bytes = new Uint8Array(2 * MAX_BLOCK_BYTES);
   #length = 0;
   #position = 0;
   #bit = 0;
@@ -47,7 +47,7 @@ class BitInput {
 
   /** Reads enough input for the longest block, or all that is left. Returns false at the end. */
   async more(): Promise<boolean> {
-    if (!this.#ended && this.#length - this.#position < LONGEST_BLOCK) {
+    if (!this.#ended && this.#length - this.#position < MAX_BLOCK_BYTES) {
       this.#bytes.copyWithin(0, this.#position, this.#length);
       this.#length -= this.#position;
       this.#position = 0;

@@ -39,7 +39,7 @@ export type DecodedByThread = Extract<Compression, 'gzip' | 'zstd'>;
 /** Size of the ring for compressed bytes. */
 const INPUT_CAPACITY = 1024 * 1024;
 /** Number of bytes read from a blob at once. */
-const PIECE = 256 * 1024;
+const READ_BYTES = 256 * 1024;
 
 /**
  * A thread between a blob and the thread that writes files. It decodes the blob and computes the tar's
@@ -106,7 +106,7 @@ export class Decoder {
   }
 
   async #feed(blob: ByteReader): Promise<void> {
-    const buffer = Buffer.allocUnsafeSlow(PIECE);
+    const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
     for (let count = await blob.read(buffer); count > 0; count = await blob.read(buffer)) {
       if (!(await this.#writer.write(buffer.subarray(0, count)))) return;
     }
@@ -123,8 +123,8 @@ const AHEAD = 1024 * 1024;
 /** Number of jobs at once, before the thread checks for more urgent work. */
 const JOBS = 16;
 /** Most bytes that may wait for the other thread to hash them. Beyond that, this thread hashes them. */
-const MOST_UNHASHED = 1024 * 1024;
-const MOST_INPUT = 1024 * 1024;
+const MAX_UNHASHED = 1024 * 1024;
+const MAX_INPUT = 1024 * 1024;
 /**
  * Free memory is returned to the system after this many bytes. Otherwise 8 MiB or more of it stay allocated.
  */
@@ -204,7 +204,7 @@ export class DecoderWork {
     for (;;) {
       if (!this.#output.open) return 'left';
       if (decoder.hungry) {
-        const bytes = this.#input.poll(MOST_INPUT);
+        const bytes = this.#input.poll(MAX_INPUT);
         if (bytes === undefined) break;
         if (bytes === 'none') {
           this.#work(() => this.#input.hasNews || !this.#output.open);
@@ -225,7 +225,7 @@ export class DecoderWork {
         releaseFreeMemory();
         released = size;
       }
-      if (!hash) this.#hash(MOST_UNHASHED);
+      if (!hash) this.#hash(MAX_UNHASHED);
       if (this.#jobs.waiting > 0 && this.#output.unread >= AHEAD) this.#jobs.run(JOBS);
     }
     decoder.end();

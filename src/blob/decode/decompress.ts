@@ -69,11 +69,11 @@ const decoders: Readonly<Record<Compression, (reader: ByteReader, native: Native
   };
 
 /** Sizes of the buffers for input and output, in bytes. */
-const INPUT = 256 * 1024;
-const OUTPUT = 512 * 1024;
+const INPUT_BYTES = 256 * 1024;
+const OUTPUT_BYTES = 512 * 1024;
 
 async function* uncompressed(reader: ByteReader): Chunks {
-  const buffer = new Uint8Array(INPUT);
+  const buffer = new Uint8Array(INPUT_BYTES);
   for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
     yield buffer.subarray(0, count);
   }
@@ -84,11 +84,11 @@ async function* byEngine({ locate }: NativeDecoders, start: () => Engine, reader
   const engine = start();
   try {
     const decoder = new StepDecoder(engine, true);
-    const input = Buffer.allocUnsafeSlow(INPUT);
-    const output = Buffer.allocUnsafeSlow(OUTPUT);
+    const input = Buffer.allocUnsafeSlow(INPUT_BYTES);
+    const output = Buffer.allocUnsafeSlow(OUTPUT_BYTES);
     let length = 0;
     for (;;) {
-      if (length === OUTPUT) {
+      if (length === OUTPUT_BYTES) {
         yield output;
         length = 0;
         // A reader whose bytes have all come must not delay sockets and signals.

@@ -49,7 +49,7 @@ export interface Engine {
   close(): void;
 }
 
-const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
+const EMPTY_REGION: Region = { bytes: new Uint8Array(0), address: 0n };
 
 /**
  * Decodes one blob in steps: a sequence of members, and zeros that may follow them. An engine serves one blob
@@ -57,14 +57,14 @@ const NOTHING: Region = { bytes: new Uint8Array(0), address: 0n };
  */
 export class StepDecoder {
   readonly #engine: Engine;
-  #input = NOTHING;
+  #input = EMPTY_REGION;
   #state: 'member' | 'between' | 'padding' = 'member';
   #outputWasFull = false;
 
   /** @param compareChecksums see Engine */
   constructor(engine: Engine, compareChecksums: boolean) {
     this.#engine = engine;
-    engine.feed(NOTHING);
+    engine.feed(EMPTY_REGION);
     engine.restart();
     engine.compareChecksums(compareChecksums);
   }
@@ -111,7 +111,7 @@ export class StepDecoder {
     }
     if (this.#state === 'member') return true;
     if (rest.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
-    this.#engine.feed(NOTHING);
+    this.#engine.feed(EMPTY_REGION);
     return false;
   }
 

@@ -9,10 +9,10 @@ import {
 } from './byte-reader.ts';
 
 /** Buffer sizes in bytes; see docs/blobs.md. */
-const INPUT = 1024 * 1024;
-const GZIP_OUTPUT = 512 * 1024;
+const STREAM_INPUT_BYTES = 1024 * 1024;
+const GZIP_OUTPUT_BYTES = 512 * 1024;
 /** Each frame has its own stream, and each stream has a buffer of this size. */
-const ZSTD_OUTPUT = 64 * 1024;
+const ZSTD_OUTPUT_BYTES = 64 * 1024;
 
 /**
  * Decodes gzip (RFC 1952) if no C function can be called: members one after another, then only zeros.
@@ -23,7 +23,7 @@ const ZSTD_OUTPUT = 64 * 1024;
 export async function* gunzip(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
   const input = new Input(reader);
   // The stream itself continues with the next member, and stops at a zero after one.
-  yield* decodeOne(createGunzip({ chunkSize: GZIP_OUTPUT }), input);
+  yield* decodeOne(createGunzip({ chunkSize: GZIP_OUTPUT_BYTES }), input);
   while (await input.more()) {
     if (input.unused.some((byte) => byte !== 0)) throw new MalformedDataError(TRAILING_BYTES);
     input.use(input.unused.length);
@@ -41,14 +41,14 @@ export async function* unzstd(reader: ByteReader): AsyncGenerator<Uint8Array, vo
   const params = { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX };
   const input = new Input(reader);
   while (await input.more()) {
-    yield* decodeOne(createZstdDecompress({ chunkSize: ZSTD_OUTPUT, params }), input);
+    yield* decodeOne(createZstdDecompress({ chunkSize: ZSTD_OUTPUT_BYTES, params }), input);
   }
 }
 
 /** The bytes of a reader, for several streams, each of which uses as many as it needs. */
 class Input {
   readonly #reader: ByteReader;
-  readonly #buffer = new Uint8Array(INPUT);
+  readonly #buffer = new Uint8Array(STREAM_INPUT_BYTES);
   #unused = this.#buffer.subarray(0, 0);
 
   constructor(reader: ByteReader) {

@@ -36,11 +36,11 @@ export async function* unxz(reader: ByteReader): AsyncGenerator<Uint8Array, void
 }
 
 /** Size of a piece in bytes. */
-const PIECE = 256 * 1024;
+const READ_BYTES = 256 * 1024;
 
 /** Returns pieces, each in memory of its own: the decoder keeps a piece while it asks for the next. */
 async function* piecesOf(reader: ByteReader): AsyncGenerator<Uint8Array, void, undefined> {
-  const buffer = new Uint8Array(PIECE);
+  const buffer = new Uint8Array(READ_BYTES);
   for (let count = await reader.read(buffer); count > 0; count = await reader.read(buffer)) {
     yield buffer.slice(0, count);
   }

@@ -1,11 +1,11 @@
 import { isLoopback } from '../../oci/reference.ts';
 import { LOG_IN, NetworkError, UnauthorizedError, UsageError } from '../../errors.ts';
-import { basic, type Credential, describeCredential } from './credentials.ts';
-import type { Location } from '../config/registries-conf.ts';
-import type { Answer, Authorization, NextStep } from '../endpoint.ts';
+import { basic, type Credential, credentialText } from './credentials.ts';
+import type { RegistryLocation } from '../config/registries-conf.ts';
+import type { EndpointResponse, Authorization, NextStep } from '../endpoint.ts';
 import { isObject, jsonOf, textOf } from '../../oci/json.ts';
 import { answerError, parseChallenges, readDocument } from '../http/answer.ts';
-import type { Headers, Request, Response } from '../http/exchange.ts';
+import type { HttpHeaders, Request, Response } from '../http/exchange.ts';
 import type { Transport } from '../http/transport.ts';
 
 /** A supported scheme of a challenge. */
@@ -49,7 +49,7 @@ function schemeOf(response: Response): AuthScheme | undefined {
 export class Authenticator implements Authorization {
   readonly #find: () => Promise<Credential | undefined>;
   readonly #transport: Transport;
-  readonly #place: Pick<Location, 'registry' | 'repository'>;
+  readonly #place: Pick<RegistryLocation, 'registry' | 'repository'>;
   /** The address that sent the challenge. */
   #base: URL | undefined;
   #scheme: AuthScheme | undefined;
@@ -60,7 +60,7 @@ export class Authenticator implements Authorization {
   readonly #accepted = new Set<string | undefined>();
 
   constructor(
-    place: Pick<Location, 'registry' | 'repository'>,
+    place: Pick<RegistryLocation, 'registry' | 'repository'>,
     find: () => Promise<Credential | undefined>,
     transport: Transport,
   ) {
@@ -79,7 +79,7 @@ export class Authenticator implements Authorization {
     this.#scheme = scheme?.kind === 'bearer' ? { ...scheme, scopes: [] } : scheme;
   }
 
-  async headers(_: URL, refused: readonly (string | undefined)[]): Promise<Headers | undefined> {
+  async headers(_: URL, refused: readonly (string | undefined)[]): Promise<HttpHeaders | undefined> {
     const authorization = await this.#header();
     return refused.includes(authorization) ? undefined : { authorization };
   }
@@ -109,7 +109,11 @@ export class Authenticator implements Authorization {
   }
 
   /** After a 401 the first condition that applies decides. */
-  async judge({ response, error, unauthorized }: Answer, _: URL, sent: Headers): Promise<NextStep> {
+  async judge(
+    { response, error, unauthorized }: EndpointResponse,
+    _: URL,
+    sent: HttpHeaders,
+  ): Promise<NextStep> {
     const header = sent['authorization'];
     if (!error) this.#accepted.add(header);
     if (!unauthorized) return 'final';
@@ -138,16 +142,16 @@ export class Authenticator implements Authorization {
   }
 
   get used(): string | undefined {
-    return this.#credential && describeCredential(this.#credential);
+    return this.#credential && credentialText(this.#credential);
   }
 }
 
 /** Visible ASCII: any other character could end the header. */
-const TOKEN = /^[\x21-\x7e]+$/;
+const VISIBLE_ASCII = /^[\x21-\x7e]+$/;
 
 function asHeader(credential: Extract<Credential, { kind: 'registry-token' }>): string {
-  if (TOKEN.test(credential.token)) return `Bearer ${credential.token}`;
-  throw new UsageError(`cannot use ${describeCredential(credential)}: it has characters that no token has`);
+  if (VISIBLE_ASCII.test(credential.token)) return `Bearer ${credential.token}`;
+  throw new UsageError(`cannot use ${credentialText(credential)}: it has characters that no token has`);
 }
 
 /** A Bearer token and when it expires. */
@@ -209,7 +213,7 @@ function parseToken(body: Uint8Array, now: number, tell: (token: string) => void
   const [own, access, refresh] = [token, accessToken, refreshToken].map(textOf);
   for (const each of [own, access, refresh]) if (each !== undefined) tell(each);
   const text = own ?? access;
-  if (text === undefined || !TOKEN.test(text)) return undefined;
+  if (text === undefined || !VISIBLE_ASCII.test(text)) return undefined;
   const seconds = typeof lifetime === 'number' && lifetime > LEAST_LIFETIME ? lifetime : LEAST_LIFETIME;
   return { text, until: now + seconds * 1000 - MARGIN };
 }
@@ -240,7 +244,7 @@ async function fetchToken(
   const response = await transport.send(tokenRequest(scheme, credential));
   const body = await readDocument(response, MAX_TOKEN_BYTES);
   if (response.status === 401 || response.status === 403 || (response.status === 400 && credential)) {
-    const used = credential ? describeCredential(credential) : 'a request without credentials';
+    const used = credential ? credentialText(credential) : 'a request without credentials';
     throw new UnauthorizedError(`the token server ${realm.host} refused ${used}`, {
       hint: credential ? 'check user name and password, or log in again' : LOG_IN,
     });

@@ -22,7 +22,7 @@ export type Credential =
   | { readonly kind: 'registry-token'; readonly token: string; readonly source: string };
 
 /** Names a credential without its secret: `bob's credentials from -u`. */
-export function describeCredential(credential: Credential): string {
+export function credentialText(credential: Credential): string {
   const source = printable(credential.source, 200);
   if (credential.kind !== 'password') return `the ${credential.kind.replace('-', ' ')} from ${source}`;
   return `${printable(credential.username, 80)}'s credentials from ${source}`;
@@ -272,7 +272,7 @@ interface Outcome {
   readonly output: string;
 }
 
-function run(
+function runHelper(
   program: string,
   key: string,
   environment: RegistryOptions['environment'],
@@ -320,7 +320,7 @@ export async function askHelper(
   const program = `docker-credential-${name}`;
   if (!/^[\w.-]+$/.test(name))
     throw new HelperError(`"${printable(name, 60)}" is not a name of a credential helper`);
-  const outcome = await run(program, key, environment, timeout, signal).catch((error: unknown) => {
+  const outcome = await runHelper(program, key, environment, timeout, signal).catch((error: unknown) => {
     signal.throwIfAborted();
     if (hasCode(error, 'ENOENT', 'EACCES'))
       throw new HelperError(`the program ${program} is not in PATH`, { cause: error });

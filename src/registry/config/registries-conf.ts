@@ -123,7 +123,7 @@ async function parse(text: string, path: string): Promise<readonly RegistryTable
 }
 
 /** The location of a repository: its own registry or a mirror. */
-export interface Location {
+export interface RegistryLocation {
   /** `host[:port]`, `docker.io` for Hub. */
   readonly registry: string;
   readonly repository: string;
@@ -140,7 +140,7 @@ export interface Location {
  *
  * @throws UsageError
  */
-function parseMirror(text: string, reference: Reference): Location {
+function parseMirror(text: string, reference: Reference): RegistryLocation {
   const address = URL.parse(text.includes('://') ? text : `https://${text}`);
   const valid =
     address && /^https?:$/.test(address.protocol) && address.hostname && !address.search && !address.hash;
@@ -170,7 +170,7 @@ export function locationsOf(
   reference: Reference,
   mirrors: readonly string[],
   tables: readonly RegistryTable[],
-): readonly Location[] {
+): readonly RegistryLocation[] {
   const table = findTable(tables, reference) ?? { prefix: '' };
   if (table['blocked'] === true) {
     throw new UsageError(`${printable(table.prefix)} is blocked in registries.conf`, {
@@ -178,7 +178,7 @@ export function locationsOf(
       hint: 'remove blocked = true there, or ask the administrator of this machine',
     });
   }
-  const place = (entry: JsonObject, mirrorOf?: string): Location => ({
+  const place = (entry: JsonObject, mirrorOf?: string): RegistryLocation => ({
     ...relocate(reference, table.prefix, textOf(entry['location'])),
     insecure: entry['insecure'] === true,
     plainHttp: false,

@@ -219,7 +219,7 @@ export function answerError(
   const message = `cannot read ${subject}: ${answered}`;
   const retryAfter = parseRetryAfter(response.header('retry-after'), Date.now());
   if (status === 429) {
-    const quota = describeRateLimit(response.header);
+    const quota = rateLimitText(response.header);
     const later =
       retryAfter === undefined ? 'try again later' : `try again in ${Math.ceil(retryAfter / 1000)} s`;
     const login = used === undefined ? 'log in for a larger quota, ' : '';
@@ -284,7 +284,7 @@ function parseQuota(value: string | undefined): { count: number; window: number 
  *
  * @param header returns the value of a header; undefined if it is missing
  */
-export function describeRateLimit(header: Response['header']): string | undefined {
+export function rateLimitText(header: Response['header']): string | undefined {
   const limit = parseQuota(header('ratelimit-limit') ?? header('x-ratelimit-limit'));
   const left = parseQuota(header('ratelimit-remaining') ?? header('x-ratelimit-remaining'));
   if (!limit && !left) return undefined;

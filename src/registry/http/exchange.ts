@@ -13,13 +13,13 @@ export interface Route {
 }
 
 /** Names in lower case; headers with the value undefined are not sent. */
-export type Headers = Readonly<Record<string, string | undefined>>;
+export type HttpHeaders = Readonly<Record<string, string | undefined>>;
 
 /** One request to one server; redirects are not followed. */
 export interface Request {
   readonly method: 'GET' | 'HEAD' | 'POST';
   readonly url: URL;
-  readonly headers: Headers;
+  readonly headers: HttpHeaders;
   readonly body?: string | undefined;
   /** Default: the signal of the session. */
   readonly signal?: AbortSignal | undefined;

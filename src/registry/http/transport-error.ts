@@ -52,7 +52,7 @@ const UNKNOWN_AUTHORITY = 'its authority is unknown on this machine';
  * Reasons that replace the words of Node, undici and OpenSSL, by their codes; sys/os-error.ts has those of
  * errno(3).
  */
-const REASONS: Readonly<Record<string, string>> = {
+const NETWORK_REASONS: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: 'it has expired',
   CERT_NOT_YET_VALID: 'it is not valid yet',
   DEPTH_ZERO_SELF_SIGNED_CERT: 'it is self-signed',
@@ -80,7 +80,7 @@ function causes(error: Error): readonly Cause[] {
 function transportReason(error: Error, code: string): string {
   const chain = causes(error);
   const known =
-    REASONS[code] ??
+    NETWORK_REASONS[code] ??
     wrongName(chain) ??
     connectTimeout(chain) ??
     // OpenSSL's reason, without file names and numbers.
@@ -155,7 +155,7 @@ const CERTIFICATE_CODES = new RegExp(
 );
 
 /** The first row that matches counts. */
-const ROWS: readonly Row[] = [
+const FAILURE_ROWS: readonly Row[] = [
   {
     codes: /^PROXY_407$/,
     code: 'PROXY_AUTHENTICATION',
@@ -298,7 +298,7 @@ export function transportError(
   if (!(error instanceof Error) || error instanceof DlrootfsError) return error;
   const { host, hostname } = url;
   const code = codeOf(error);
-  const row = ROWS.find((each) => each.codes.test(code) && (each.inBody !== true || inBody));
+  const row = FAILURE_ROWS.find((each) => each.codes.test(code) && (each.inBody !== true || inBody));
   if (!row) return error;
   const failure: Failure = {
     code,
