@@ -120,17 +120,20 @@ export class UntrustedError extends DlrootfsError {
   });
 }
 
+/** The hint where any other DIR would do. */
+export const ANOTHER_DIRECTORY = 'choose another directory with -d';
+
 /** DIR cannot be written or replaced, or its disk is full. */
 export class DestinationError extends DlrootfsError {
   protected static override readonly defaults = kind('destination', 'DESTINATION', {
-    hint: 'choose another directory with -d',
+    hint: ANOTHER_DIRECTORY,
   });
 }
 
 /** git is missing or refused. */
 export class GitError extends DlrootfsError {
   protected static override readonly defaults = kind('destination', 'GIT', {
-    hint: 'choose another directory with -d, or pull without -g',
+    hint: `${ANOTHER_DIRECTORY}, or pull without -g`,
   });
 }
 

@@ -3,6 +3,7 @@ import { printable, UsageError } from './errors.ts';
 import type { WantedLayers } from './oci/first-layers.ts';
 import type { Platform } from './oci/platform.ts';
 import type { RegistryOptions } from './registry/registry-options.ts';
+import type { Owner } from './tar/entry.ts';
 import type { Report } from './report/event.ts';
 import type { Runtime, VirtualMachine } from './runtime/config-files.ts';
 import type { IDMappings } from './runtime/runc.ts';
@@ -132,12 +133,6 @@ export interface VerifyRequest extends DiffRequest, Pick<PullRequest, 'destinati
   readonly contents?: boolean | undefined;
   /** The directory was pulled with `prepare`: the files that it adds are no differences. */
   readonly prepare?: boolean | undefined;
-}
-
-/** An owner of files, as numbers. */
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
 }
 
 /** All options of the library, including those that a caller passes on from another command. */

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { type Artifact, parseArtifact } from '../oci/artifact.ts';
 import { type Digest, digestFault } from '../oci/digest.ts';
+import { MAX_INDEX_DEPTH } from '../oci/image-index.ts';
 import { parseManifest } from '../oci/manifest.ts';
 import { removeFiles, type StoredFile, StoreFiles, totalBytes } from './store-files.ts';
 
@@ -32,9 +33,7 @@ interface Note {
 
 /** Largest note and largest document that are read, in bytes. */
 const MAX_NOTE_BYTES = 64 * 1024;
-const MAX_DOCUMENT_BYTES = 8 * 2 ** 20;
-/** Deepest nesting of indexes; real ones nest once at most. */
-const MAX_DEPTH = 4;
+const MAX_CACHED_DOCUMENT_BYTES = 8 * 2 ** 20;
 
 /**
  * Returns the images whose tags the cache knows, the last used first. Notes of earlier versions have no name,
@@ -135,7 +134,8 @@ async function collectDigests(
   if (digests.has(digest)) return;
   digests.add(digest);
   const file = files.get(store.blob(digest));
-  const bytes = file && depth <= MAX_DEPTH ? await read(store, file, MAX_DOCUMENT_BYTES) : undefined;
+  const bytes =
+    file && depth <= MAX_INDEX_DEPTH ? await read(store, file, MAX_CACHED_DOCUMENT_BYTES) : undefined;
   if (!bytes) return;
   const document = documentOf(bytes, digest);
   if (document?.kind === 'index') {

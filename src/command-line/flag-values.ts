@@ -1,6 +1,6 @@
 import { UsageError, printable } from '../errors.ts';
 import type { WantedLayers } from '../oci/first-layers.ts';
-import type { Owner } from '../requests.ts';
+import type { Owner } from '../tar/entry.ts';
 import { type Runtime, runtimes, type VirtualMachine, virtualMachines } from '../runtime/config-files.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
 import { utf8Path } from '../sys/os-path.ts';

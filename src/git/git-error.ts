@@ -1,8 +1,5 @@
-import { DestinationError, GitError, printable } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, GitError, printable } from '../errors.ts';
 import { osErrorOf, reasonOf } from '../sys/os-error.ts';
-
-/** A hint for a new rootfs, which can be anywhere. */
-const ELSEWHERE = 'choose another directory with -d';
 
 /** Returns the error for a content that arrived out of order. */
 export function outOfStep(found: number, expected: number, cause?: unknown): GitError {
@@ -25,7 +22,7 @@ export function asGitError(error: unknown, what: string): Error {
   const reason = os && !isFull ? text : isFull || text === '' ? what : `${what}: ${text}`;
   return new GitError(os?.disk === undefined ? reason : `the disk ${os.disk}: ${reason}`, {
     code: os?.code ?? 'GIT_FAILED',
-    hint: os && (os.hint(ELSEWHERE) ?? ELSEWHERE),
+    hint: os && (os.hint(ANOTHER_DIRECTORY) ?? ANOTHER_DIRECTORY),
     cause: error,
   });
 }

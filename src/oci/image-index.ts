@@ -119,7 +119,7 @@ interface Choice {
 type Ranked = Choice & { readonly rank: number };
 
 /** Limit on nested indexes; real ones nest once at most. */
-const MAX_DEPTH = 4;
+export const MAX_INDEX_DEPTH = 4;
 
 /** Limit on entries that are requested; nearly all indexes name the platforms of theirs. */
 const MAX_FETCHES = 64;
@@ -153,8 +153,8 @@ interface Search {
 }
 
 async function bestOf(index: ImageIndex, search: Search, depth: number): Promise<Ranked | undefined> {
-  if (depth > MAX_DEPTH) {
-    throw new IntegrityError(`${search.what} has indexes nested more than ${MAX_DEPTH} levels deep`);
+  if (depth > MAX_INDEX_DEPTH) {
+    throw new IntegrityError(`${search.what} has indexes nested more than ${MAX_INDEX_DEPTH} levels deep`);
   }
   search.present.push(...platformsOf(index));
   let best: Ranked | undefined;

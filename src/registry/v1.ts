@@ -6,7 +6,7 @@ import { hostnameOf, isLoopback, Reference } from '../oci/reference.ts';
 import { basic, type Credential, credentialText } from './auth/credentials.ts';
 import { BlobSource } from './blob-source.ts';
 import { type Authorization, Endpoint, type Explain, Failover } from './endpoint.ts';
-import { readDocument } from './http/answer.ts';
+import { MAX_TAGS, MAX_TAGS_BYTES, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import { openTransport, type Transport } from './http/transport.ts';
 import type { Ping, RegistryHost } from './registry-host.ts';
@@ -23,8 +23,6 @@ import {
   tagNames,
 } from './v1-answers.ts';
 
-const MAX_TAGS_BYTES = 16 * 1024 * 1024;
-const MAX_TAGS = 1_000_000;
 const MAX_ANCESTRY_BYTES = 1024 * 1024;
 /** Limit on all JSON documents of one image together. */
 const MAX_JSON_BYTES = 32 * 1024 * 1024;

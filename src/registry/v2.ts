@@ -27,13 +27,10 @@ import { isTag, Reference } from '../oci/reference.ts';
 import { RegistryAttachments } from './attachments.ts';
 import { BlobSource } from './blob-source.ts';
 import type { Endpoint, Failover, Query } from './endpoint.ts';
-import { rateLimitText, nextPage, readDocument } from './http/answer.ts';
+import { MAX_TAGS, MAX_TAGS_BYTES, nextPage, rateLimitText, readDocument } from './http/answer.ts';
 import type { Response } from './http/exchange.ts';
 import type { RegistryOptions } from './registry-options.ts';
 
-const MAX_PAGE_BYTES = 16 * 1024 * 1024;
-/** Limit per page: some registries send all tags in one. */
-const MAX_TAGS = 1_000_000;
 const MAX_TAG_PAGES = 10_000;
 /** Tags among which an error looks for a similar one. */
 const MAX_SIMILAR_TAGS = 1000;
@@ -251,7 +248,7 @@ export class Version2Session implements Omit<Session<RemoteLayer>, 'close'> {
       seen.add(query);
       const read = async (response: Response): Promise<TagPage> => ({
         tags: tagsOf(
-          parseJsonObject(await readDocument(response, MAX_PAGE_BYTES), subject, new ValueLimit(MAX_TAGS))[
+          parseJsonObject(await readDocument(response, MAX_TAGS_BYTES), subject, new ValueLimit(MAX_TAGS))[
             'tags'
           ],
         ),

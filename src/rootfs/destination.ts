@@ -1,7 +1,7 @@
 import { accessSync, constants, renameSync } from 'node:fs';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
-import { DestinationError, DlrootfsError, printable } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, DlrootfsError, printable } from '../errors.ts';
 import type { OpenOptions } from '../sys/directory-walk.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, hasCode, osErrorOf, reasonOf } from '../sys/os-error.ts';
@@ -305,7 +305,7 @@ function namingDirectory<T>(directory: string, work: () => T): T {
 function explanation(directory: string, error: unknown): unknown {
   if (error instanceof DlrootfsError) return error;
   const action = `write ${printable(directory)}`;
-  const hint = 'choose another directory with -d';
+  const hint = ANOTHER_DIRECTORY;
   const { code = '' } = osErrorOf(error) ?? (error as NodeJS.ErrnoException);
   const reason = NAMING_REASONS[code];
   if (reason === undefined) return explainOsError(error, action, hint);

@@ -1,7 +1,7 @@
 import { fstatSync, readSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { BytePath, Entry, EntryType, InodeType } from '../tar/entry.ts';
-import { DestinationError, IntegrityError, printable } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, IntegrityError, printable } from '../errors.ts';
 import { SyscallError, osError } from '../sys/os-error.ts';
 
 const { EFBIG, EINVAL } = constants.errno;
@@ -219,8 +219,6 @@ export function impossible(errno: number, action: string): IntegrityError {
   });
 }
 
-const ELSEWHERE = 'choose another directory with -d';
-
 /**
  * Returns the error that a user sees for a failed system call.
  *
@@ -240,7 +238,7 @@ export function explain(
   const parts = [place, where, `cannot ${failure.action}: ${text}`];
   return new DestinationError(parts.filter((part) => part !== undefined).join(': '), {
     code,
-    hint: hint(ELSEWHERE),
+    hint: hint(ANOTHER_DIRECTORY),
     cause: failure,
   });
 }

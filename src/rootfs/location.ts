@@ -1,15 +1,13 @@
 import { realpathSync, type Stats, statSync } from 'node:fs';
 import path from 'node:path';
 import { getegid, geteuid } from 'node:process';
-import { DestinationError, printable } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, printable } from '../errors.ts';
 import type { OpenOptions } from '../sys/directory-walk.ts';
 import { type EntryPlace, identityOf, OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode } from '../sys/os-error.ts';
 import { systemText } from '../sys/privileges.ts';
 import { osPath, pathBytes, pathText } from '../sys/os-path.ts';
 import type { BytePath } from '../tar/entry.ts';
-
-const ELSEWHERE = 'choose another directory with -d';
 
 /** The place of a DIR, with symlinks followed. */
 export interface DirectoryPlace extends EntryPlace, Disposable {
@@ -72,7 +70,7 @@ export function openRoot({ directory, name }: EntryPlace, shown: string): OpenDi
     if (!hasCode(error, 'ENOTDIR', 'ELOOP')) throw error;
     throw new DestinationError(`${printable(shown)} is not a directory`, {
       code: 'ENOTDIR',
-      hint: `move it away, or ${ELSEWHERE}`,
+      hint: `move it away, or ${ANOTHER_DIRECTORY}`,
     });
   }
   if (isRunningSystem(root)) {
@@ -85,7 +83,7 @@ export function openRoot({ directory, name }: EntryPlace, shown: string): OpenDi
   root.close();
   throw new DestinationError(
     `cannot use ${printable(shown)}: something was mounted over the working directory`,
-    { code: 'UNREACHABLE', hint: `enter it again (cd "$PWD"), or ${ELSEWHERE}` },
+    { code: 'UNREACHABLE', hint: `enter it again (cd "$PWD"), or ${ANOTHER_DIRECTORY}` },
   );
 }
 
@@ -212,20 +210,20 @@ export function refuseReplacement(
     if (level >= 0)
       refuse(
         level === 0 ? `it is ${what}` : `${what} is in it`,
-        protectedPath === '.' ? 'cd to another directory' : ELSEWHERE,
+        protectedPath === '.' ? 'cd to another directory' : ANOTHER_DIRECTORY,
       );
     if (inside === true && above.includes(identityOfPlace(protectedPath)))
-      refuse(`it is in ${what}`, ELSEWHERE);
+      refuse(`it is in ${what}`, ANOTHER_DIRECTORY);
   }
   if (root === undefined) return;
   if (isMountPoint(place, root)) {
     const mounted = printable(root.path);
-    refuse('something is mounted there', `unmount it (umount ${mounted}), or ${ELSEWHERE}`);
+    refuse('something is mounted there', `unmount it (umount ${mounted}), or ${ANOTHER_DIRECTORY}`);
   }
   refuseMounts(root, shown);
   const { uid, gid } = root.status;
   if (!canGiveOwner(root.status))
-    refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ELSEWHERE}`);
+    refuse(`it belongs to user ${uid} and group ${gid}`, `run as root, or ${ANOTHER_DIRECTORY}`);
 }
 
 /** @throws DestinationError if there is a mount in a directory that is to be replaced */

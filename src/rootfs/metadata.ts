@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { SyscallError } from '../sys/os-error.ts';
 import { accessListXattr, defaultAccessListXattr, modeWithList } from '../tar/access-list.ts';
-import { displayPath, type Entry } from '../tar/entry.ts';
+import { displayPath, type Entry, type Owner } from '../tar/entry.ts';
 import type { Creator } from './creator.ts';
 import { type Filesystem, granted, type Mtime, type InodeName, statusOf } from './filesystem.ts';
 import type { NotRestored } from './not-restored.ts';
@@ -39,8 +39,6 @@ export type MetadataState = {
   >;
   readonly creator: Pick<Creator, 'uid' | 'gid' | 'umask' | 'careful'>;
 };
-
-type Owner = Pick<Entry, 'uid' | 'gid'>;
 
 /**
  * Gives `node` the owner of `entry`. An owner that the system denies is counted.

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, renameSync, rmdirSync, unlinkSync } from 'node:fs';
 import { geteuid, pid } from 'node:process';
-import { DestinationError, printable } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, printable } from '../errors.ts';
 import type { EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { hasCode } from '../sys/os-error.ts';
 import { hiddenBeside, hiddenName, isAlive } from '../sys/temp-file.ts';
@@ -62,7 +62,7 @@ function removeIfEmpty(directory: OpenDirectory, name: string): void {
 export function swapped(shown: string, and = ''): DestinationError {
   return new DestinationError(`${printable(shown)} was replaced by another process${and}`, {
     code: 'SWAPPED',
-    hint: 'see who else writes there, or choose another directory with -d',
+    hint: `see who else writes there, or ${ANOTHER_DIRECTORY}`,
   });
 }
 

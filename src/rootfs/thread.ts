@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
-import { DestinationError } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError } from '../errors.ts';
 import { giveUpWriting } from '../sys/landlock.ts';
 import { hasErrno } from '../sys/os-error.ts';
 import { RingDigest } from '../sys/ring-digest.ts';
@@ -164,7 +164,7 @@ class Writer {
     if (mode === 'stage' && !filesystem.lock()) {
       throw new DestinationError(`${this.#name} is being written by another process`, {
         code: 'BUSY',
-        hint: 'wait until that is done, or choose another directory with -d',
+        hint: `wait until that is done, or ${ANOTHER_DIRECTORY}`,
       });
     }
     return filesystem;

@@ -1,6 +1,6 @@
 import { lstatSync } from 'node:fs';
 import path from 'node:path';
-import { DestinationError, printable, UsageError } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, printable, UsageError } from '../errors.ts';
 import { writeFileAtomically } from '../sys/temp-file.ts';
 import { absolutePath, shellWord } from '../sys/os-path.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
@@ -41,12 +41,12 @@ export function containerPlaceOf(destination: string): ContainerPlace {
   if (!isOneLine(directory)) {
     throw new UsageError(
       '--for cannot write configurations for a directory with control characters in its path',
-      { hint: 'choose another directory with -d' },
+      { hint: ANOTHER_DIRECTORY },
     );
   }
   if (!directory.isWellFormed()) {
     throw new UsageError('--for cannot write configurations for a directory whose path is not UTF-8', {
-      hint: 'choose another directory with -d',
+      hint: ANOTHER_DIRECTORY,
     });
   }
   return { directory, parent, name: containerName(directory) };
@@ -101,7 +101,7 @@ export function openBeside(made: string, identity: string): EntryPlace {
 export function replacedByAnother(made: string): DestinationError {
   return new DestinationError(`${printable(made)} was complete, and then replaced by another process`, {
     code: 'SWAPPED',
-    hint: `see who else writes there, or ${elsewhere}`,
+    hint: `see who else writes there, or ${ANOTHER_DIRECTORY}`,
   });
 }
 
@@ -152,7 +152,6 @@ const START: Readonly<Record<Runtime, (place: ContainerPlace, conditions: StartC
 
 const OWN_DIRECTORY =
   'give each container a directory of its own, as in -d NAME/rootfs, or replace it with --force';
-const elsewhere = 'choose another directory with -d';
 
 /**
  * Returns the result of `work`.
@@ -164,7 +163,7 @@ export function attempt<T>(action: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    throw explainOsError(error, action, elsewhere);
+    throw explainOsError(error, action, ANOTHER_DIRECTORY);
   }
 }
 
@@ -205,6 +204,6 @@ export async function writeConfig(
   } catch (error) {
     const file = place.directory.shown(place.name);
     if (hasCode(error, 'EEXIST')) throw existing([file], other);
-    throw explainOsError(error, `write ${printable(file)}`, `the rootfs is complete: ${elsewhere}`);
+    throw explainOsError(error, `write ${printable(file)}`, `the rootfs is complete: ${ANOTHER_DIRECTORY}`);
   }
 }

@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { geteuid } from 'node:process';
-import { DestinationError, printable } from '../errors.ts';
+import { ANOTHER_DIRECTORY, DestinationError, printable } from '../errors.ts';
 import {
   enter,
   entryPath,
@@ -315,6 +315,6 @@ function refuseProcLink(above: Level, name: string, { stat, target }: Link, whol
 function tooManyLinks(whole: string): DestinationError {
   return new DestinationError(`cannot use ${printable(whole)}: it has more than ${MAX_SYMLINKS} symlinks`, {
     code: 'ELOOP',
-    hint: 'remove the symlinks that lead to each other, or choose another directory with -d',
+    hint: `remove the symlinks that lead to each other, or ${ANOTHER_DIRECTORY}`,
   });
 }

@@ -11,6 +11,12 @@ export type EntryType = 'file' | 'directory' | 'symlink' | 'hardlink' | 'charact
 /** The type of an inode: a hard link is another name of one. */
 export type InodeType = Exclude<EntryType, 'hardlink'>;
 
+/** An owner of files, as numbers. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 /** Returns true if files of this type have a device number. */
 export function isDevice(type: string): type is 'character' | 'block' {
   return type === 'character' || type === 'block';

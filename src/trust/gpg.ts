@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Readable } from 'node:stream';
 import { spawnBound } from '../sys/child.ts';
 import { findProgram, type Environment } from '../sys/os-path.ts';
+import { armoredBlocks } from './keys.ts';
 import { Refusal } from './refusal.ts';
 
 /** Descriptors that gpgv inherits. */
@@ -17,18 +18,16 @@ export function findGpgv(environment: Environment): string | undefined {
   return findProgram('gpgv', environment);
 }
 
-/** A block of OpenPGP's armor. Its body has no five dashes, so that the search takes linear time. */
-const ARMOR =
-  /-----BEGIN PGP PUBLIC KEY BLOCK-----([^-]*(?:-{1,4}[^-]+)*)-----END PGP PUBLIC KEY BLOCK-----/g;
-
 /** Returns the keys in the form that gpgv reads: without armor. */
 export function keyringOf(keys: readonly Uint8Array[]): Buffer {
   return Buffer.concat(
     keys.flatMap((bytes) => {
       // The first bit of a packet is set.
       if ((bytes[0] ?? 0) >= 0x80) return [bytes];
-      const blocks = [...Buffer.from(bytes).toString('latin1').matchAll(ARMOR)];
-      return blocks.map(([, block = '']) => withoutArmor(block));
+      const blocks = armoredBlocks(Buffer.from(bytes).toString('latin1'));
+      return blocks
+        .filter(({ label }) => label === 'PGP PUBLIC KEY BLOCK')
+        .map(({ body }) => withoutArmor(body));
     }),
   );
 }

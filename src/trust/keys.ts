@@ -26,8 +26,19 @@ export async function readPublicKey(file: string, signal?: AbortSignal): Promise
   return parsePublicKey(await readNamedFile(file, 'the key', KEY_HINT, signal), file);
 }
 
-/** A block of PEM. Its body has no five dashes, so that the search takes linear time. */
-const PEM = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-{1,4}[^-]+)*-----END \1-----/;
+/** A block of PEM or of OpenPGP's armor. Its body has no five dashes, so that the search takes linear time. */
+const ARMORED = /-----BEGIN (?<label>[A-Z0-9 ]+)-----(?<body>[^-]*(?:-{1,4}[^-]+)*)-----END \k<label>-----/g;
+
+/** Returns the blocks of a text in PEM (RFC 7468) or OpenPGP's armor, one after another. */
+export function armoredBlocks(
+  text: string,
+): readonly { readonly whole: string; readonly label: string; readonly body: string }[] {
+  return [...text.matchAll(ARMORED)].map(({ 0: whole, groups }) => ({
+    whole,
+    label: groups!['label']!,
+    body: groups!['body']!,
+  }));
+}
 
 /**
  * Parses a public key in PEM: ECDSA, Ed25519, or RSA of 2048 to 16,384 bits.
@@ -35,14 +46,15 @@ const PEM = /-----BEGIN ([A-Z0-9 ]+)-----[^-]*(?:-{1,4}[^-]+)*-----END \1-----/;
  * @throws UsageError
  */
 export function parsePublicKey(text: string, name: string): PublicKey {
-  const [block, label] = PEM.exec(text) ?? [];
+  const [block] = armoredBlocks(text);
   const refuse = (reason: string): UsageError =>
     new UsageError(`cannot use the key ${printable(name)}: ${reason}`, { hint: KEY_HINT });
   if (block === undefined) throw refuse('it has no key in PEM');
-  if (label !== 'PUBLIC KEY' && label !== 'RSA PUBLIC KEY') throw refuse(`it is no public key (${label})`);
+  if (block.label !== 'PUBLIC KEY' && block.label !== 'RSA PUBLIC KEY')
+    throw refuse(`it is no public key (${block.label})`);
   let key: KeyObject;
   try {
-    key = createPublicKey({ key: block, format: 'pem' });
+    key = createPublicKey({ key: block.whole, format: 'pem' });
   } catch (error) {
     throw refuse(`it is malformed: ${printable(reasonOf(error), 120)}`);
   }

@@ -19,6 +19,9 @@ import type { Response } from './exchange.ts';
 
 /** Limit on the body of an error. */
 const MAX_ERROR_BYTES = 65_536;
+/** Limits on one list of tags: some registries send all in one. */
+export const MAX_TAGS_BYTES = 16 * 1024 * 1024;
+export const MAX_TAGS = 1_000_000;
 
 /** Milliseconds to drain a body: a new connection takes less time than a slower body. */
 const DRAIN_TIMEOUT = 1000;
