@@ -203,6 +203,17 @@ test('add: a file that cannot be added is named, and no DIR is made', async (t) 
       7,
       /^error: cannot add none: no such file or directory.*\nhint: check the path behind --add/m,
     ],
+    [
+      ['--add', 'key=/etc/x'],
+      7,
+      /^error: cannot add key=\/etc\/x: no such file.*\nhint: write --add key:\/etc\/x$/m,
+    ],
+    [
+      ['--add', './key:etc/x'],
+      7,
+      /^error: cannot add \.\/key:etc\/x: no such file.*\nhint: write --add \.\/key:\/etc\/x$/m,
+    ],
+    [['--add', 'a:b'], 7, /^error: cannot add a:b: no such file.*\nhint: check the path behind --add/m],
     [['--add', 'fifo'], 2, /^error: cannot add fifo: it is no file, directory or symlink\nhint: /m],
     [
       ['--add', 'white'],

@@ -40,7 +40,8 @@ const FOREIGN_FLAGS: readonly (readonly [names: string, hint: string])[] = [
   ['a la al', 'leave out a: ls lists all names, and -l the long form'],
   ['R recursive lR Rl', 'use dlrootfs IMAGE -o - | tar tv'],
   ['copy', 'use --add SRC:DEST'],
-  ['chown', 'use --add-owner UID:GID'],
+  ['chown owner', 'use --add-owner UID:GID'],
+  ['chmod', 'change the mode of the file itself, by chmod: --add keeps it'],
   ['raw', 'use --json'],
   ['retries retry-times max-retries', 'use --retry N'],
   [

@@ -1,5 +1,6 @@
 import { Command, CommanderError, type Option } from 'commander';
 import { UsageError, printable } from '../errors.ts';
+import { shellWord } from '../sys/os-path.ts';
 import { type Source, parseSource } from '../layout/local-source.ts';
 import {
   type CommandName,
@@ -269,15 +270,15 @@ function usageError(
       const { spelled, name } = flags.find(({ option }) => option === undefined)!;
       const hint =
         foreignFlag(name) ??
-        attachedValue(name, /^[\d./]/) ??
+        attachedValue(spelled, /^[\d./]/) ??
         didYouMean(similarIn(error)) ??
         flagSuggestion(name) ??
-        attachedValue(name, /^[^-]/) ??
+        attachedValue(spelled, /^[^-]/) ??
         'dlrootfs --help --all lists all flags';
       return new UsageError(`unknown flag: ${printable(spelled)}`, { hint });
     }
     case 'commander.excessArguments': {
-      if (command === 'pull') return wordsBehindImage(words);
+      if (command === 'pull') return placeOfAddition(words[1]!, flags.at(-1)) ?? wordsBehindImage(words);
       const { words: expected = [], synopsis, options } = commands[command]!;
       const word = printable(words[expected.length]!) || '""';
       const takesDirectory = options.includes(optionNamed('dest')!);
@@ -297,10 +298,17 @@ function usageError(
  *
  * @param beginning of the values to consider
  */
-function attachedValue(name: string, beginning: RegExp): string | undefined {
-  const [letter, value] = [name.slice(0, 1), name.slice(1)];
+function attachedValue(spelled: string, beginning: RegExp): string | undefined {
+  const [, letter = '', value = ''] = /^-([^-])(.*)$/s.exec(spelled) ?? [];
   if (!beginning.test(value) || optionNamed(letter)?.required !== true) return undefined;
   return `write -${letter} ${printable(value)}`;
+}
+
+/** Returns the error for the destination of --add as a word of its own: `--add FILE /etc/FILE`. */
+function placeOfAddition(word: string, last: Flag | undefined): UsageError | undefined {
+  if (!word.startsWith('/') || last?.name !== 'add' || String(last.value).includes(':')) return undefined;
+  const addition = shellWord(`${String(last.value)}:${word}`);
+  return new UsageError(`unexpected word: ${printable(word)}`, { hint: `write --add ${addition}` });
 }
 
 function wordsBehindImage(words: readonly string[]): UsageError {

@@ -1,9 +1,10 @@
-import { constants, fstatSync, realpathSync, type Stats, statSync } from 'node:fs';
+import { constants, existsSync, fstatSync, realpathSync, type Stats, statSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import path from 'node:path';
 import { DestinationError, IntegrityError, printable, UsageError } from '../errors.ts';
 import type { Addition } from '../options.ts';
 import { spoolPlace } from '../rootfs/destination.ts';
+import { shellWord } from '../sys/os-path.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
 import { explainOsError, osErrorOf } from '../sys/os-error.ts';
 
@@ -17,9 +18,16 @@ export async function namingSource<T>(source: string, work: () => Promise<T>): P
     throw explainOsError(
       error,
       `add ${printable(source)}`,
-      'check the path behind --add, and whether you may read it',
+      meantDestination(source) ?? 'check the path behind --add, and whether you may read it',
     );
   }
+}
+
+/** Returns a hint for `FILE=DEST`, and for `FILE:DEST` with a relative DEST, if FILE exists. */
+function meantDestination(source: string): string | undefined {
+  const [, file = '', destination = ''] = /^([^:=]+)[:=]\/*([^:=]+)$/s.exec(source) ?? [];
+  if (file === '' || !existsSync(file) || existsSync(source)) return undefined;
+  return `write --add ${shellWord(`${file}:/${destination}`)}`;
 }
 
 /**
