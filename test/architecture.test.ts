@@ -85,7 +85,7 @@ test('every file is in a room of the design', () => {
 test('imports go down only', () => {
   const wrong = imports
     .filter(({ from }) => from.startsWith('.'))
-    .map((entry) => ({ ...entry, to: room(path.normalize(path.join(path.dirname(entry.file), entry.from))) }))
+    .map((entry) => ({ ...entry, to: room(at(entry.file, entry.from)) }))
     .filter(({ file, to }) => room(file) !== to && !mayUse(room(file), to))
     .filter(({ to, typeOnly }) => !(typeOnly && to === 'report'));
   assert.deepEqual(wrong, []);
@@ -93,8 +93,7 @@ test('imports go down only', () => {
 
 test('no imports go in a circle, of types and on demand neither', () => {
   const graph = new Map(files.map((file) => [file, new Set<string>()]));
-  for (const { file, from } of imports)
-    if (from.startsWith('.')) graph.get(file)!.add(path.normalize(path.join(path.dirname(file), from)));
+  for (const { file, from } of imports) if (from.startsWith('.')) graph.get(file)!.add(at(file, from));
   for (let size = 0; size !== graph.size;) {
     size = graph.size;
     // A file that imports no remaining file is in no circle.
@@ -110,9 +109,7 @@ test('the rooms that only decide do no I/O, also not through sys/', () => {
   const impure = new Set(reaching.map(({ file }) => file));
   const wrong = imports.filter(
     ({ file, from, typeOnly }) =>
-      pure.has(room(file)) &&
-      !typeOnly &&
-      (impure.has(file) || impure.has(path.normalize(path.join(path.dirname(file), from)))),
+      pure.has(room(file)) && !typeOnly && (impure.has(file) || impure.has(at(file, from))),
   );
   assert.deepEqual(wrong, []);
 });
@@ -171,16 +168,83 @@ test('the program prints the version of package.json', () => {
   assert.equal(version, manifest.version);
 });
 
-test('docs/layer.md counts the files of its table, and each exists', () => {
-  const text = readFileSync(new URL('../docs/layer.md', import.meta.url), 'utf8');
-  const table = text.slice(0, text.indexOf('These are'));
-  const named = new Set([...table.matchAll(/`([\w/-]+\.ts)`/g)].map((match) => match[1]!));
+const layerPage = readFileSync(new URL('../docs/layer.md', import.meta.url), 'utf8');
+
+/** The first file of each thread. */
+const scripts = {
+  main: 'cli.ts',
+  decoder: 'commands/decoder-thread.ts',
+  rootfs: 'rootfs/thread.ts',
+} as const;
+
+interface Row {
+  readonly thread: keyof typeof scripts;
+  readonly files: readonly string[];
+}
+
+/** Returns the rows of a table of files in docs/layer.md. */
+function rowsBelow(title: string): Row[] {
+  const [, section = ''] = layerPage.split(`## ${title}\n`);
+  const rows = section.split('\n## ')[0]!.matchAll(/^\| .+ \| (main|decoder|rootfs) \| (`.+`) \|$/gm);
+  return [...rows].map(([, thread, cell]) => ({
+    thread: thread as Row['thread'],
+    files: [...cell!.matchAll(/`([\w/-]+\.ts)`/g)].map(([, name]) => name!),
+  }));
+}
+
+const tables = [rowsBelow('Until the request is sent'), rowsBelow('From the socket to the disk')] as const;
+
+/** The files of a table, in order. */
+const filesOf = (rows: readonly Row[]) => [...new Set(rows.flatMap((row) => row.files))];
+
+test('docs/layer.md counts the files of its lists, and each exists', () => {
+  const [before, after] = [filesOf(tables[0]), filesOf(tables[1])];
   assert.deepEqual(
-    [...named].filter((name) => !files.includes(name)),
+    [...before, ...after].filter((name) => !files.includes(name)),
     [],
   );
-  assert.ok(text.includes(`These are ${named.size} files.`));
+  const both = after.filter((name) => before.includes(name)).length;
+  assert.ok(layerPage.includes(`These are ${before.length} files.\n`));
+  assert.ok(layerPage.includes(`These are ${after.length} files; ${both} of them are in both lists.\n`));
 });
+
+test('the files of a list in docs/layer.md are linked by imports, or an object is named', () => {
+  const links = new Set(
+    imports.flatMap(({ file, from }) => [`${file} ${at(file, from)}`, `${at(file, from)} ${file}`]),
+  );
+  for (const order of tables.map(filesOf)) {
+    const isLinked = (file: string, n: number) =>
+      order.slice(0, n).some((earlier) => links.has(`${earlier} ${file}`));
+    const [, ...alone] = order.filter((file, n) => !isLinked(file, n));
+    for (const file of alone)
+      assert.match(layerPage, new RegExp(`reached by an object instead: .*\`${file}\` by `));
+  }
+});
+
+test('each thread in docs/layer.md loads its files', () => {
+  for (const { thread, files: own } of tables.flat()) {
+    const loaded = loadedBy(scripts[thread]);
+    assert.deepEqual(
+      own.filter((name) => !loaded.has(name)),
+      [],
+      thread,
+    );
+  }
+});
+
+/** The path of an imported file below src. */
+function at(file: string, from: string): string {
+  return path.normalize(path.join(path.dirname(file), from));
+}
+
+/** The files that a script loads, at once or on demand. */
+function loadedBy(script: string): Set<string> {
+  const loaded = new Set([script]);
+  for (const file of loaded)
+    for (const { from } of imports.filter((entry) => entry.file === file && !entry.typeOnly))
+      if (from.startsWith('.')) loaded.add(at(file, from));
+  return loaded;
+}
 
 /** The files in which the words stand, but in comments. */
 function naming(words: RegExp): string[] {
