@@ -231,6 +231,7 @@ With --progress json each line on standard error is an object with a type:
   layer-fetched, layer-apply  index: the blob is complete, unpacking starts
   layer-entries  index, entries (unpacked so far; about once a second)
   layer-applied  index, entries
+  disk-entries  entries (taken by the program of a disk image; about once a second) and total
   runtime-config  file that --for wrote, and command that starts the container
   notice, debug  message
   done  reference, destination, and added: sources (values of --add, as typed) and paths (their number)

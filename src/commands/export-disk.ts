@@ -99,6 +99,7 @@ export async function diskExporter(
             ...request,
             tool,
             notice: (message) => report({ type: 'notice', message }),
+            onEntries: (entries, total) => report({ type: 'disk-entries', entries, total }),
             temporaryFile: () => store.spool(),
           })
         : await writeErofs(tree, request);

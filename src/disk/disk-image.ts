@@ -68,6 +68,8 @@ export interface DiskRequest extends DiskTarget {
   readonly guestFiles: readonly GuestFile[];
   /** Called before work that takes long, with a message about it. */
   readonly notice: (message: string) => void;
+  /** Called about once per second with the number of entries that the tool has taken, and of all. */
+  readonly onEntries: (entries: number, total: number) => void;
   /** Makes a new, empty temporary file, open for reading and writing. */
   readonly temporaryFile: () => Promise<FileHandle>;
 }
@@ -112,7 +114,7 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   const { format, tool, descriptor, identity, signal } = request;
   const description = diskFormats[format];
   const { tar, rootInTar, takesOnly } = description;
-  const layout = await measureTree(tree, request);
+  const { layout, total } = await measureTree(tree, request);
   const sayLong = (path: BytePath, names: number): void => {
     const seconds = Math.round(SECONDS_PER_PAIR * names ** 2);
     const why = `mke2fs searches ${displayPath(path)} for each of its ${names} directories`;
@@ -120,10 +122,12 @@ export async function writeDiskImage(tree: ImageTree, request: DiskRequest): Pro
   };
   const wide = format === 'ext4' ? WideDirectories.of(tree, request.guestFiles, sayLong) : undefined;
   const lost = { ...tree.counts };
+  const count = countEverySecond((taken) => request.onEntries(taken, total));
   function* entries(): Generator<ImageTreeEntry, void, void> {
     // The root comes first and has the same name in all images. Tools recognize a tar by the start of their
     // input.
     for (const entry of tree.walk(true)) {
+      if (entry.path !== '') count();
       const fitted = fit(format, entry, lost).entry;
       if (entry.path !== '' || rootInTar) yield placed(fitted, wide);
       else lost.xattrs += fitted.xattrs?.size ?? 0;
@@ -166,16 +170,34 @@ function leavesOut({ output }: ToolResult): boolean {
   return output.split('\n').some((line) => /, ignoring!?$/.test(line) && !line.includes('"hdrcharset"'));
 }
 
+/** Returns a function that counts its calls, and passes their number on about once per second. */
+function countEverySecond(pass: (count: number) => void): () => void {
+  let count = 0;
+  let last = performance.now();
+  return () => {
+    count += 1;
+    const now = performance.now();
+    if (now - last < 1000) return;
+    last = now;
+    pass(count);
+  };
+}
+
 /**
- * Adds up the size of the tree.
+ * Adds up the size of the tree, and counts its entries.
  *
  * @throws DestinationError if the tool or the format cannot take the tree, or the disk has no room
  */
-async function measureTree(tree: ImageTree, request: DiskRequest): Promise<Ext4Layout | undefined> {
+async function measureTree(
+  tree: ImageTree,
+  request: DiskRequest,
+): Promise<{ readonly layout: Ext4Layout | undefined; readonly total: number }> {
   const { format, size, name, guestFiles, identity } = request;
   const usage = diskFormats[format].usage?.();
   let bytes = 0;
+  let total = 0;
   for (const entry of tree) {
+    total += 1;
     usage?.add(entry);
     if (entry.linkTo === undefined) bytes += entry.size;
     if (bytes > MAX_CONTENT_BYTES) {
@@ -193,7 +215,7 @@ async function measureTree(tree: ImageTree, request: DiskRequest): Promise<Ext4L
     usage?.add(entry);
   }
   await checkSpace(bytes, request);
-  return usage?.layout(size);
+  return { layout: usage?.layout(size), total };
 }
 
 /** Returns the entry at the path that mke2fs gets. */

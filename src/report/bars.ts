@@ -54,7 +54,7 @@ export function terminalReport(err: TerminalStream, linesHere: boolean): LiveRep
   return {
     report: (event) => {
       progress.add(event, performance.now());
-      if (event.type === 'layer-progress' || event.type === 'layer-entries') return;
+      if (['layer-progress', 'layer-entries', 'disk-entries'].includes(event.type)) return;
       erase();
       follow(event);
       if (event.type === 'image') {

@@ -26,6 +26,8 @@ export type PullEvent =
   /** About once per second: the number of entries unpacked so far. */
   | { readonly type: 'layer-entries'; readonly index: number; readonly entries: number }
   | { readonly type: 'layer-applied'; readonly index: number; readonly entries: number }
+  /** About once per second: the number of entries that the program of a disk image has taken, of all. */
+  | { readonly type: 'disk-entries'; readonly entries: number; readonly total: number }
   /** DIR is complete. */
   | {
       readonly type: 'done';

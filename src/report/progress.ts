@@ -19,6 +19,8 @@ export interface LayerProgress {
 /** The state of a pull, computed from its events. Times are milliseconds of one clock. */
 export class Progress {
   layers: LayerProgress[] = [];
+  /** The entries of a disk image that are written, and all of them. */
+  disk: { readonly entries: number; readonly total: number } | undefined;
   #samples: { readonly at: number; readonly received: number }[] = [];
 
   add(event: PullEvent, now: number): void {
@@ -36,6 +38,7 @@ export class Progress {
       });
       this.#samples = [{ at: now, received: 0 }];
     }
+    if (event.type === 'disk-entries') this.disk = event;
     const layer = 'index' in event ? this.layers[event.index] : undefined;
     if (layer === undefined) return;
     if (event.type === 'layer-start') {
@@ -142,6 +145,7 @@ export function progressText(progress: Progress, now: number, columns = Infinity
   if (rate > 0 && left !== undefined && left > 0) parts.push(`${formatSeconds(left / rate)} left`);
   parts.push(`${layersDone.count} of ${layers.length} layers ${layersDone.what}`);
   if (progress.entries > 0) parts.push(`${progress.entries} entries of the next`);
+  if (progress.disk) parts.push(`${progress.disk.entries} of ${progress.disk.total} entries written`);
   while (parts.length > 1 && parts.join(', ').length > columns) parts.pop();
   const whole = parts.join(', ');
   if (whole.length <= columns) return whole;
@@ -161,8 +165,8 @@ export function plainReport(err: Writable): LiveReport {
   let last: string | undefined;
   const print = () => {
     // Compares the state, since the rate changes even if nothing arrives.
-    const { received, layersDone, entries } = progress;
-    const state = `${received} ${layersDone.what} ${layersDone.count} ${entries}`;
+    const { received, layersDone, entries, disk } = progress;
+    const state = [received, layersDone.what, layersDone.count, entries, disk?.entries].join(' ');
     if (state !== last) err.write(`${progressText(progress, performance.now())}\n`);
     last = state;
   };

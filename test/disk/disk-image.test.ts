@@ -339,6 +339,24 @@ describe('ext4', { skip: missing('mke2fs', 'debugfs') }, () => {
     assert.equal(printTree(root, options), printTree(setting.scratch.join('tree'), options));
   });
 
+  test('progress counts the entries that a slow program has taken', async () => {
+    const items = Array.from({ length: 10_000 }, (_, index) => dir(`wide/${index}`));
+    await using setting = await Setting.open({ layers: [{ tar: tar(dir('wide'), ...items) }] });
+    const bin = replace(setting, 'mke2fs', 'sleep 1.2; cat >/dev/null; exit 1', true);
+    const flags = ['-q', '-o', 'x.ext4', '--progress', 'json'];
+    const { stderr } = await setting.pull(flags, { environment: { PATH: `${bin}:/usr/bin:/bin` } });
+    const lines = stderr.trim().split('\n');
+    const events = lines.map(
+      (line) => JSON.parse(line) as { type: string; entries?: number; total?: number },
+    );
+    const written = events.filter(({ type }) => type === 'disk-entries');
+    assert.ok(written.length > 0, stderr);
+    for (const { entries = 0, total } of written) {
+      assert.equal(total, 10_001);
+      assert.ok(entries > 0 && entries <= 10_001, String(entries));
+    }
+  });
+
   test('a directory of many directories: a notice says that it takes long', async () => {
     const items = Array.from({ length: 10_001 }, (_, index) => dir(`wide/${index}`));
     await using setting = await Setting.open({ layers: [{ tar: tar(dir('wide'), ...items) }] });

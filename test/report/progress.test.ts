@@ -121,6 +121,25 @@ for (const [sentence, events, expected] of [
     ['0 B of 60.0 MiB, 0 of 2 layers downloaded', '20.0 MiB of 60.0 MiB, 0 of 2 layers downloaded'],
   ],
   [
+    'it comes again while a program takes the entries of a disk image',
+    [
+      found,
+      ...unpacked,
+      5000,
+      { type: 'disk-entries', entries: 100, total: 300 },
+      5000,
+      { type: 'disk-entries', entries: 200, total: 300 },
+      5000,
+      5000,
+      done,
+    ],
+    [
+      '60.0 MiB of 60.0 MiB, 2 of 2 layers unpacked',
+      '60.0 MiB of 60.0 MiB, 2 of 2 layers unpacked, 100 of 300 entries written',
+      '60.0 MiB of 60.0 MiB, 2 of 2 layers unpacked, 200 of 300 entries written',
+    ],
+  ],
+  [
     'it comes again while entries are unpacked',
     [
       found,
