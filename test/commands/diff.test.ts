@@ -21,9 +21,10 @@ import { registryForAllTests } from '../support/pushed-images.ts';
 import { randomLayers } from '../support/random-layers.ts';
 import { runs } from '../support/runs.ts';
 import { printTree } from '../support/tree.ts';
+import { missing } from '../support/debian.ts';
 import { until } from '../support/until.ts';
 
-const needsRoot = process.geteuid!() === 0 ? false : 'needs root, to make devices and give owners';
+const needsRoot = missing('root');
 
 const images = registryForAllTests();
 const { pushed } = images;

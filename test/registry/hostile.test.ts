@@ -3,15 +3,13 @@
  * memory.
  */
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { createServer, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { sha256 } from '../support/fake-image.ts';
 import { LocalServer, onRequest } from '../support/local-server.ts';
 import { resultWithPeak } from '../support/peak-memory.ts';
 import { Scratch, startProgram } from '../support/program.ts';
-
-const sha256 = (bytes: Uint8Array) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 
 const plain = Buffer.alloc(1024);
 const layer = gzipSync(plain);

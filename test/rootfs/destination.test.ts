@@ -5,17 +5,14 @@ import {
   chownSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   readdirSync,
-  realpathSync,
   renameSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { getgid, getuid } from 'node:process';
@@ -23,7 +20,7 @@ import { Destination } from '../../src/rootfs/destination.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
 import { dir, file, hardlink, tar } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
-import { chunks, isRoot, openRootfs, temporaryDirectory } from './harness.ts';
+import { chunks, isRoot, mounted, openRootfs, temporaryDirectory } from './harness.ts';
 import { runPull, startPull, writeLayers } from './run-pull.ts';
 import { noOtherUser } from '../support/other-user.ts';
 
@@ -328,19 +325,8 @@ describe('killed runs', () => {
   });
 });
 
-/** Mounts over a directory for the test; undefined if that is not allowed. */
-function mounted(t: TestContext, words: readonly string[]): string | undefined {
-  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs test ')));
-  const done = isRoot && spawnSync('mount', [...words, directory]).status === 0;
-  t.after(() => {
-    if (done) spawnSync('umount', ['-l', directory]);
-    rmSync(directory, { recursive: true, force: true });
-  });
-  return done ? directory : undefined;
-}
-
 const mountTmpfs = (t: TestContext): string | undefined =>
-  mounted(t, ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs']);
+  mounted(t, '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs');
 
 describe(
   'what killed runs have left',
@@ -407,7 +393,7 @@ describe('small disks', () => {
   });
 
   test('a directory of the same file system that is mounted there is written in place', async (t) => {
-    const directory = mounted(t, ['--bind', temporaryDirectory(t)]);
+    const directory = mounted(t, '--bind', temporaryDirectory(t));
     if (directory === undefined) return t.skip('needs the right to mount');
     assert.equal((await pullInto(directory, layer)).mode, 'empty');
   });

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 import { applyLayer, startRun } from '../../src/rootfs/apply.ts';
 import { nothingLost } from '../../src/rootfs/not-restored.ts';
 import { Destination } from '../../src/rootfs/destination.ts';
@@ -23,18 +22,7 @@ import {
 } from '../support/archive.ts';
 import { printTree, treeDiff } from '../support/tree.ts';
 import { netRawCapability } from './access-list.ts';
-import { build, isRoot, openFilesystem, source, temporaryDirectory } from './harness.ts';
-
-/** Mounts a file system for the test; undefined if that is not possible. */
-function mounted(t: TestContext, ...words: string[]): string | undefined {
-  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs-test-')));
-  const done = isRoot && spawnSync('mount', [...words, directory]).status === 0;
-  t.after(() => {
-    if (done) spawnSync('umount', ['-l', directory]);
-    rmSync(directory, { recursive: true, force: true });
-  });
-  return done ? directory : undefined;
-}
+import { build, mounted, openFilesystem, source, temporaryDirectory } from './harness.ts';
 
 test('a file system without extended attributes: they are counted, the rest is done', (t) => {
   const root = mounted(t, '-t', 'ramfs', 'ramfs');

@@ -45,6 +45,20 @@ export function removeTree(directory: string): void {
 }
 
 /**
+ * Mounts a file system at a new directory until the test ends; undefined if that is not possible. `words` are
+ * mount's arguments. The space in the directory's name is escaped in /proc/self/mountinfo.
+ */
+export function mounted(t: TestContext, ...words: readonly string[]): string | undefined {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'dlrootfs test ')));
+  const done = isRoot && spawnSync('mount', [...words, directory]).status === 0;
+  t.after(() => {
+    if (done) spawnSync('umount', ['-l', directory]);
+    rmSync(directory, { recursive: true, force: true });
+  });
+  return done ? directory : undefined;
+}
+
+/**
  * Opens a rootfs whose thread ends with the test, also if the test fails. Otherwise the test file would wait
  * for the thread.
  */

@@ -4,7 +4,7 @@ import { mediaTypes, sha256 } from './fake-image.ts';
 import { envelopeOf } from './sigstore.ts';
 
 export const SIGNATURE_PREDICATE = 'https://sigstore.dev/cosign/sign/v1';
-const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
+export const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 const SIMPLE_SIGNING_TYPE = 'application/vnd.dev.cosign.simplesigning.v1+json';
 const COSIGN_ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
 export const SIGNATURE_ANNOTATION = 'dev.cosignproject.cosign/signature';

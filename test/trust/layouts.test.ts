@@ -7,9 +7,7 @@ import { file, tar } from '../support/archive.ts';
 import { fakeManifest, type FakeManifest, mediaTypes, sha256 } from '../support/fake-image.ts';
 import { runHere } from '../support/in-process.ts';
 import { Scratch } from '../support/program.ts';
-import { keyBundle, signingKey, statement } from '../support/signatures.ts';
-
-const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
+import { BUNDLE_TYPE, keyBundle, signingKey, statement } from '../support/signatures.ts';
 
 const blobPath = (digest: string): string => `blobs/sha256/${digest.slice(7)}`;
 

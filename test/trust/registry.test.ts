@@ -16,6 +16,7 @@ import { Scratch } from '../support/program.ts';
 import {
   attachBundle,
   attachSignatures,
+  BUNDLE_TYPE,
   keyBundle,
   SIGNATURE_ANNOTATION,
   signingKey,
@@ -28,7 +29,6 @@ import {
 const layer = { tar: tar(file('etc/motd', 'hello')) };
 const ours = signingKey();
 const scratch = new Scratch();
-const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 
 /** A registry with an image `app`, and its digest. */
 async function start(options: FakeRegistryOptions = {}) {

@@ -13,6 +13,7 @@ import { Scratch } from '../support/program.ts';
 import {
   attachBundle,
   attachSignatures,
+  BUNDLE_TYPE,
   keyBundle,
   signingKey,
   simpleSignature,
@@ -73,7 +74,6 @@ interface Setting {
 }
 
 const ARTIFACT_TYPE = 'application/vnd.dev.cosign.artifact.sig.v1+json';
-const BUNDLE_TYPE = 'application/vnd.dev.sigstore.bundle.v0.3+json';
 
 /**
  * Signs the image, and returns the paths of the signature's documents; each is needed to find the next one.

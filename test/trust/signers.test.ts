@@ -11,6 +11,7 @@ import { type ProgramResult, Scratch } from '../support/program.ts';
 import {
   attachBundle,
   attachSignatures,
+  BUNDLE_TYPE,
   type FakeSignature,
   keyBundle,
   SIGNATURE_ANNOTATION,
@@ -290,7 +291,7 @@ describe('signatures', () => {
             mediaType: mediaTypes.oci.manifest,
             digest,
             size: 1,
-            artifactType: 'application/vnd.dev.sigstore.bundle.v0.3+json',
+            artifactType: BUNDLE_TYPE,
           },
         ],
       };
