@@ -205,9 +205,9 @@ describe('verify reports nothing in a directory after a pull', () => {
     );
   });
 
-  test('4,000 levels deep, and with a TiB of nothing', async () => {
+  test('2,047 levels deep, and with a TiB of nothing', async () => {
     using place = new Place();
-    const levels = [1000, 2500, 4000].map((level) => file(`${deep(level)}/f`, 'deep'));
+    const levels = [1000, 2000, 2047].map((level) => file(`${deep(level)}/f`, 'deep'));
     const image = pushed([sparse('nothing', 2 ** 40, [], '1.0'), ...levels]);
     await place.pull(image, '-d', 'out');
     assert.deepEqual(await place.verify(image, '-d', 'out', '--contents'), []);
