@@ -17,7 +17,7 @@ export interface Candidate {
   readonly link?: LinkSpeed;
   /** The number of processors to use. A machine with fewer skips the candidate, and reports this. */
   readonly cores?: number;
-  /** How often the script repeats the command. */
+  /** The script repeats the command this many times. */
   readonly repeat?: number;
   /** Programs that the candidate needs; without them it is skipped. */
   readonly needs?: readonly string[];

@@ -46,7 +46,7 @@ describe('the flattened archive', () => {
         });
         assert.equal(failedToo, failed);
         if (failed) return;
-        // For `build`, a name like that in the archive is a whiteout.
+        // `build` takes such a name of an archive for a whiteout.
         fc.pre(!printTree(direct).includes('.wh.'));
         build(unpacked, [archive]);
         // Without an entry for it the root keeps the time of its creation by the test.

@@ -143,7 +143,7 @@ test('no kept download is reported if none is kept', async () => {
     [['--no-cache'], [{ path: /\/blobs\//, skip: 1, times: 99, cutAfter: 2 * MIB }]],
     [[], [{ path: /\/blobs\//, skip: 1, times: 99, status: 500 }]],
     [[], [{ path: /\/manifests\//, times: 99, status: 500 }]],
-    // The image is corrupt: going on does not help.
+    // The image is corrupt, so a resumed download would fail too.
     [[], [{ path: /\/blobs\//, skip: 1, times: 99, corruptAt: 9 }]],
   ];
   for (const [flags, faults] of cases) {

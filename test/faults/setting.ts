@@ -129,7 +129,7 @@ export class Setting implements AsyncDisposable {
     return `${this.store}/blobs/${digest.replace(':', '/')}`;
   }
 
-  /** For each request for a layer's blob, the first requested byte. */
+  /** Returns the first byte of each request for a layer's blob. */
   asked(layer: number): number[] {
     const { digest } = this.image.layers[layer]!;
     return this.registry.requests

@@ -192,7 +192,7 @@ after(() => server.close());
 
 const FLAGS = ['-v', '--retry', '1', '--retry-delay', '1ms'];
 
-/** Without DLROOTFS_RUNS, only every third encoding, shifted with each place and scheme. */
+/** True for every third encoding, another one for each place and scheme; with DLROOTFS_RUNS for all. */
 const isChosen = (...indices: readonly number[]) =>
   isThorough || indices.reduce((sum, index) => sum + index, 0) % 3 === 0;
 

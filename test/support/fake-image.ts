@@ -19,7 +19,7 @@ export interface FakePlatform {
 }
 
 export interface FakeImage {
-  /** Base layer first. */
+  /** The base layer is first. */
   readonly layers: readonly FakeLayer[];
   /** Replaces top-level keys of the generated config; with schema 1, of the top layer's v1 JSON. */
   readonly config?: Readonly<Record<string, unknown>>;
@@ -44,9 +44,9 @@ export interface FakeManifest {
   readonly blobs: ReadonlyMap<string, Uint8Array>;
   /** Empty with schema 1. */
   readonly configDigest: string;
-  /** Base layer first. */
+  /** The base layer is first. */
   readonly layers: readonly FakeDescriptor[];
-  /** Base layer first. */
+  /** The base layer is first. */
   readonly diffIDs: readonly string[];
 }
 

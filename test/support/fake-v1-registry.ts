@@ -84,9 +84,9 @@ export class FakeV1Registry implements AsyncDisposable {
   readonly #options: FakeV1Options;
   readonly #repositories = new Map<string, Repository>();
   readonly #servers: FakeServers<string>;
-  /** By signature: the repository, and the remaining requests. */
+  /** The repository of each signature, and how many requests it still allows. */
   readonly #tokens = new Map<string, { readonly repository: string; uses: number }>();
-  /** By session: server and repository. */
+  /** The server and repository of each session. */
   readonly #sessions = new Map<string, string>();
 
   private constructor(options: FakeV1Options) {

@@ -125,7 +125,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
     await docker[Symbol.asyncDispose]();
   });
 
-  /** By name: the requirements, the image, and if both programs accept it. */
+  /** The requirements and the image of each case, and true if both programs accept it. */
   const table: Readonly<
     Record<string, readonly [requirements: () => unknown, image: string, accepted: boolean]>
   > = {
@@ -248,7 +248,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
     });
 
   describe('scopes', () => {
-    /** By name: the part after "docker" in "transports", and if both accept team/app:1.0. */
+    /** The value of "docker" in "transports" of each case, and true if both accept team/app:1.0. */
     const scopes: Readonly<Record<string, readonly [() => Readonly<Record<string, unknown>>, boolean]>> = {
       'the name with its tag': [() => ({ [`${docker.host}/team/app:1.0`]: [accept] }), true],
       'another tag': [() => ({ [`${docker.host}/team/app:2.0`]: [accept] }), false],
@@ -433,7 +433,7 @@ describe('policy.json before skopeo and dlrootfs', () => {
   });
 
   describe('GPG signatures before both', () => {
-    /** By name: the files of the lookaside, made from a valid signature, and if it is accepted. */
+    /** The files of each lookaside, made from a valid signature, and true if both accept it. */
     const cases: Readonly<
       Record<string, readonly [make: (right: Buffer) => Readonly<Record<string, Uint8Array>>, boolean]>
     > = {
@@ -784,7 +784,7 @@ describe('where policy.json is, and what it stops', () => {
       [/unique/, 'docker: {a: {}, a: {}}'],
       [/unique/, 'docker: {a: {}, "a": {}}'],
       [/cannot use .*0\.yaml: [^\\]*\n/, 'docker: {'],
-      // In linear time.
+      // These sections are read in linear time.
       [/no signature/, `default-docker: {use-sigstore-attachments: true}\ndocker:\n${manySections}`],
     ];
     for (const [place, [words, ...files]] of cases.entries()) {

@@ -156,7 +156,7 @@ describe('round trips', () => {
   after(() => scratch[Symbol.dispose]());
 
   /**
-   * By kind: the target of the tag, and the paths to the layer, each of which needs the response of the one
+   * The target of the tag of each image, and the paths to its layer: each path needs the response of the one
    * before.
    */
   const images = {
