@@ -206,6 +206,13 @@ const mistakes: readonly (readonly [line: string, exitCode: number, error: strin
     'unknown flag: --chmod',
     'change the mode of the file itself, by chmod: --add keeps it',
   ],
+  ['alpine --disk vm.ext4', 2, 'unknown flag: --disk', 'use -o FILE.ext4, FILE.squashfs or FILE.erofs'],
+  [
+    'alpine -o vm --format ext4',
+    2,
+    'unknown flag: --format',
+    'use -o with an ending, as FILE.tar, FILE.tar.zst or FILE.ext4; for JSON use --json',
+  ],
   ['alpine --dtest x', 2, 'unknown flag: --dtest', 'did you mean --dest?'],
   ['alpine --overlay x', 2, 'unknown flag: --overlay', 'dlrootfs --help --all lists all flags'],
   ['alpine -qx', 2, 'unknown flag: -qx', 'dlrootfs --help --all lists all flags'],
