@@ -9,6 +9,7 @@ import { openFilesFor } from '../sys/open-files.ts';
 import { MalformedDataError } from './decode/byte-reader.ts';
 import type { Decoder } from './decode/decoder.ts';
 import { decode, recognise } from './decode/decompress.ts';
+import type { TarThread } from './decode/tar-thread.ts';
 import { type FetchOptions, LayerBlob } from './layer-blob.ts';
 import { CorruptBlobError } from './transfer.ts';
 
@@ -55,16 +56,26 @@ export class PulledLayer {
    * if both digests, of blob and tar, are right. It can be read again until the queue releases the layer. The
    * tar's digest is computed only the first time: the blob's file is the same.
    *
+   * @param thread decodes the first time, if it takes the compression
    * @throws IntegrityError
    * @throws any error that ended the queue, also of another layer
    */
-  async *tar(): AsyncGenerator<Uint8Array, void, undefined> {
+  async *tar(thread?: TarThread): AsyncGenerator<Uint8Array, void, undefined> {
+    const isFirst = this.#diffID === undefined;
+    const fill = isFirst && thread ? await this.decodedBy(thread.decoder) : undefined;
+    for await (const chunk of fill ? thread!.read(fill) : this.#decoded(isFirst)) {
+      this.#options.signal.throwIfAborted();
+      yield chunk;
+    }
+  }
+
+  /** Decodes in this thread. */
+  async *#decoded(withDigest: boolean): AsyncGenerator<Uint8Array, void, undefined> {
     const algorithm = algorithmOf(this.layer.diffID);
-    const hash = this.#diffID === undefined ? createHash(algorithm) : undefined;
+    const hash = withDigest ? createHash(algorithm) : undefined;
     try {
       const { compression, reader } = await this.#recognised();
       for await (const chunk of decode(compression, reader)) {
-        this.#options.signal.throwIfAborted();
         hash?.update(chunk);
         yield chunk;
       }
@@ -200,12 +211,17 @@ class Blobs {
   #allWhole: Promise<unknown> | undefined;
   readonly #open: OpenBlobLimit;
 
-  constructor(layers: readonly Layer[], options: FetchOptions) {
+  /** @param open the number of blobs that may be open at the same time */
+  constructor(
+    layers: readonly Layer[],
+    options: FetchOptions,
+    open = options.hold === true ? Infinity : openFilesFor(SHARE, MAX_LAYERS),
+  ) {
     this.#layers = layers;
     this.#options = options;
     this.#signal = AbortSignal.any([options.signal, this.#abort.signal]);
     warnUnverifiable(layers, options.report);
-    this.#open = new OpenBlobLimit(options.hold === true ? Infinity : openFilesFor(SHARE, MAX_LAYERS));
+    this.#open = new OpenBlobLimit(open);
     this.#signal.addEventListener('abort', () => this.#open.lift(), { once: true });
     if (this.#signal.aborted) this.#open.lift();
     const context = {
@@ -280,6 +296,27 @@ export async function* layerQueue(
   } finally {
     await blobs.close();
   }
+}
+
+/** Layers of an image that stay readable, base first, each as soon as its download starts. */
+export interface KeptLayers {
+  readonly layers: AsyncIterable<PulledLayer>;
+  close(): Promise<void>;
+}
+
+/**
+ * As `layerQueue`, but keeps the blobs until `close`. A layer whose tar was read to its end can be read again.
+ */
+export function keptLayers(layers: readonly Layer[], options: FetchOptions): KeptLayers {
+  const blobs = new Blobs(layers, options, Infinity);
+  async function* inOrder(): AsyncGenerator<PulledLayer, void, undefined> {
+    try {
+      for (const index of layers.keys()) yield await blobs.layer(index);
+    } catch (error) {
+      throw blobs.failure ?? error;
+    }
+  }
+  return { layers: inOrder(), close: () => blobs.close() };
 }
 
 /** All layers of an image, base first; they can be read in parallel and more than once. */

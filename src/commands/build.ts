@@ -117,7 +117,8 @@ export class RootfsBuild {
     parts.rootfs = rootfs;
     if (rootfs.backend !== (options.backend ?? 'libc')) options.report({ type: 'notice', message: noLibc() });
     options.report({ type: 'debug', message: confinementText(rootfs) });
-    const decoder = !options.part && isWorthDecoder(rootfs, layers) ? new Decoder(rootfs) : undefined;
+    const isWorth = !options.part && rootfs.backend === 'libc' && Decoder.isWorth(layers);
+    const decoder = isWorth ? new Decoder(rootfs) : undefined;
     parts.decoder = decoder;
     const build = new RootfsBuild({ destination, git, rootfs, decoder }, options);
     if (build.overlay) build.#notice('is not empty: the image is laid over its files');
@@ -277,12 +278,4 @@ async function discard(parts: Partial<Parts>, { report, destination }: PullOptio
   } finally {
     parts.destination?.[Symbol.dispose]();
   }
-}
-
-/** Total bytes of the compressed layers from which on the decoder's thread saves more time than it costs. */
-const WORTH_DECODER = 4 * 1024 * 1024;
-
-function isWorthDecoder({ backend }: Rootfs, layers: readonly Layer[]): boolean {
-  const bytes = layers.reduce((sum, { size = 0 }) => sum + size, 0);
-  return backend === 'libc' && bytes >= WORTH_DECODER;
 }

@@ -1,12 +1,18 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { FetchOptions } from '../blob/layer-blob.ts';
-import { fetchAllLayers, layerQueue, type PulledLayer, withoutCorruptBlobs } from '../blob/queue.ts';
+import { Decoder } from '../blob/decode/decoder.ts';
+import { TarThread } from '../blob/decode/tar-thread.ts';
+import { keptLayers, layerQueue, type PulledLayer, withoutCorruptBlobs } from '../blob/queue.ts';
 import { shortID } from '../oci/digest.ts';
 import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
+import { createFileJobs } from '../rootfs/file-jobs.ts';
 import type { ImageLayer } from '../rootfs/image-contents.ts';
 import { Spool } from '../rootfs/spool.ts';
 import { ImageTree, type ImageTreeOptions } from '../rootfs/image-tree.ts';
+import type { SharedMemory } from '../rootfs/rootfs.ts';
+import { createRing } from '../sys/ring.ts';
+import { createRingDigest } from '../sys/ring-digest.ts';
 import { type LayerSummary, summaryOf } from './summary.ts';
 import type { OpenedImage } from './with-session.ts';
 
@@ -14,8 +20,8 @@ import type { OpenedImage } from './with-session.ts';
  * Calls `use` with the root file system of an image, in memory, or the part that the options select. Every
  * layer was read to its end, and so verified.
  *
- * @param contents true if contents will be read: the layers are fetched first; else they are read while they
- * arrive, and need no room on disk
+ * @param contents true if contents will be read: the blobs are kept until `use` ends; else each is released
+ * when it was read
  * @throws what fetching and reading the layers throws, NotFoundError for a path that the image does not have,
  * and what `use` throws
  */
@@ -52,17 +58,15 @@ interface OpenTree {
   readonly close: () => Promise<void>;
 }
 
-/**
- * @param contents fetch all layers first, so that they can be read again; else read each once, while it
- * arrives
- */
+/** @param contents keep all layers, so that they can be read again */
 async function openTree(
   { layers }: Image,
   queue: FetchOptions,
   contents: boolean,
   treeOptions: ImageTreeOptions,
 ): Promise<OpenTree> {
-  const fetched = contents ? await fetchAllLayers(layers, queue) : undefined;
+  const kept = contents ? keptLayers(layers, queue) : undefined;
+  const thread = Decoder.isWorth(layers) ? new TarThread(decoderMemory()) : undefined;
   const pulled: PulledLayer[] = [];
   let tars: FileHandle | undefined;
   let spool: Spool | undefined;
@@ -71,42 +75,48 @@ async function openTree(
     return (spool ??= new Spool(tars.fd, treeOptions.temporaryDirectory));
   };
   async function* treeLayers(): AsyncGenerator<ImageLayer, void, void> {
-    for await (const layer of fetched?.layers ?? layerQueue(layers, queue)) {
+    for await (const layer of kept?.layers ?? layerQueue(layers, queue)) {
       pulled.push(layer);
-      yield contents ? rereadLayer(layer, openSpool) : treeLayer(layer);
+      const name = `layer ${shortID(layer.layer.id)}`;
+      const open = () => layer.tar(thread);
+      yield { name, open: contents ? reread(layer, open, openSpool) : open };
     }
   }
+  const close = async (): Promise<void> => {
+    await tars?.close();
+    await kept?.close();
+  };
   try {
     const tree = await ImageTree.build(treeLayers(), treeOptions);
-    const close = async (): Promise<void> => {
-      await tree.close();
-      await tars?.close();
-      await fetched?.close();
-    };
-    return { tree, layers: pulled.map((layer, index) => summaryOf(layer, tree.layerEntries[index]!)), close };
+    const summaries = pulled.map((layer, index) => summaryOf(layer, tree.layerEntries[index]!));
+    return { tree, layers: summaries, close: () => tree.close().then(close) };
   } catch (error) {
     const failure = (await pulled.at(-1)?.explainFailure(error)) ?? error;
-    await tars?.close();
-    await fetched?.close();
+    await close();
     throw failure;
+  } finally {
+    await thread?.discard();
   }
 }
 
-/** Returns the layer in the form that `ImageTree` reads. */
-function treeLayer(layer: PulledLayer): ImageLayer {
-  const name = `layer ${shortID(layer.layer.id)}`;
-  return { name, open: () => layer.tar() };
+/** Returns memory for the decoder's thread. Nobody gives it file jobs here. */
+function decoderMemory(): SharedMemory {
+  return { ring: createRing(), jobs: createFileJobs(), digest: createRingDigest() };
 }
 
 /**
- * Returns a layer that `ImageTree` can read again, several at once. The decoder of xz has only one stream at
- * a time, so the first reading keeps such a tar in the spool.
+ * Returns a function that opens a layer's tar as `open` does, also again, and several layers at once. The
+ * decoder of xz has only one stream at a time, so the first reading keeps such a tar in the spool.
  */
-function rereadLayer(layer: PulledLayer, spool: () => Promise<Spool>): ImageLayer {
+function reread(
+  layer: PulledLayer,
+  open: () => AsyncIterable<Uint8Array>,
+  spool: () => Promise<Spool>,
+): ImageLayer['open'] {
   let kept: { readonly file: Spool; readonly start: number; readonly end: number } | undefined;
   async function* tar(): AsyncGenerator<Uint8Array, void, undefined> {
     let written: typeof kept;
-    for await (const chunk of layer.tar()) {
+    for await (const chunk of open()) {
       if (layer.compression === 'xz') {
         const file = written?.file ?? (await spool());
         const start = written?.start ?? file.size;
@@ -117,6 +127,5 @@ function rereadLayer(layer: PulledLayer, spool: () => Promise<Spool>): ImageLaye
     }
     kept = written;
   }
-  const open = () => (kept ? kept.file.pieces(kept.start, kept.end - kept.start) : tar());
-  return { ...treeLayer(layer), open };
+  return () => (kept ? kept.file.pieces(kept.start, kept.end - kept.start) : tar());
 }

@@ -72,3 +72,24 @@ function tuneMalloc({ library }: Native): void {
     // Other libcs than glibc have no such function.
   }
 }
+
+/** From this length on, memcpy(3) is faster than V8. */
+const MEMCPY_MIN_BYTES = 512;
+
+/**
+ * Returns a function that copies into shared memory, by memcpy(3) if it can be called. This is three times as
+ * fast as V8, which copies word by word, or byte by byte if source and target are aligned differently.
+ */
+export function copyIntoShared(
+  bytes: Uint8Array<SharedArrayBuffer>,
+): (chunk: Uint8Array, position: number) => void {
+  const there = loadNative();
+  if (!there) return (chunk: Uint8Array, position: number) => bytes.set(chunk, position);
+  const { koffi, library } = there;
+  const memcpy = library.func('memcpy', 'intptr_t', ['intptr_t', 'const void *', 'size_t']);
+  const address = koffi.address(bytes);
+  return (chunk: Uint8Array, position: number) => {
+    if (chunk.length < MEMCPY_MIN_BYTES) bytes.set(chunk, position);
+    else memcpy(address + BigInt(position), chunk, chunk.length);
+  };
+}

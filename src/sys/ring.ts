@@ -1,4 +1,4 @@
-import { loadNative } from './native.ts';
+import { copyIntoShared } from './native.ts';
 
 /** Number of bytes in a ring for a tar: a power of two. */
 const CAPACITY = 4 * 1024 * 1024;
@@ -29,8 +29,6 @@ const Word = {
 } as const;
 
 const CONTROL_BYTES = 64;
-/** From this length on, memcpy(3) is faster than V8. */
-const MEMCPY_MIN_BYTES = 512;
 
 const State = { open: 0, ended: 1, aborted: 2, failed: 3 } as const;
 
@@ -294,6 +292,19 @@ export class RingReader extends RingEnd {
     }
   }
 
+  /** As `read`, but waits asynchronously, and does no other work. */
+  async readLater(max: number): Promise<Uint8Array | undefined> {
+    this.#release();
+    for (;;) {
+      const seen = Atomics.load(this.control, Word.bytes);
+      const now = this.#state();
+      if (this.#available() > 0) return this.#take(max);
+      if (now === State.ended) return undefined;
+      const wait = Atomics.waitAsync(this.control, Word.bytes, seen);
+      if (wait.async) await wait.value;
+    }
+  }
+
   /** As `read`, but copies the bytes to the front of `into`. Returns their number, 0 at the end. */
   readInto(into: Uint8Array): number {
     const bytes = this.read(into.length);
@@ -375,20 +386,4 @@ export class RingReader extends RingEnd {
     Atomics.store(this.control, Word.read, this.#tail);
     if (((before ^ this.#tail) & -this.#quarter) !== 0) this.signalSpace();
   }
-}
-
-/**
- * Returns a function that copies into shared memory, by memcpy(3) if it can be called. This is three times as
- * fast as V8, which copies word by word, or byte by byte if source and target are aligned differently.
- */
-function copyIntoShared(bytes: Uint8Array<SharedArrayBuffer>) {
-  const native = loadNative();
-  if (!native) return (chunk: Uint8Array, position: number) => bytes.set(chunk, position);
-  const { koffi, library } = native;
-  const memcpy = library.func('memcpy', 'intptr_t', ['intptr_t', 'const void *', 'size_t']);
-  const address = koffi.address(bytes);
-  return (chunk: Uint8Array, position: number) => {
-    if (chunk.length < MEMCPY_MIN_BYTES) bytes.set(chunk, position);
-    else memcpy(address + BigInt(position), chunk, chunk.length);
-  };
 }

@@ -36,6 +36,9 @@ export type Decoded = { readonly diffID: DiffID } | { readonly malformed: string
 
 export type DecodedByThread = Extract<Compression, 'gzip' | 'zstd'>;
 
+/** Total bytes of compressed layers from which on the thread saves more time than it costs. */
+const WORTH_THREAD = 4 * 1024 * 1024;
+
 /** Size of the ring for compressed bytes. */
 const INPUT_CAPACITY = 1024 * 1024;
 /** Number of bytes read from a blob at once. */
@@ -60,6 +63,13 @@ export class Decoder {
       receiver.forsake();
       this.#writer.fail();
     });
+  }
+
+  /** True if a thread saves time for layers of these sizes, and C functions can be called. */
+  static isWorth(layers: Iterable<{ readonly size?: number | undefined }>): boolean {
+    let bytes = 0;
+    for (const { size = 0 } of layers) bytes += size;
+    return bytes >= WORTH_THREAD && nativeDecoders() !== null;
   }
 
   /** True for gzip and zstd, if C functions can be called. */
