@@ -238,6 +238,16 @@ test('add: a file that cannot be added is named, and no DIR is made', async (t) 
     [['--add', '.'], 2, /^error: cannot add \.: this run writes into it\nhint: choose another place/m],
     [['--add', '.', '-o', 'x.tar'], 2, /^error: cannot add \.: this run writes into it\n/m],
     [
+      ['--add', 'tree', '--cache-dir', 'tree/etc/cache'],
+      2,
+      /^error: cannot add tree: the cache is in it\nhint: choose another place with --cache-dir/m,
+    ],
+    [
+      ['--add', 'tree', '--cache-dir', 'tree', '-o', '-'],
+      2,
+      /^error: cannot add tree: the cache is in it\nhint: choose another place with --cache-dir/m,
+    ],
+    [
       ['--add', 'nowhere.tar'],
       6,
       /^error: layer [0-9a-f]{12}: h: .*\nhint: this layer is what --add names: check the archive$/m,

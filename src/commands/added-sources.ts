@@ -2,11 +2,11 @@ import { constants, existsSync, fstatSync, realpathSync, type Stats, statSync } 
 import { type FileHandle, open } from 'node:fs/promises';
 import path from 'node:path';
 import { DestinationError, IntegrityError, printable, UsageError } from '../errors.ts';
-import type { Addition } from '../options.ts';
+import type { PullOptions } from '../options.ts';
 import { spoolPlace } from '../rootfs/destination.ts';
 import { shellWord } from '../sys/os-path.ts';
 import { type EntryPlace, OpenDirectory } from '../sys/open-directory.ts';
-import { explainOsError, osErrorOf } from '../sys/os-error.ts';
+import { explainOsError, hasCode, osErrorOf } from '../sys/os-error.ts';
 
 /** Runs `work`; errors of the system and of an archive then name the source of --add. */
 export async function namingSource<T>(source: string, work: () => Promise<T>): Promise<T> {
@@ -33,19 +33,38 @@ function meantDestination(source: string): string | undefined {
 /**
  * Refuses to add a directory that the run itself writes into: each run would add other files.
  *
- * @param destination DIR, or a name beside the file of `-o`
+ * @param destination DIR, or a name beside the file of `-o`; undefined: none is written
  * @throws UsageError; DestinationError for a source that cannot be read
  */
-export async function refuseOwnPlace(additions: readonly Addition[], destination: string): Promise<void> {
-  const place = realpathSync(spoolPlace(destination));
+export async function refuseOwnPlace(
+  { additions, store }: Pick<PullOptions, 'additions' | 'store'>,
+  destination: string | undefined,
+): Promise<void> {
+  const places: (readonly [place: string, reason: string, flag: string])[] = [];
+  if (destination !== undefined)
+    places.push([realpathSync(spoolPlace(destination)), 'this run writes into it', '-d or -o']);
+  if (store.directory !== undefined)
+    places.push([nearestExisting(store.directory), 'the cache is in it', '--cache-dir']);
   for (const { source } of additions) {
     await namingSource(source, async () => {
-      const isAbove = !path.relative(realpathSync(source), place).startsWith('..');
-      if (isAbove && statSync(source).isDirectory())
-        throw new UsageError(`cannot add ${printable(source)}: this run writes into it`, {
-          hint: 'choose another place with -d or -o, or add what is in that directory one by one',
+      const [real, isDirectory] = [realpathSync(source), statSync(source).isDirectory()];
+      const written = places.find(([place]) => !path.relative(real, place).startsWith('..'));
+      if (isDirectory && written)
+        throw new UsageError(`cannot add ${printable(source)}: ${written[1]}`, {
+          hint: `choose another place with ${written[2]}, or add what is in that directory one by one`,
         });
     });
+  }
+}
+
+/** Returns the real path of a directory, or of the nearest one above that exists. */
+function nearestExisting(directory: string): string {
+  try {
+    return realpathSync(directory);
+  } catch (error) {
+    const above = path.dirname(path.resolve(directory));
+    if (!hasCode(error, 'ENOENT')) return above;
+    return nearestExisting(above);
   }
 }
 

@@ -32,8 +32,10 @@ export async function exportArchive(
   // Temporary files go beside the file, as those of a pull go beside DIR.
   const destination = path.join(isSpecial ? '.' : path.dirname(output), '-');
   const options = { ...request, destination };
-  if (!isSpecial && request.additions.length > 0)
-    await (await import('./added-sources.ts')).refuseOwnPlace(request.additions, destination);
+  if (request.additions.length > 0) {
+    const { refuseOwnPlace } = await import('./added-sources.ts');
+    await refuseOwnPlace(request, isSpecial ? undefined : destination);
+  }
   const format = output === '-' ? undefined : diskFormatOf(output);
   // Loaded on demand: an archive does not need it.
   const exporter = format

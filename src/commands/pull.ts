@@ -30,7 +30,7 @@ export async function pull(request: PullOptions): Promise<PullSummary> {
   if (request.replace !== false) Destination.requireReplaceable(destination, protectedPaths(request));
   else if (!request.merge) Destination.requireEmpty(destination);
   if (request.additions.length > 0)
-    await (await import('./added-sources.ts')).refuseOwnPlace(request.additions, destination);
+    await (await import('./added-sources.ts')).refuseOwnPlace(request, destination);
   const prepare = runtime && ((directory?: string) => runtime.prepareFiles(request, directory));
   return await withSummary(request, destination, async (opened, options) => {
     const built = await build(opened, prepare, options);
