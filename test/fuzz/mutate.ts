@@ -116,10 +116,11 @@ function nested(depth: number): unknown {
 
 function oddValue(random: Random): unknown {
   const kind = random.below(10);
-  if (kind < 4) return random.pick(oddValues);
+  // Cloned: the value becomes a part of the document, which later changes alter.
+  if (kind < 4) return structuredClone(random.pick(oddValues));
   if (kind < 8) return oddText(random);
   if (kind === 8) return nested(random.pick([5, 100, 2000]));
-  return Array.from({ length: random.pick([2, 200, 5000]) }, () => random.pick(oddValues));
+  return Array.from({ length: random.pick([2, 200, 5000]) }, () => structuredClone(random.pick(oddValues)));
 }
 
 type Holder = Record<string, unknown>;
@@ -149,18 +150,23 @@ export function mutateJson(random: Random, document: unknown, most = 3): Buffer 
     const [holder, key] = random.pick(all);
     const kind = random.below(10);
     if (kind === 0) delete holder[key];
-    else if (kind === 1) holder[oddText(random)] = holder[key];
-    else if (kind === 2) [holder[key]] = [random.pick(all)[0]];
-    else if (kind === 3) holder[key] = [holder[key], holder[key]];
+    else if (kind === 1) set(holder, oddText(random), holder[key]);
+    else if (kind === 2) set(holder, key, random.pick(all)[0]);
+    else if (kind === 3) set(holder, key, [holder[key], holder[key]]);
     else if (kind === 4 && typeof holder[key] === 'string') {
       const text: string = holder[key];
       const at = random.below(text.length + 1);
-      holder[key] = `${text.slice(0, at)}${oddText(random)}${text.slice(at)}`;
-    } else holder[key] = oddValue(random);
-    if (isCircular(copy)) holder[key] = null;
+      set(holder, key, `${text.slice(0, at)}${oddText(random)}${text.slice(at)}`);
+    } else set(holder, key, oddValue(random));
+    if (isCircular(copy)) set(holder, key, null);
   }
   const text = Buffer.from(JSON.stringify(isCircular(copy) ? document : copy) ?? 'null');
   return random.percent(15) ? mutateBytes(random, text) : text;
+}
+
+/** Sets a member of that name, also `__proto__`; an assignment would replace the prototype. */
+function set(holder: Holder, key: string, value: unknown): void {
+  Object.defineProperty(holder, key, { value, configurable: true, enumerable: true, writable: true });
 }
 
 function isCircular(value: unknown): boolean {
