@@ -76,7 +76,7 @@ export class Download {
   }
 
   /**
-   * Makes the first request, and receives its bytes; `kept` is in the buffer's file already.
+   * Receives the body of the first request: a piece, or the blob. `kept` is in the buffer's file already.
    *
    * @throws as `end`
    */

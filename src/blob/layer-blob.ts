@@ -36,7 +36,10 @@ export interface BlobContext extends FetchOptions {
   readonly mayOpen: (index: number) => Promise<void>;
 }
 
-/** A download whose first request has been made. */
+/**
+ * A download whose first request, if it needs any, has ended: the blob or its first piece is received. `end`
+ * receives the rest, and checks the digest.
+ */
 interface LayerDownload {
   end(): Promise<void>;
 }
@@ -49,7 +52,10 @@ const UNKNOWN_END_TIMEOUT = 10_000;
 
 /** The blob of a layer, from the store or from a download that may still run. */
 export class LayerBlob {
-  /** Resolves when the blob is complete; the reader of a cached blob checks its digest. */
+  /**
+   * Resolves when the blob is complete and its digest right. That of a cached or local blob is checked by
+   * its reader, so it resolves when the file is open.
+   */
   readonly whole: Promise<void>;
   readonly #layer: Layer;
   readonly #name: string;
@@ -84,7 +90,10 @@ export class LayerBlob {
     this.ready.catch(() => undefined);
   }
 
-  /** Resolves when the blob can be read: it is in the store, or its download starts. */
+  /**
+   * Resolves when `reader` may be called: the blob is in the store, or its download starts. The reader may
+   * still have to wait for the whole blob, see `BlobBufferOptions.held`.
+   */
   get ready(): Promise<void> {
     return this.#ready.promise;
   }
@@ -146,7 +155,10 @@ export class LayerBlob {
     for (const index of this.#indexes) report({ type: 'layer-fetched', index });
   }
 
-  /** Finds the blob, or makes its first request and returns its download. */
+  /**
+   * Finds the blob, or begins its download. Resolves when the body of the first request is received: until
+   * then the request counts as a connection.
+   */
   async #begin(): Promise<LayerDownload | undefined> {
     const { report } = this.#context;
     const layer = this.#layer;
@@ -230,7 +242,10 @@ export class LayerBlob {
     return undefined;
   }
 
-  /** Makes the first request for the blob; `end` resolves when the blob is complete and its digest right. */
+  /**
+   * Receives the body of the first request for the blob. `end` resolves when the blob is complete and its
+   * digest right.
+   */
   async #download(layer: RemoteLayer): Promise<LayerDownload> {
     const { store, signal, hold = false } = this.#context;
     const claim = this.#claim;

@@ -68,8 +68,9 @@ export class Body {
 }
 
 /**
- * The bytes of a blob do not match its digest, size or entity tag. They are no longer in the store. So
- * another pull of the same image downloads the blob again: see `withoutCorruptBlobs`.
+ * The bytes of a blob do not match its digest, size or entity tag. They are removed from the store, those of
+ * a download when its queue is closed. So another pull of the same image downloads the blob again: see
+ * `withoutCorruptBlobs`.
  */
 export class CorruptBlobError extends IntegrityError {
   /** Name of the blob, for messages and to compare. */

@@ -186,6 +186,7 @@ export class DecoderWork {
     this.#digest.end();
     // If the tar has ended, this changes nothing.
     this.#output.abort();
+    // The main thread writes no more of this blob.
     this.#input.fail();
     while (!this.#output.readerIsDone || this.#jobs.waiting > 0) {
       this.#work(() => this.#output.readerIsDone);

@@ -40,7 +40,7 @@ export interface Engine {
   after(byte: number): 'member' | 'padding' | 'garbage';
   /**
    * Switches the comparison of checksums in the data (gzip's CRC-32, zstd's XXH64) on or off. At first it is
-   * on. It costs 3 % of a pull.
+   * on. It costs 3 to 8 % of the CPU of a pull, see docs/blobs.md.
    */
   compareChecksums(compare: boolean): void;
   /** Prepares for another member. */
