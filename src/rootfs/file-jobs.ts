@@ -124,7 +124,7 @@ export class FileJobs {
     this.#push(file, bytes, offset, entry, path, false);
   }
 
-  /** Hands over a file with its last bytes, if any. Waits while the queue is full. */
+  /** Hands over a file with its last bytes, if any. If the queue is full, waits until all jobs are done. */
   complete(file: number, bytes: Uint8Array | undefined, offset: number, entry: Entry, path: BytePath): void {
     if (!this.#hasRoom()) this.#wait(() => this.#hasRoom());
     this.#push(file, bytes, offset, entry, path, true);

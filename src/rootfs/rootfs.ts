@@ -94,6 +94,7 @@ export interface ApplyOptions {
  */
 export class Rootfs {
   readonly #thread: Worker;
+  /** Opens each stream of the ring, and aborts it. Without a decoder it also writes the tar. */
   readonly #writer: RingWriter;
   /**
    * Shared with the decoder's thread too, if there is one: it writes the tar, does the jobs and finishes the
@@ -224,8 +225,9 @@ export class Rootfs {
   }
 
   /**
-   * Stops the current call, removes all that is in the root, and ends the thread.
-   * Nothing is removed from a directory with files of the user, nor after the thread has died.
+   * Stops the current call, or waits for it if its tar has ended; then removes all that is in the root, and
+   * ends the thread. Nothing is removed from a directory with files of the user, nor after the thread has
+   * died.
    */
   async discard(): Promise<void> {
     this.#writer.abort();

@@ -14,10 +14,14 @@ const Word = {
    */
   written: 0,
   read: 1,
+  /** A `State`: each stream is open, then ended or aborted; failed follows any of them. */
   state: 2,
   /** 1 when the reader is done with the stream, and with the work that its bytes caused. */
   readerDone: 3,
-  /** Incremented when bytes have come or the stream has ended. The reader waits for it. */
+  /**
+   * Incremented when bytes have come or the writer has ended or aborted the stream. The reader waits for it;
+   * the decoder, which reads by `poll`, waits for `bell` instead.
+   */
   bytes: 4,
   /** Incremented when space is free or `state` has changed. A writer with no other condition waits for it. */
   space: 5,
@@ -194,7 +198,10 @@ export class RingWriter extends RingEnd {
     this.#change(State.ended);
   }
 
-  /** Makes the reader throw RingAborted at once, also with bytes left in the ring. */
+  /**
+   * Makes the reader throw RingAborted at once, also with bytes left in the ring. After `end` it changes
+   * nothing: the reader takes the rest.
+   */
   abort(): void {
     this.#change(State.aborted);
   }
@@ -207,7 +214,7 @@ export class RingWriter extends RingEnd {
     Atomics.store(this.control, Word.state, State.open);
   }
 
-  /** Records that the reader has died. */
+  /** Called by the main thread when the reader's thread has died. */
   override fail(): void {
     Atomics.store(this.control, Word.readerDone, 1);
     super.fail();
@@ -264,7 +271,7 @@ export class RingWriter extends RingEnd {
 
 /** Reads from the ring. */
 export class RingReader extends RingEnd {
-  /** Most bytes read at once. The writer is woken each time that the reader has passed so many. */
+  /** Most bytes read at once. The writer is woken when the reader passes a multiple of it. */
   readonly #quarter = this.capacity / 4;
   #tail = 0;
   /** Length of the last view, whose bytes are still in the ring. */
