@@ -36,7 +36,7 @@ export class Store {
   readonly #lock: typeof lockFile | undefined;
   /** Directory of the files of `spool`. */
   readonly spoolDirectory: string;
-  #spool: OpenDirectory | undefined;
+  #openSpoolDirectory: OpenDirectory | undefined;
   readonly #maxBytes: number;
   readonly #report: Report;
   readonly #pinned = new Set<CacheName>();
@@ -220,8 +220,8 @@ export class Store {
   async spool(): Promise<FileHandle> {
     const directory = this.spoolDirectory;
     try {
-      this.#spool ??= OpenDirectory.open(directory, { make: DIRECTORY_MODE });
-      return await namelessFile(this.#spool);
+      this.#openSpoolDirectory ??= OpenDirectory.open(directory, { make: DIRECTORY_MODE });
+      return await namelessFile(this.#openSpoolDirectory);
     } catch (error) {
       throw diskError(error, directory);
     }
@@ -237,9 +237,9 @@ export class Store {
     if (this.#files && this.#writable) await prune(this.#files, this.#maxBytes);
     this.#files?.close();
     this.#files = undefined;
-    this.#spool?.removeMade();
-    this.#spool?.close();
-    this.#spool = undefined;
+    this.#openSpoolDirectory?.removeMade();
+    this.#openSpoolDirectory?.close();
+    this.#openSpoolDirectory = undefined;
   }
 
   async #grown(bytes: number): Promise<void> {

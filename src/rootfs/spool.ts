@@ -4,7 +4,11 @@ import { explainOsError } from '../sys/os-error.ts';
 
 const READ_BYTES = 256 * 1024;
 
-/** A temporary file that grows at its end. Its calls block; they throw the system's errors. */
+/**
+ * A temporary file that grows at its end, for contents and tars of a tree in memory. (Blobs that are not kept
+ * have files of `Store.spool` too, but are written by a BlobBuffer.) Its calls block; they throw the system's
+ * errors.
+ */
 export class Spool {
   readonly #file: number;
   readonly #directory: string;

@@ -40,8 +40,8 @@ const HASH_BYTES = 128 * 1024;
 /** Sends a notice, and transfers buffers with it. */
 type Tell = (notice: Notice, moved?: readonly ArrayBuffer[]) => void;
 
-/** Opens the root and executes the orders. */
-class Writer {
+/** The work of the thread `rootfs`, the reader of the tar's ring: opens the root and executes the orders. */
+class RootfsWork {
   readonly #data: ThreadData;
   readonly #source: RingReader;
   /** Name of the root in messages. */
@@ -220,6 +220,8 @@ class Writer {
 
 // Entry point of the thread `rootfs`. It executes each order synchronously, and replies to it.
 const port = parentPort!;
-const writer = new Writer(workerData as ThreadData, (notice, moved = []) => port.postMessage(notice, moved));
+const work = new RootfsWork(workerData as ThreadData, (notice, moved = []) =>
+  port.postMessage(notice, moved),
+);
 
-port.on('message', (order: RootfsOrder) => port.postMessage(replyOf(() => writer.obey(order))));
+port.on('message', (order: RootfsOrder) => port.postMessage(replyOf(() => work.obey(order))));
