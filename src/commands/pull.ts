@@ -161,8 +161,15 @@ async function buildPart(
     import('./with-image-tree.ts'),
   ]);
   const { layers: all } = opened.image;
-  return await withImageTree(opened, options, true, async (tree, layers) => {
-    const fill = (rootfs: RootfsBuild) => rootfs.applyPart(flattenedTree(tree), layers, all.at(-1)?.info);
+  return await withImageTree(opened, options, true, async (tree, layers, close) => {
+    const fill = async (rootfs: RootfsBuild): Promise<void> => {
+      try {
+        await rootfs.applyPart(flattenedTree(tree), layers, all.at(-1)?.info);
+      } finally {
+        // Frees descriptors for the removal of the stage: blobs of all layers may use up the limit.
+        await close();
+      }
+    };
     return await RootfsBuild.make(options, all, prepare, fill);
   });
 }

@@ -22,6 +22,7 @@ import type { OpenedImage } from './with-session.ts';
  *
  * @param contents true if contents will be read: the blobs are kept until `use` ends; else each is released
  * when it was read
+ * @param use may close the tree before it returns
  * @throws what fetching and reading the layers throws, NotFoundError for a path that the image does not have,
  * and what `use` throws
  */
@@ -29,7 +30,7 @@ export async function withImageTree<T>(
   { image, store, source }: OpenedImage,
   options: PullOptions,
   contents: boolean,
-  use: (tree: ImageTree, layers: readonly LayerSummary[]) => Promise<T>,
+  use: (tree: ImageTree, layers: readonly LayerSummary[], close: () => Promise<void>) => Promise<T>,
 ): Promise<T> {
   const { report, part } = options;
   const treeOptions = {
@@ -46,7 +47,7 @@ export async function withImageTree<T>(
   );
   try {
     if (part) tree.select(part);
-    return await use(tree, layers);
+    return await use(tree, layers, close);
   } finally {
     await close();
   }
@@ -82,9 +83,10 @@ async function openTree(
       yield { name, open: contents ? reread(layer, open, openSpool) : open };
     }
   }
+  let closed: Promise<unknown> | undefined;
   const close = async (): Promise<void> => {
-    await tars?.close();
-    await kept?.close();
+    closed ??= Promise.all([tars?.close(), kept?.close()]);
+    await closed;
   };
   try {
     const tree = await ImageTree.build(treeLayers(), treeOptions);

@@ -34,6 +34,11 @@ before(async () => {
   registry.push('lib/layered', '1', {
     layers: Array.from({ length: 300 }, (_, index) => ({ tar: tar(file('a', `${index}`)) })),
   });
+  registry.push('lib/both', '1', {
+    layers: Array.from({ length: 30 }, (_, index) => ({
+      tar: tar(...Array.from({ length: 40 }, (_each, place) => file(`d/${place}/${index}/f`, 'x'))),
+    })),
+  });
 });
 after(async () => registry[Symbol.asyncDispose]());
 
@@ -81,6 +86,23 @@ for (const limit of [30, 63, 66, 130, 289]) {
     assert.deepEqual(leftIn(scratch.path), []);
   });
 }
+
+void test(
+  'a part of an image for which there are too few open files leaves no stage',
+  { skip: needs },
+  async () => {
+    using scratch = new Scratch();
+    const image = registry.reference('lib/both', '1');
+    const exitCodes = new Set<number | null>();
+    for (let limit = 64; limit < 82; limit += 2) {
+      const result = await runWithLimit(limit, scratch.path, [image, '-d', 'out', '--path', 'd']);
+      exitCodes.add(result.exitCode);
+      assert.deepEqual(leftIn(scratch.path), [], `${limit}: ${result.stderr}`);
+      rmSync(scratch.join('out'), { recursive: true, force: true });
+    }
+    assert.deepEqual(exitCodes, new Set([7, 0]));
+  },
+);
 
 void test('the soft limit of open files is raised to the hard one', { skip: needs }, async () => {
   using scratch = new Scratch();
