@@ -33,6 +33,13 @@ const LIMITS: readonly Limit[] = [
     least: 4 * 2 ** 30,
     command: 'ulimit -v unlimited',
   },
+  {
+    // RLIMIT_DATA counts private writable memory, also where V8 only reserves it for threads.
+    name: 'Max data size',
+    what: 'the limit of data is below 3 GiB',
+    least: 3 * 2 ** 30,
+    command: 'ulimit -d unlimited',
+  },
 ];
 
 const LEAST_OPEN_FILES = 64;

@@ -68,6 +68,7 @@ for (const [what, limit, says] of [
     '-v 2000000',
     /^error: cannot run: the limit of address space is below 4 GiB\nhint: .*ulimit -v/m,
   ],
+  ['data', '-d 2000000', /^error: cannot run: the limit of data is below 3 GiB\nhint: .*ulimit -d/m],
 ] as const) {
   test(`too low a limit of ${what} is an error`, async () => {
     await using setting = await Setting.open(small);
