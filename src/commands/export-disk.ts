@@ -4,14 +4,20 @@ import type { Store } from '../blob/store.ts';
 import { checkDiskTool, type DiskTarget, writeDiskImage } from '../disk/disk-image.ts';
 import { writeErofs } from '../disk/erofs.ts';
 import { type DiskFormat, diskFormats, diskIdentityOf } from '../disk/format.ts';
-import { findDiskTool } from '../disk/tools.ts';
+import { type DiskTool, findDiskTool } from '../disk/tools.ts';
 import { DestinationError, printable, UsageError } from '../errors.ts';
 import type { Image } from '../oci/image.ts';
 import type { PullOptions } from '../options.ts';
 import type { ImageTree } from '../rootfs/image-tree.ts';
 import type { NotRestored } from '../rootfs/not-restored.ts';
 import { containerName, openBeside, refuseExisting, writeConfig } from '../runtime/config-files.ts';
-import { guestOf, type MachineConfig, machineConfig, machinePath } from '../runtime/virtual-machine.ts';
+import {
+  type Guest,
+  guestOf,
+  type MachineConfig,
+  machineConfig,
+  machinePath,
+} from '../runtime/virtual-machine.ts';
 
 const OTHER_NAME = 'choose another name with -o, or replace it with --force';
 
@@ -46,18 +52,21 @@ export async function diskExporter(
   isSpecial: boolean,
 ): Promise<Exporter> {
   if (isSpecial) throw notRegular(output);
-  const {
-    diskSize: size,
-    diskCompression: compression,
-    environment,
-    part,
-    force,
-    virtualMachines,
-    report,
-    signal,
-  } = options;
-  const { isReadOnly } = diskFormats[format];
-  if (size !== undefined && isReadOnly)
+  refuseContradictions(options, format);
+  if (!options.force)
+    refuseExisting(
+      options.virtualMachines.map(() => machinePath(output)),
+      OTHER_NAME,
+    );
+  const isOurs = format === 'erofs' && options.diskCompression === undefined;
+  const tool = isOurs ? undefined : await findDiskTool(format, options.environment, options.signal);
+  return new DiskExporter(options, output, format, tool);
+}
+
+/** @throws UsageError for options that the format, or a disk of a part of an image, cannot have */
+function refuseContradictions(options: PullOptions, format: DiskFormat): void {
+  const { diskSize, diskCompression, part, virtualMachines } = options;
+  if (diskSize !== undefined && diskFormats[format].isReadOnly)
     throw new UsageError(`--size is the size of an ext4: ${format} has no free room`, {
       hint: 'leave it out, or use -o FILE.ext4',
     });
@@ -65,55 +74,81 @@ export async function diskExporter(
     throw new UsageError('cannot use --for with a part of an image', {
       hint: 'leave out --for, or --path and --exclude',
     });
-  const files = virtualMachines.map(() => machinePath(output));
-  if (!force) refuseExisting(files, OTHER_NAME);
-  if (compression !== undefined && format !== 'erofs')
+  if (diskCompression !== undefined && format !== 'erofs')
     throw new UsageError(`--compress is for an erofs, not for ${format}`, { hint: 'use -o FILE.erofs' });
-  const isOurs = format === 'erofs' && compression === undefined;
-  const tool = isOurs ? undefined : await findDiskTool(format, environment, signal);
-  /** @throws DestinationError if a FIFO or a device now has the name */
-  const targetOf = (file: ArchiveFile | undefined): Omit<DiskTarget, 'tool'> => {
-    if (file?.descriptor === undefined || !file.directory) throw notRegular(output);
+}
+
+class DiskExporter implements Exporter {
+  readonly #options: PullOptions;
+  readonly #output: string;
+  readonly #format: DiskFormat;
+  /** Undefined where this program writes the format itself. */
+  readonly #tool: DiskTool | undefined;
+  /** The configurations that boot the disk, known when it is written. */
+  #configs: readonly MachineConfig[] = [];
+
+  constructor(options: PullOptions, output: string, format: DiskFormat, tool: DiskTool | undefined) {
+    this.#options = options;
+    this.#output = output;
+    this.#format = format;
+    this.#tool = tool;
+  }
+
+  async check(file: ArchiveFile): Promise<void> {
+    const target = this.#target(file);
+    if (this.#tool) await checkDiskTool({ ...target, tool: this.#tool });
+  }
+
+  async write(
+    tree: ImageTree,
+    image: Image,
+    store: Store,
+    file: ArchiveFile | undefined,
+  ): Promise<Readonly<NotRestored>> {
+    const guest = this.#guest(tree, image);
+    const identity = diskIdentityOf(this.#format, contentText(image, this.#options), image.config.created);
+    const request = { ...this.#target(file), identity, guestFiles: guest?.files ?? [] };
+    if (!this.#tool) return await writeErofs(tree, request);
+    return await writeDiskImage(tree, {
+      ...request,
+      tool: this.#tool,
+      notice: (message) => this.#options.report({ type: 'notice', message }),
+      onEntries: (entries, total) => this.#options.report({ type: 'disk-entries', entries, total }),
+      temporaryFile: () => store.spool(),
+    });
+  }
+
+  async finish(identity: string): Promise<void> {
+    if (this.#configs.length === 0) return;
+    const { force, report } = this.#options;
+    using directory = openBeside(this.#output, identity).directory;
+    for (const { file, mode, text, command } of this.#configs) {
+      const place = { directory, name: path.basename(file) };
+      await writeConfig(place, text, force, { mode, other: OTHER_NAME });
+      report({ type: 'runtime-config', file, command });
+    }
+  }
+
+  /** @throws DestinationError if a FIFO or device now has the name */
+  #target(file: ArchiveFile | undefined): Omit<DiskTarget, 'tool'> {
+    if (file?.descriptor === undefined || !file.directory) throw notRegular(this.#output);
     const { descriptor, directory } = file;
-    return { format, name: output, size, compression, directory, signal, descriptor };
-  };
-  let configs: readonly MachineConfig[] = [];
-  return {
-    async check(file) {
-      const target = targetOf(file);
-      if (tool) await checkDiskTool({ ...target, tool });
-    },
-    async write(tree, image, store, file) {
-      const { config } = image;
-      const { architecture } = image.platform;
-      const name = containerName(path.basename(output, path.extname(output)));
-      const guest = virtualMachines.length > 0 ? guestOf(tree, config, name, isReadOnly) : undefined;
-      if (guest) {
-        const disk = { file: output, fileSystem: format, isReadOnly, architecture, guest };
-        configs = virtualMachines.map(() => machineConfig(disk));
-      }
-      const identity = diskIdentityOf(format, contentText(image, options), config.created);
-      const request = { ...targetOf(file), identity, guestFiles: guest?.files ?? [] };
-      return tool
-        ? await writeDiskImage(tree, {
-            ...request,
-            tool,
-            notice: (message) => report({ type: 'notice', message }),
-            onEntries: (entries, total) => report({ type: 'disk-entries', entries, total }),
-            temporaryFile: () => store.spool(),
-          })
-        : await writeErofs(tree, request);
-    },
-    async finish(identity) {
-      if (configs.length === 0) return;
-      using directory = openBeside(output, identity).directory;
-      for (const { file, mode, text, command } of configs) {
-        const place = { directory, name: path.basename(file) };
-        await writeConfig(place, text, force, { mode, other: OTHER_NAME });
-        report({ type: 'runtime-config', file, command });
-      }
-    },
-  };
+    const { diskSize: size, diskCompression: compression, signal } = this.#options;
+    return { format: this.#format, name: this.#output, size, compression, directory, signal, descriptor };
+  }
+
+  /** Makes the guest and its configurations; undefined without `--for`. */
+  #guest(tree: ImageTree, { config, platform }: Image): Guest | undefined {
+    const { virtualMachines } = this.#options;
+    if (virtualMachines.length === 0) return undefined;
+    const { isReadOnly } = diskFormats[this.#format];
+    const name = containerName(path.basename(this.#output, path.extname(this.#output)));
+    const guest = guestOf(tree, config, name, isReadOnly);
+    const { architecture } = platform;
+    const disk = { file: this.#output, fileSystem: this.#format, isReadOnly, architecture, guest };
+    this.#configs = virtualMachines.map(() => machineConfig(disk));
+    return guest;
+  }
 }
 
 /**
