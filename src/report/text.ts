@@ -18,33 +18,8 @@ import { formatBytes } from './progress.ts';
  * @param wholeLines print whole lines only: others write to the same file
  */
 export function textReport(out: Writable, wholeLines = false): Report {
-  let ids: readonly string[] = [];
-  let fetched = 0;
-  /** The next layer whose start is printed, base first. */
-  let next = 0;
-  const started = new Set<number>();
-  const done = new Set<number>();
-  let delayed: string | undefined = '';
-
+  const lines = new LayerLines((text) => out.write(osPath(text)), wholeLines);
   const seen = new Set<string>();
-
-  const print = (text: string) => out.write(osPath(text));
-  const printLater = (text: string) => {
-    if (delayed === undefined) print(text);
-    else delayed += text;
-  };
-  const release = () => {
-    if (delayed === undefined || fetched < ids.length) return;
-    print(`Downloading layers:\n${delayed}`);
-    delayed = undefined;
-  };
-
-  const printDone = (index: number) => {
-    fetched += 1;
-    print(`\tDone ${ids[index]}\n`);
-    release();
-  };
-
   return (event: PullEvent) => {
     if ('index' in event) {
       // A pull that is repeated without a corrupt blob repeats its events.
@@ -52,39 +27,86 @@ export function textReport(out: Writable, wholeLines = false): Report {
       if (seen.has(line)) return;
       seen.add(line);
     }
+    lines.print(event);
+  };
+}
+
+/** The lines of a pull, in the original's order. */
+class LayerLines {
+  readonly #print: (text: string) => void;
+  readonly #wholeLines: boolean;
+  #ids: readonly string[] = [];
+  readonly #started = new Set<number>();
+  readonly #fetched = new Set<number>();
+  /** The next layer whose start is printed, base first. */
+  #next = 0;
+  /** The number of layers whose end is printed. */
+  #done = 0;
+  /** The lines of applied layers, until all layers have arrived. */
+  #delayed: string | undefined = '';
+
+  constructor(print: (text: string) => void, wholeLines: boolean) {
+    this.#print = print;
+    this.#wholeLines = wholeLines;
+  }
+
+  print(event: PullEvent): void {
     switch (event.type) {
       case 'session':
-        print(`Opening a session for ${event.name} ...\n`);
+        this.#print(`Opening a session for ${event.name} ...\n`);
         break;
       case 'image':
-        ids = event.layers.map(({ id }) => shortID(id));
-        print(`Image ID: ${event.id}\nPulling ${ids.length} layers:\n`);
-        release();
+        this.#ids = event.layers.map(({ id }) => shortID(id));
+        this.#print(`Image ID: ${event.id}\nPulling ${this.#ids.length} layers:\n`);
+        this.#release();
         break;
       case 'layer-start':
-        started.add(event.index);
-        for (; started.has(next); next += 1) {
-          print(`\tPulling fs layer ${ids[next]}\n`);
-          if (done.has(next)) printDone(next);
-        }
+        this.#start(event.index);
         break;
       case 'layer-fetched':
-        done.add(event.index);
-        if (event.index < next) printDone(event.index);
+        this.#fetched.add(event.index);
+        if (event.index < this.#next) this.#printDone(event.index);
         break;
       case 'layer-apply':
-        if (!wholeLines) printLater(`\t${ids[event.index]} ... `);
+        if (!this.#wholeLines) this.#printLater(`\t${this.#ids[event.index]} ... `);
         break;
       case 'layer-applied':
-        printLater(wholeLines ? `\t${ids[event.index]} ... done\n` : 'done\n');
+        this.#printLater(this.#wholeLines ? `\t${this.#ids[event.index]} ... done\n` : 'done\n');
         break;
       case 'done':
-        if (event.added) print(addedLine(event.added));
-        print(`\nRootfs of ${event.reference} in ${event.destination}\n`);
+        if (event.added) this.#print(addedLine(event.added));
+        this.#print(`\nRootfs of ${event.reference} in ${event.destination}\n`);
         break;
       default:
     }
-  };
+  }
+
+  /** Prints the starts of all layers up to the first that has not started. */
+  #start(index: number): void {
+    this.#started.add(index);
+    for (; this.#started.has(this.#next); this.#next += 1) {
+      this.#print(`\tPulling fs layer ${this.#ids[this.#next]}\n`);
+      if (this.#fetched.has(this.#next)) this.#printDone(this.#next);
+    }
+  }
+
+  #printDone(index: number): void {
+    this.#done += 1;
+    this.#print(`\tDone ${this.#ids[index]}\n`);
+    this.#release();
+  }
+
+  #printLater(text: string): void {
+    if (this.#delayed === undefined) this.#print(text);
+    else this.#delayed += text;
+  }
+
+  /** Prints the delayed lines if all layers have arrived. */
+  #release(): void {
+    if (this.#delayed === undefined || this.#done < this.#ids.length) return;
+    this.#print(`Downloading layers:\n${this.#delayed}`);
+    this.#delayed = undefined;
+  }
 }
 
 /** Returns a line such as `Added 3 paths: agent:/usr/local/bin/, etc.tar`. */
