@@ -34,43 +34,27 @@ export function runcConfig(
     terminal = false,
   }: { readonly rootless?: Rootless | undefined; readonly terminal?: boolean } = {},
 ): RuntimeConfig {
-  const notices: string[] = [];
-  const { user } = container;
-  // A user namespace with one id has only root.
-  const isAlone = rootless !== undefined && rootless.ids === undefined;
-  const runsAs = isAlone ? { uid: 0, gid: 0 } : user;
-  // runc refuses additional groups in a container that it starts without root.
-  const groups = rootless ? [] : user.groups;
-  if (isAlone && (user.uid !== 0 || user.gid !== 0)) {
-    notices.push(`without root, runc runs the container as its root, not as ${user.uid}:${user.gid}`);
-  } else if (groups.length < user.groups.length) {
-    notices.push(
-      `without root, runc gives the user no further groups: ${user.groups.join(', ')} are left out`,
-    );
-  }
+  const isRootless = rootless !== undefined;
+  const { user, notices } = processUser(container, rootless);
   const document = {
     ociVersion: '1.0.2',
     process: {
       terminal,
-      user: {
-        uid: runsAs.uid,
-        gid: runsAs.gid,
-        ...(groups.length > 0 ? { additionalGids: groups } : {}),
-      },
+      user,
       args: container.args,
       env: [...container.environment].map(([name, value]) => `${name}=${value}`),
       cwd: container.workingDirectory,
-      capabilities: capabilitySets(runsAs.uid),
+      capabilities: capabilitySets(user.uid),
       rlimits: [{ type: 'RLIMIT_NOFILE', hard: 1024, soft: 1024 }],
       noNewPrivileges: false,
     },
     root: { path: root, readonly: false },
     hostname: container.name,
-    mounts: [...systemMounts(rootless !== undefined), ...volumeMounts(container, rootless !== undefined)],
+    mounts: [...systemMounts(isRootless), ...volumeMounts(container, isRootless)],
     annotations: annotations(image, notices),
     linux: {
       ...(rootless ? mappingsFor(rootless) : { resources: { devices: [{ allow: false, access: 'rwm' }] } }),
-      namespaces: namespaces(rootless !== undefined).map((type) => ({ type })),
+      namespaces: namespaces(isRootless).map((type) => ({ type })),
       maskedPaths: [...maskedPaths, ...container.hidden],
       readonlyPaths,
     },
@@ -84,6 +68,33 @@ export function runcConfig(
     notices.push(`with runc, the image's volumes are in memory: ${container.volumes.join(' ')}`);
   }
   return { text: `${JSON.stringify(document, undefined, 2)}\n`, notices };
+}
+
+/** The user of a process, in the words of the runtime specification. */
+interface ProcessUser {
+  readonly uid: number;
+  readonly gid: number;
+  readonly additionalGids?: readonly number[];
+}
+
+/** Returns the user that the container's process gets, with notices if it is not quite the image's. */
+function processUser(
+  { user }: Container,
+  rootless: Rootless | undefined,
+): { readonly user: ProcessUser; readonly notices: string[] } {
+  // A user namespace with one id has only root.
+  const isAlone = rootless !== undefined && rootless.ids === undefined;
+  const { uid, gid } = isAlone ? { uid: 0, gid: 0 } : user;
+  // runc refuses additional groups in a container that it starts without root.
+  const additionalGids = rootless ? [] : user.groups;
+  const notices: string[] = [];
+  if (isAlone && (user.uid !== 0 || user.gid !== 0))
+    notices.push(`without root, runc runs the container as its root, not as ${user.uid}:${user.gid}`);
+  else if (additionalGids.length < user.groups.length)
+    notices.push(
+      `without root, runc gives the user no further groups: ${user.groups.join(', ')} are left out`,
+    );
+  return { user: { uid, gid, ...(additionalGids.length > 0 && { additionalGids }) }, notices };
 }
 
 /**
