@@ -169,71 +169,87 @@ const Z_OK = 0;
 const GZIP_ONLY = 15 + 16;
 const FIRST_MAGIC_BYTE = 0x1f;
 
+/** The fields of `z_stream`, in order. */
+const Z_STREAM = {
+  next_in: 'uintptr_t',
+  avail_in: 'unsigned int',
+  total_in: 'unsigned long',
+  next_out: 'uintptr_t',
+  avail_out: 'unsigned int',
+  total_out: 'unsigned long',
+  msg: 'uintptr_t',
+  state: 'uintptr_t',
+  zalloc: 'uintptr_t',
+  zfree: 'uintptr_t',
+  opaque: 'uintptr_t',
+  data_type: 'int',
+  adler: 'unsigned long',
+  reserved: 'unsigned long',
+} as const;
+
+/** The functions of zlib that are called. */
+const ZLIB = {
+  version: 'const char *zlibVersion()',
+  init: 'int inflateInit2_(uintptr_t stream, int bits, const char *version, int size)',
+  inflate: 'int inflate(uintptr_t stream, int flush)',
+  reset: 'int inflateReset(uintptr_t stream)',
+  validate: 'int inflateValidate(uintptr_t stream, int check)',
+  end: 'int inflateEnd(uintptr_t stream)',
+} as const;
+
+/**
+ * Finds the functions of a table of C declarations.
+ *
+ * @throws if one is missing
+ */
+function functionsOf<Name extends string>(
+  library: Library,
+  declarations: Readonly<Record<Name, string>>,
+): Readonly<Record<Name, ReturnType<Library['func']>>> {
+  const found = Object.entries<string>(declarations).map(([name, text]) => [name, library.func(text)]);
+  return Object.fromEntries(found) as Record<Name, ReturnType<Library['func']>>;
+}
+
 /**
  * Returns a function that creates an engine for gzip, by the zlib inside Node.
  *
  * @throws if zlib's functions cannot be found
  */
 function nativeGzip(koffi: Koffi, library: Library): () => Engine {
-  const stream = koffi.struct({
-    next_in: 'uintptr_t',
-    avail_in: 'unsigned int',
-    total_in: 'unsigned long',
-    next_out: 'uintptr_t',
-    avail_out: 'unsigned int',
-    total_out: 'unsigned long',
-    msg: 'uintptr_t',
-    state: 'uintptr_t',
-    zalloc: 'uintptr_t',
-    zfree: 'uintptr_t',
-    opaque: 'uintptr_t',
-    data_type: 'int',
-    adler: 'unsigned long',
-    reserved: 'unsigned long',
-  });
+  const stream = koffi.struct(Z_STREAM);
   const size = koffi.sizeof(stream);
-  const at = {
-    nextIn: koffi.offsetof(stream, 'next_in'),
-    availIn: koffi.offsetof(stream, 'avail_in'),
-    nextOut: koffi.offsetof(stream, 'next_out'),
-    availOut: koffi.offsetof(stream, 'avail_out'),
-  };
-  const version = (library.func('const char *zlibVersion()') as () => string)();
-  const inflateInit2 = library.func(
-    'int inflateInit2_(uintptr_t stream, int bits, const char *version, int size)',
-  );
-  const inflate = library.func('int inflate(uintptr_t stream, int flush)');
-  const inflateReset = library.func('int inflateReset(uintptr_t stream)');
-  const inflateValidate = library.func('int inflateValidate(uintptr_t stream, int check)');
-  const inflateEnd = library.func('int inflateEnd(uintptr_t stream)');
+  const [nextIn, availIn, nextOut, availOut] = (
+    ['next_in', 'avail_in', 'next_out', 'avail_out'] as const
+  ).map((field) => koffi.offsetof(stream, field)) as [number, number, number, number];
+  const { version, init, inflate, reset, validate, end } = functionsOf(library, ZLIB);
+  const zlibVersion = version() as string;
 
   return () => {
     const memory = Buffer.from(new ArrayBuffer(size));
     const address = koffi.address(memory);
-    if (inflateInit2(address, GZIP_ONLY, version, size) !== Z_OK)
-      throw new Error('zlib cannot be initialised');
+    if (init(address, GZIP_ONLY, zlibVersion, size) !== Z_OK) throw new Error('zlib cannot be initialised');
     return {
       feed(input: Region) {
-        memory.writeBigUInt64LE(input.address, at.nextIn);
-        memory.writeUInt32LE(input.bytes.length, at.availIn);
+        memory.writeBigUInt64LE(input.address, nextIn);
+        memory.writeUInt32LE(input.bytes.length, availIn);
       },
-      left: () => memory.readUInt32LE(at.availIn),
+      left: () => memory.readUInt32LE(availIn),
       run(output: Region): DecoderRun {
-        memory.writeBigUInt64LE(output.address, at.nextOut);
-        memory.writeUInt32LE(output.bytes.length, at.availOut);
+        memory.writeBigUInt64LE(output.address, nextOut);
+        memory.writeUInt32LE(output.bytes.length, availOut);
         const code = inflate(address, Z_NO_FLUSH) as number;
         if ((code < 0 && code !== Z_BUF_ERROR) || code === Z_NEED_DICT)
           throw new MalformedDataError('is corrupt');
         return {
-          produced: output.bytes.length - memory.readUInt32LE(at.availOut),
+          produced: output.bytes.length - memory.readUInt32LE(availOut),
           ended: code === Z_STREAM_END,
         };
       },
       // GNU tar and tape drives pad with zeros. Any other byte after a member must begin another member.
       after: (byte) => (byte === FIRST_MAGIC_BYTE ? 'member' : byte === 0 ? 'padding' : 'garbage'),
-      compareChecksums: (compare) => void inflateValidate(address, compare ? 1 : 0),
-      restart: () => void inflateReset(address),
-      close: () => void inflateEnd(address),
+      compareChecksums: (compare) => void validate(address, compare ? 1 : 0),
+      restart: () => void reset(address),
+      close: () => void end(address),
     };
   };
 }
@@ -242,6 +258,17 @@ function nativeGzip(koffi: Koffi, library: Library): () => Engine {
 const ZSTD_D_WINDOW_LOG_MAX = 100;
 const ZSTD_D_FORCE_IGNORE_CHECKSUM = 1002;
 const ZSTD_RESET_SESSION_ONLY = 1;
+
+/** The functions of zstd that are called. */
+const ZSTD = {
+  create: 'uintptr_t ZSTD_createDStream()',
+  setParameter: 'size_t ZSTD_DCtx_setParameter(uintptr_t stream, int parameter, int value)',
+  decompress: 'size_t ZSTD_decompressStream(uintptr_t stream, uintptr_t output, uintptr_t input)',
+  reset: 'size_t ZSTD_DCtx_reset(uintptr_t stream, int directive)',
+  isError: 'unsigned int ZSTD_isError(size_t code)',
+  errorName: 'const char *ZSTD_getErrorName(size_t code)',
+  free: 'size_t ZSTD_freeDStream(uintptr_t stream)',
+} as const;
 
 /**
  * Returns a function that creates an engine for zstd, by the library inside Node.
@@ -253,20 +280,10 @@ function nativeZstd(koffi: Koffi, library: Library): () => Engine {
   const buffer = koffi.struct({ pointer: 'uintptr_t', size: 'size_t', position: 'size_t' });
   const size = koffi.sizeof(buffer);
   const at = { size: koffi.offsetof(buffer, 'size'), position: koffi.offsetof(buffer, 'position') };
-  const create = library.func('uintptr_t ZSTD_createDStream()') as () => bigint | number;
-  const setParameter = library.func(
-    'size_t ZSTD_DCtx_setParameter(uintptr_t stream, int parameter, int value)',
-  );
-  const decompress = library.func(
-    'size_t ZSTD_decompressStream(uintptr_t stream, uintptr_t output, uintptr_t input)',
-  );
-  const reset = library.func('size_t ZSTD_DCtx_reset(uintptr_t stream, int directive)');
-  const isError = library.func('unsigned int ZSTD_isError(size_t code)');
-  const errorName = library.func('const char *ZSTD_getErrorName(size_t code)');
-  const free = library.func('size_t ZSTD_freeDStream(uintptr_t stream)');
+  const { create, setParameter, decompress, reset, isError, errorName, free } = functionsOf(library, ZSTD);
 
   return () => {
-    const stream = create();
+    const stream = create() as bigint | number;
     if (Number(stream) === 0) throw new Error('zstd cannot be initialised');
     setParameter(stream, ZSTD_D_WINDOW_LOG_MAX, WINDOW_LOG_MAX);
     const memory = Buffer.from(new ArrayBuffer(2 * size));
