@@ -119,67 +119,106 @@ export function indexArchive(descriptor: number, size: number, name: string): Ar
 
 /** Yields the entries of an archive file, each with the position of its content. */
 function* readHeaders(descriptor: number, name: string): Generator<[entry: ReadEntry, offset: number]> {
-  /** The position of the next byte to read. */
-  let position = 0;
-  /** The entry that the last block completed. */
-  let entry = undefined as ReadEntry | undefined;
-  let failure = undefined as Error | undefined;
-  let end = false;
-  /** The number of blocks since the last entry: of zeros, and of headers about the next entry. */
-  let zeros = 0;
-  let meta = 0;
-  let sparse = false;
-  const parser = new Parser({ strict: true, zstd: false });
-  for (const event of ['entry', 'ignoredEntry'] as const) {
-    parser.on(event, (found: ReadEntry) => {
-      entry = found;
-      found.resume();
-    });
-  }
-  parser.on('meta', (records: string) => (sparse ||= /^\d+ GNU\.sparse\./m.test(records)));
-  parser.on('nullBlock', () => (zeros += 1));
-  parser.on('eof', () => (end = true));
-  parser.on('error', (error: unknown) => (failure ??= error as Error));
-
-  const malformed = (reason: string): IntegrityError =>
-    new IntegrityError(`${name}: header at byte ${position}: ${reason}`, {
-      code: 'MALFORMED_TAR',
-      hint: 'save or copy the image again',
-    });
-  const feed = (bytes: Buffer): void => {
-    parser.write(bytes);
-    if (failure !== undefined) throw malformed(`not a tar header (${printable(failure.message, 80)})`);
-  };
+  const headers = new HeaderParser(name);
   for (;;) {
     const block = Buffer.alloc(TAR_BLOCK_BYTES);
-    const length = readSync(descriptor, block, 0, TAR_BLOCK_BYTES, position);
-    if (length === 0 && meta > 0) throw malformed('the archive ends before the entry of a header');
-    if (length === 0) return;
-    if (length < TAR_BLOCK_BYTES) throw malformed('the archive ends within a header block');
-    if (position === 0 && compressionOf(block) !== 'none') throw malformed('not a tar header');
-    const isAfterZeros = zeros > 0;
-    feed(block);
-    position += TAR_BLOCK_BYTES;
-    if (end) return;
-    if (isAfterZeros) throw malformed('data follows a single block of zeros, which is half of an end mark');
-    if (entry === undefined) {
-      meta += zeros > 0 ? 0 : 1;
-      continue;
+    const length = readSync(descriptor, block, 0, TAR_BLOCK_BYTES, headers.position);
+    if (length === 0) {
+      headers.requireEnd();
+      return;
     }
-    if (entry.meta) throw malformed(`a meta header of ${entry.size} bytes, the limit is ${MAX_META_BYTES}`);
-    if (sparse || entry.type === 'SparseFile') {
-      throw new IntegrityError(`${name} has the sparse member ${printable(entry.path)}`, {
+    if (length < TAR_BLOCK_BYTES) throw headers.malformed('the archive ends within a header block');
+    const entry = headers.take(block);
+    if (headers.isOver) return;
+    if (entry === undefined) continue;
+    yield [entry, headers.position];
+    headers.skipContent(entry);
+  }
+}
+
+/** Gives the headers of an archive, block by block, to the parser of the package `tar`. */
+class HeaderParser {
+  /** The position of the next byte to read. */
+  position = 0;
+  /** True after the end mark. */
+  isOver = false;
+  readonly #name: string;
+  readonly #parser = new Parser({ strict: true, zstd: false });
+  /** The entry that the last block completed. */
+  #entry: ReadEntry | undefined;
+  #failure: Error | undefined;
+  /** The numbers of blocks since the last entry: of zeros, and of headers about the next entry. */
+  #zeros = 0;
+  #meta = 0;
+  #isSparse = false;
+
+  constructor(name: string) {
+    this.#name = name;
+    for (const event of ['entry', 'ignoredEntry'] as const) {
+      this.#parser.on(event, (found: ReadEntry) => {
+        this.#entry = found;
+        found.resume();
+      });
+    }
+    this.#parser.on('meta', (records: string) => (this.#isSparse ||= /^\d+ GNU\.sparse\./m.test(records)));
+    this.#parser.on('nullBlock', () => (this.#zeros += 1));
+    this.#parser.on('eof', () => (this.isOver = true));
+    this.#parser.on('error', (error: unknown) => (this.#failure ??= error as Error));
+  }
+
+  /**
+   * Takes the next block. Returns the entry that it completes, if it does.
+   *
+   * @throws IntegrityError
+   */
+  take(block: Buffer): ReadEntry | undefined {
+    if (this.position === 0 && compressionOf(block) !== 'none') throw this.malformed('not a tar header');
+    const isAfterZeros = this.#zeros > 0;
+    this.#feed(block);
+    this.position += TAR_BLOCK_BYTES;
+    if (this.isOver) return undefined;
+    if (isAfterZeros)
+      throw this.malformed('data follows a single block of zeros, which is half of an end mark');
+    if (this.#entry === undefined) this.#meta += this.#zeros > 0 ? 0 : 1;
+    else this.#check(this.#entry);
+    return this.#entry;
+  }
+
+  #check(entry: ReadEntry): void {
+    if (entry.meta)
+      throw this.malformed(`a meta header of ${entry.size} bytes, the limit is ${MAX_META_BYTES}`);
+    if (this.#isSparse || entry.type === 'SparseFile') {
+      throw new IntegrityError(`${this.#name} has the sparse member ${printable(entry.path)}`, {
         hint: 'make the archive again without --sparse',
       });
     }
     if (!Number.isSafeInteger(entry.header.size))
-      throw malformed(`the size of ${printable(entry.path)} is not a whole number from 0 up`);
-    yield [entry, position];
-    // Zeros instead of the content, which the parser need not see.
-    const { startBlockSize } = entry;
-    for (let rest = startBlockSize; rest > 0; rest -= ZEROS.length) feed(ZEROS.subarray(0, rest));
-    position += startBlockSize;
-    [entry, meta, sparse] = [undefined, 0, false];
+      throw this.malformed(`the size of ${printable(entry.path)} is not a whole number from 0 up`);
+  }
+
+  /** Goes on behind the content of an entry: the parser gets zeros in its place. */
+  skipContent({ startBlockSize }: ReadEntry): void {
+    for (let rest = startBlockSize; rest > 0; rest -= ZEROS.length) this.#feed(ZEROS.subarray(0, rest));
+    this.position += startBlockSize;
+    [this.#entry, this.#meta, this.#isSparse] = [undefined, 0, false];
+  }
+
+  /** @throws IntegrityError where an archive without an end mark cannot end: after a header about an entry */
+  requireEnd(): void {
+    if (this.#meta > 0) throw this.malformed('the archive ends before the entry of a header');
+  }
+
+  malformed(reason: string): IntegrityError {
+    return new IntegrityError(`${this.#name}: header at byte ${this.position}: ${reason}`, {
+      code: 'MALFORMED_TAR',
+      hint: 'save or copy the image again',
+    });
+  }
+
+  #feed(bytes: Buffer): void {
+    this.#parser.write(bytes);
+    if (this.#failure !== undefined)
+      throw this.malformed(`not a tar header (${printable(this.#failure.message, 80)})`);
   }
 }
 
