@@ -3,8 +3,12 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
+  closeSync,
+  constants,
+  existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
   readFileSync,
   readdirSync,
   renameSync,
@@ -18,6 +22,7 @@ import { describe, test, type TestContext } from 'node:test';
 import { getgid, getuid } from 'node:process';
 import { Destination } from '../../src/rootfs/destination.ts';
 import { Rootfs } from '../../src/rootfs/rootfs.ts';
+import { lockFile } from '../../src/sys/system-calls.ts';
 import { dir, file, hardlink, tar } from '../support/archive.ts';
 import { printTree } from '../support/tree.ts';
 import { chunks, isRoot, mounted, openRootfs, temporaryDirectory } from './harness.ts';
@@ -359,6 +364,19 @@ describe(
         assert.deepEqual(readdirSync(join(base, 'above')).toSorted(), [...(isRemoved ? [] : [stage]), 'r']);
       });
     }
+
+    test('an empty tree stays while another run has its lock', async (t) => {
+      const base = temporaryDirectory(t);
+      const stage = '.r.dlrootfs-999999998-0123456789ab';
+      mkdirSync(join(base, stage));
+      const held = openSync(join(base, stage), constants.O_RDONLY);
+      assert.equal(lockFile(held, 'exclusive'), 'locked');
+      await pullInto(join(base, 'r'), layer);
+      assert.ok(existsSync(join(base, stage)));
+      closeSync(held);
+      await Destination.tidy(join(base, 'r'));
+      assert.deepEqual(readdirSync(base), ['r']);
+    });
 
     test('a tree with a mount in it stays, and so does what is mounted', async (t) => {
       const base = temporaryDirectory(t);

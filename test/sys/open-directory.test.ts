@@ -118,6 +118,50 @@ describe('OpenDirectory', () => {
     }
   });
 
+  it('as root, knows who may rename an entry', rootOnly, () => {
+    const [mine, theirs] = [0, 1234];
+    for (const [above, mode, entry, may] of [
+      [mine, 0o755, theirs, false],
+      [mine, 0o1777, mine, false],
+      [mine, 0o1777, theirs, true],
+      [mine, 0o777, mine, true],
+      [mine, 0o775, mine, true],
+      [theirs, 0o755, mine, true],
+    ] as const) {
+      chownSync(base, above, above);
+      chmodSync(base, mode);
+      rmSync(join(base, 'entry'), { recursive: true, force: true });
+      mkdirSync(join(base, 'entry'));
+      chownSync(join(base, 'entry'), entry, entry);
+      using directory = OpenDirectory.open(base);
+      const row = `${above} ${mode.toString(8)} ${entry}`;
+      assert.equal(directory.mayOthersRename(directory.stat('entry')!), may, row);
+    }
+  });
+
+  it('compares the owner of a link with that of the last name, not of its directory', rootOnly, () => {
+    chmodSync(base, 0o755);
+    for (const [name, above, last, isAllowed] of [
+      ['a file of root', 1234, 0, false],
+      ['a file of the user', 0, 1234, true],
+    ] as const) {
+      mkdirSync(join(base, name, 'home'), { recursive: true });
+      writeFileSync(join(base, name, 'x'), '');
+      symlinkSync('../x', join(base, name, 'home/link'));
+      lchownSync(join(base, name, 'home/link'), 1234, 1234);
+      chownSync(join(base, name, 'home'), 1234, 1234);
+      chownSync(join(base, name, 'x'), last, last);
+      chownSync(join(base, name), above, above);
+      const open = () => OpenDirectory.openParent(join(base, name, 'home/link'));
+      if (!isAllowed) assert.throws(open, { code: 'FOREIGN_SYMLINK' }, name);
+      else {
+        const place = open();
+        assert.equal(place.name, 'x');
+        place.directory.close();
+      }
+    }
+  });
+
   it('exchanges two entries', { skip: process.platform === 'linux' ? false : 'needs renameat2' }, () => {
     using directory = OpenDirectory.open(base);
     mkdirSync(directory.at('one'));

@@ -22,6 +22,7 @@ const rows: readonly (readonly [what: string, secret: string, text: string, expe
   ['one that was cut', 'verysecret', 'it was verysec… (400)', 'it was ***… (400)'],
   ['one that was cut, by dots', 'verysecret', 'it was verysec...', 'it was ***...'],
   ['one that was cut in an escape', 'very"secret', String.raw`very\u00…`, String.raw`***\u00…`],
+  ['a few characters before a cut, inside of a word', 'verysecret', 'it was xverys…', 'it was xverys…'],
   ['less than a word before a cut', 'verysecret', 'it was ver…', 'it was ver…'],
   ['a blank as a plus sign', 'very secret', 'very+secret', '***'],
   ['percent encoding twice', 'very/secret', 'very%252Fsecret', '***'],
