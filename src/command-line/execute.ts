@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import { geteuid } from 'node:process';
 import { text as contentOf } from 'node:stream/consumers';
-import { setFlagsFromString } from 'node:v8';
 import type { StoreSize } from '../blob/store.ts';
 import type { Difference } from '../comparison/differences.ts';
 import { DestinationError, DlrootfsError, ExitCode, UsageError, printable } from '../errors.ts';
@@ -11,6 +10,7 @@ import { type LiveReport, type Report, fanOut, jsonLinesReport } from '../report
 import { formatBytes, plainReport } from '../report/progress.ts';
 import { type Inspection, messageReport, textReport } from '../report/text.ts';
 import { runtimes } from '../runtime/config-files.ts';
+import { limitHeapGrowth } from '../sys/native.ts';
 import { osPath } from '../sys/os-path.ts';
 import { version } from '../version.ts';
 import type { CommandName, FlagValues } from './commands.ts';
@@ -86,12 +86,6 @@ const RUNS: Readonly<Record<Exclude<CommandName, 'version' | 'help' | 'completio
   verify: runComparison,
 };
 
-/**
- * With -g and -o, V8 collects old objects when they have grown by 60 %, instead of up to fourfold: 20 MiB
- * less at the peak, for 3 % of the time.
- */
-const SMALL_HEAP = '--heap-growing-percent=60';
-
 /** Runs `dlrootfs IMAGE`. */
 async function runPull(invocation: Invocation, context: CliContext): Promise<number | void> {
   const { values } = invocation;
@@ -101,7 +95,7 @@ async function runPull(invocation: Invocation, context: CliContext): Promise<num
     const output = STDOUT_NAMES.has(values.output) ? '-' : values.output;
     return await runExport(invocation, output, context);
   }
-  if (values.git === true) setFlagsFromString(SMALL_HEAP);
+  if (values.git === true) limitHeapGrowth();
   const { stdout } = context;
   const lines = values.quiet !== true && values.json !== true;
   const summary = await reporting(invocation, context, lines, ({ pull }, request) =>
@@ -124,7 +118,6 @@ const NOT_WITH_OUTPUT = ['dest', 'git', 'merge', 'replace', 'rootless', 'prepare
 async function runExport(invocation: Invocation, output: string, context: CliContext): Promise<void> {
   const { values, given } = invocation;
   const { stdout } = context;
-  setFlagsFromString(SMALL_HEAP);
   const contradiction = NOT_WITH_OUTPUT.find((name) => given.has(name));
   if (contradiction !== undefined) {
     const spelled = given.get(contradiction)!;

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { loadKoffi } from './koffi.ts';
 
 type Koffi = typeof import('koffi');
@@ -50,6 +51,14 @@ let isOwnProcess = false;
  */
 export function ownProcess(): void {
   isOwnProcess = true;
+}
+
+/**
+ * From now on V8 collects old objects when they have grown by 60 %, instead of up to fourfold. With -g that
+ * takes 20 MiB off the peak, for 3 % of the time. A library leaves it to its caller.
+ */
+export function limitHeapGrowth(): void {
+  if (isOwnProcess) setFlagsFromString('--heap-growing-percent=60');
 }
 
 /** Parameters of mallopt(3). */
