@@ -13,7 +13,7 @@ import { Body, BrokenTransferError, CorruptBlobError } from './transfer.ts';
 
 /** Number of bytes read back at once, for the digest. */
 const READ_BACK = 512 * 1024;
-/** Number of bytes between two notes of the file's contents. A killed run loses about as many. */
+/** Number of bytes between two notes of the file's contents. A killed run loses twice as many at most. */
 const NOTE_EVERY = 4 * 2 ** 20;
 /** Least number of missing bytes that are requested in pieces. */
 const WORTH_PIECES = 16 * 2 ** 20;
@@ -141,7 +141,6 @@ export class Download {
     if (!this.#complete) await this.#note();
   }
 
-  /** Returns the number of received bytes. */
   get #received(): number {
     return (this.#pieces ?? this.#buffer).received;
   }
@@ -184,10 +183,9 @@ export class Download {
   }
 
   #resumeWords({ failure, wait }: Retry, from: number): string {
-    const { name } = this.#options;
     const reason = failure instanceof BrokenTransferError ? failure.reason : failure.message;
     const how = wait === 0 ? 'resuming' : `retrying in ${inSeconds(wait)}`;
-    return `${name}: ${printable(reason)}; ${how} from byte ${from}`;
+    return `${this.#options.name}: ${printable(reason)}; ${how} from byte ${from}`;
   }
 
   async #receiveFrom(body: Body, response: BlobResponse): Promise<void> {
@@ -235,7 +233,7 @@ export class Download {
     }
     this.#hash.update(chunk);
     await this.#buffer.append(chunk);
-    this.#arrived(chunk.length);
+    await this.#arrived(chunk.length);
   }
 
   /** Puts a request for the next piece into the queue, unless one waits there or no piece is left. */
@@ -289,7 +287,7 @@ export class Download {
       if (piece.at === this.#hash.bytes) this.#hash.update(chunk);
       piece.at += chunk.length;
       if (pieces.front > this.#buffer.received) this.#buffer.advance(pieces.front);
-      this.#arrived(chunk.length);
+      await this.#arrived(chunk.length);
       budget.received(chunk.length);
     }
   }
@@ -334,12 +332,14 @@ export class Download {
     this.#pieces = undefined;
   }
 
-  #arrived(bytes: number): void {
+  async #arrived(bytes: number): Promise<void> {
     this.#budget.received(bytes);
     this.#options.progress(this.#received);
     this.#hashMore();
     this.#unnoted += bytes;
-    // The connections go on while it is written.
+    if (this.#unnoted < NOTE_EVERY) return;
+    // The connections go on while a note is written, but wait for it before the next.
+    await this.#notes;
     if (this.#unnoted >= NOTE_EVERY) this.#note().catch((error: unknown) => this.#failed.reject(error));
   }
 

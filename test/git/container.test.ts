@@ -406,9 +406,9 @@ test(
   },
 );
 
-test('-g: 4,000 directories in directories, and few descriptors', { skip }, async () => {
+test('-g: 2,000 directories in directories, and few descriptors', { skip }, async () => {
   using scratch = new Scratch();
-  const deep = Array.from({ length: 4000 }, () => 'd').join('/');
+  const deep = Array.from({ length: 2000 }, () => 'd').join('/');
   registry.push('lib/deep', '1', { layers: [{ tar: tar(dir(deep), file(`${deep}/f`, 'x')) }] });
   const pull = (name: string, under: readonly string[] = []) =>
     runProgram([registry.reference('lib/deep', '1'), '-d', scratch.join(name), '-g', '-q'], { under });
