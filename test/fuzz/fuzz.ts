@@ -5,7 +5,7 @@
  * Needs root: since some cases are command lines, all but its own directory is made read-only.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -32,6 +32,8 @@ const { values } = parseArgs({
   },
 });
 const directory = process.env['FUZZ_DIR'] ?? '/var/tmp/dlrootfs-fuzz';
+/** The cases of this run; another run at the same time has a directory of its own. */
+const cases = `${directory}/${process.pid}`;
 const say = (line: string) => process.stdout.write(`${line}\n`);
 
 /** Runs this script again in a mount namespace in which all but `directory` is read-only. */
@@ -138,7 +140,7 @@ async function replay(file: string): Promise<void> {
   const outcome = await runCase(kind, each, {
     program: values.tool,
     server,
-    work: `${directory}/replay`,
+    work: `${cases}/replay`,
   });
   say(JSON.stringify({ argv: each.argv, ...outcome }, undefined, 1));
   process.exitCode = outcome.faults.length > 0 ? 1 : 0;
@@ -156,7 +158,7 @@ async function fuzz(): Promise<void> {
   say(`seed ${values.seed}, ${values.minutes} minutes, findings in ${directory}/findings`);
   const worker = async (_: unknown, index: number) => {
     await using server = await SiteServer.start();
-    const place: Place = { program: values.tool, server, work: `${directory}/run${index}` };
+    const place: Place = { program: values.tool, server, work: `${cases}/run${index}` };
     while (performance.now() < end && next < last) {
       const number = next;
       next += 1;
@@ -180,5 +182,10 @@ mkdirSync(`${directory}/findings`, { recursive: true });
 if (process.env['DLROOTFS_FUZZ_CONFINED'] === undefined) runConfined();
 else {
   makeReadOnly();
-  await (values.replay === undefined ? fuzz() : replay(values.replay));
+  mkdirSync(cases);
+  try {
+    await (values.replay === undefined ? fuzz() : replay(values.replay));
+  } finally {
+    rmSync(cases, { recursive: true });
+  }
 }
