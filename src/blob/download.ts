@@ -11,8 +11,8 @@ import { type Piece, Pieces } from './pieces.ts';
 import type { RequestQueue } from '../sys/request-queue.ts';
 import { Body, BrokenTransferError, CorruptBlobError } from './transfer.ts';
 
-/** Number of bytes read back at once, for the digest. */
-const READ_BACK = 512 * 1024;
+/** Number of bytes read back at once, for the digest; few, since the event loop waits for them. */
+const READ_BACK = 64 * 1024;
 /** Number of bytes between two notes of the file's contents. A killed run loses twice as many at most. */
 const NOTE_EVERY = 4 * 2 ** 20;
 /** Least number of missing bytes that are requested in pieces. */
