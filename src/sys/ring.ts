@@ -289,24 +289,20 @@ export class RingReader extends RingEnd {
    * @throws RingAborted when the writer has aborted
    */
   read(max: number): Uint8Array | undefined {
-    this.#release();
     for (;;) {
       const seen = Atomics.load(this.control, Word.bytes);
-      const now = this.#state();
-      if (this.#available() > 0) return this.#take(max);
-      if (now === State.ended) return undefined;
+      const found = this.poll(max);
+      if (found !== 'none') return found;
       if (this.beforeWait?.() !== true) Atomics.wait(this.control, Word.bytes, seen);
     }
   }
 
   /** As `read`, but waits asynchronously, and does no other work. */
   async readLater(max: number): Promise<Uint8Array | undefined> {
-    this.#release();
     for (;;) {
       const seen = Atomics.load(this.control, Word.bytes);
-      const now = this.#state();
-      if (this.#available() > 0) return this.#take(max);
-      if (now === State.ended) return undefined;
+      const found = this.poll(max);
+      if (found !== 'none') return found;
       const wait = Atomics.waitAsync(this.control, Word.bytes, seen);
       if (wait.async) await wait.value;
     }

@@ -3,7 +3,7 @@ import { RingAborted, RingReader, RingWriter } from '../../sys/ring.ts';
 import { Decoder, type TarReceiver } from './decoder.ts';
 
 /** Most bytes read at once, before sockets and signals are served. */
-const PIECE = 256 * 1024;
+const MAX_READ_BYTES = 256 * 1024;
 
 /** A decoder's thread whose tars this thread reads, one after another. */
 export class TarThread {
@@ -31,7 +31,7 @@ export class TarThread {
     let isWhole = false;
     try {
       for (;;) {
-        const bytes = await this.#reader.readLater(PIECE);
+        const bytes = await this.#reader.readLater(MAX_READ_BYTES);
         if (bytes === undefined) break;
         yield bytes;
         await turn();
