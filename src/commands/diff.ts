@@ -15,8 +15,8 @@ import { withImageTree } from './with-image-tree.ts';
 import { parseImage } from './image-source.ts';
 import { type OpenedImage, withImage } from './with-session.ts';
 
-const READ_BYTES = 16 * 1024;
-const ZEROS = Buffer.alloc(READ_BYTES);
+const CONTENT_BLOCK_BYTES = 16 * 1024;
+const ZEROS = Buffer.alloc(CONTENT_BLOCK_BYTES);
 
 /** One of two images. */
 export interface ComparedImage {
@@ -168,7 +168,7 @@ async function digestsOf(
  */
 async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
   const hash = createHash('sha256');
-  const block = Buffer.alloc(READ_BYTES);
+  const block = Buffer.alloc(CONTENT_BLOCK_BYTES);
   const number = Buffer.alloc(8);
   let current = 0;
   let filled = 0;
@@ -184,11 +184,11 @@ async function contentDigest({ extents, pieces }: OpenFile): Promise<string> {
   for await (const bytes of pieces) {
     for (const { position, part } of cursor.split(bytes)) {
       for (let done = 0; done < part.length;) {
-        const start = (position + done) % READ_BYTES;
-        const index = (position + done - start) / READ_BYTES;
+        const start = (position + done) % CONTENT_BLOCK_BYTES;
+        const index = (position + done - start) / CONTENT_BLOCK_BYTES;
         if (index !== current) finishBlock();
         current = index;
-        const length = Math.min(part.length - done, READ_BYTES - start);
+        const length = Math.min(part.length - done, CONTENT_BLOCK_BYTES - start);
         block.set(part.subarray(done, done + length), start);
         filled = start + length;
         done += length;
