@@ -1,22 +1,26 @@
 import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import xterm from '@xterm/headless';
 import type { Layer } from '../../src/oci/image.ts';
 import { type PullEvent, fanOut } from '../../src/report/event.ts';
 import { terminalReport } from '../../src/report/bars.ts';
 import { textReport } from '../../src/report/text.ts';
+import { until } from '../support/until.ts';
 
 /** A terminal to which both streams write, as for a user. */
 class Screen {
   readonly #terminal: InstanceType<typeof xterm.Terminal>;
   readonly stream: Writable & { columns: number; rows: number };
+  #writes = 0;
 
   constructor(columns: number, rows: number) {
     const terminal = new xterm.Terminal({ cols: columns, rows, convertEol: true, allowProposedApi: true });
     this.#terminal = terminal;
-    const write = (chunk: Buffer, _: BufferEncoding, done: () => void) => terminal.write(chunk, done);
+    const write = (chunk: Buffer, _: BufferEncoding, done: () => void) => {
+      this.#writes += 1;
+      terminal.write(chunk, done);
+    };
     this.stream = Object.assign(new Writable({ write }), { columns, rows });
   }
 
@@ -25,6 +29,14 @@ class Screen {
     await new Promise<void>((resolve) => this.stream.write('', () => resolve()));
     this.#terminal.resize(columns, this.stream.rows);
     this.stream.columns = columns;
+  }
+
+  /** Waits until the bars were erased and drawn again, after what was written before. */
+  async redrawn(): Promise<void> {
+    await this.text();
+    const before = this.#writes;
+    // At first a drawing alone, then each time a write that erases and one that draws.
+    await until('a new drawing', () => this.#writes >= before + 3);
   }
 
   /** The lines on the screen, and those above it. */
@@ -78,12 +90,12 @@ for (const columns of [40, 80, 200]) {
     const live = terminalReport(screen.stream, true);
     const report = fanOut([live.report, textReport(screen.stream)]);
     for (const event of fetching) report(event);
-    await sleep(250);
+    await screen.redrawn();
     const during = await screen.text();
     assert.match(during, /aaaaaaaaaaaa.* 50%/);
     assert.match(during, /20\.0 MiB of 80\.0 MiB/);
     for (const event of applying) report(event);
-    await sleep(250);
+    await screen.redrawn();
     assert.match(await screen.text(), /^\s+aaaaaaaaaaaa \.\.\. ?$/m);
     for (const event of ending) report(event);
     live.stop();
@@ -97,7 +109,7 @@ test('terminal: one without a known size, such as a serial console, has 80 colum
   const live = terminalReport(screen.stream, true);
   const report = fanOut([live.report, textReport(screen.stream)]);
   for (const event of fetching) report(event);
-  await sleep(250);
+  await screen.redrawn();
   const during = await screen.text();
   assert.equal(during.match(/^ {2}a{12} .* 50%.*\n {2}b{12} /gm)?.length, 1, during);
   for (const event of [...applying, ...ending]) report(event);
@@ -115,17 +127,17 @@ for (const [from, to] of [
     const live = terminalReport(screen.stream, true);
     const report = fanOut([live.report, textReport(screen.stream)]);
     for (const event of fetching) report(event);
-    await sleep(250);
+    await screen.redrawn();
     await screen.resize(to);
-    await sleep(250);
+    await screen.redrawn();
     const during = await screen.text();
     assert.equal(during.match(/^ {2}a{12}/gm)?.length, 1, during);
     assert.equal(during.match(/50%/g)?.length, 1, during);
     assert.equal(during.match(/20\.0 MiB of 80\.0 MiB/g)?.length, 1, during);
     for (const event of applying) report(event);
-    await sleep(250);
+    await screen.redrawn();
     await screen.resize(from);
-    await sleep(250);
+    await screen.redrawn();
     for (const event of ending) report(event);
     live.stop();
     const text = await screen.text();
